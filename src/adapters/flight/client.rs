@@ -1,0 +1,269 @@
+//! Both ports, answered by a Flight server somewhere else.
+//!
+//! Thin on purpose: no pool, no retry, no cache. Reads go as tickets, changes as Flight SQL updates, streams as DoPut.
+
+use crate::adapters::flight::actions::{DESCRIBE, SNAPSHOT};
+use crate::adapters::flight::put::summary_from_json;
+use crate::adapters::flight::wire::{Command, Handle, error_from_status, flight_data};
+use crate::adapters::ipc::{DecodeLimits, Decoder, Encoder, Message, decode_description, decode_schema};
+use crate::ports::{
+    Access, Append, BatchStream, Description, Error, IngestPort, IngestSummary, Limits, Query, QueryPort, Reply,
+    Result, SnapshotId, StatementKind, TableInfo,
+};
+use arrow::array::{Int64Array, RecordBatch};
+use arrow_flight::flight_service_client::FlightServiceClient;
+use arrow_flight::sql::DoPutUpdateResult;
+use arrow_flight::{Action, Criteria, FlightData, FlightDescriptor, FlightInfo, PutResult, Ticket};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::{self, StreamExt};
+use prost::Message as _;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Streaming};
+
+/// A connection to a Flight server.
+#[derive(Clone)]
+pub struct Client {
+    url: String,
+    service: FlightServiceClient<Channel>,
+    limits: DecodeLimits,
+    message_bytes_target: u64,
+}
+
+impl Client {
+    /// A client of the server at `url`, such as `grpc://127.0.0.1:8815`. It connects when it is first used.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidQuery` where `url` is none.
+    pub fn new(url: &str, limits: &Limits) -> Result<Self> {
+        let address = url.replacen("grpc://", "http://", 1);
+        let endpoint = Endpoint::from_shared(address)
+            .map_err(|error| Error::invalid(format!("{url:?} is no address of a Flight server: {error}")))?
+            .initial_stream_window_size(16 << 20)
+            .initial_connection_window_size(64 << 20)
+            .connect_timeout(Duration::from_secs(10))
+            .tcp_nodelay(true);
+        // What a server sends is bounded by what it holds: one value may be larger than any message of ours.
+        let service = FlightServiceClient::new(endpoint.connect_lazy())
+            .max_decoding_message_size(usize::MAX)
+            .max_encoding_message_size(usize::MAX);
+        let limits_received = DecodeLimits { message_bytes_max: u64::MAX, ..DecodeLimits::from(limits) };
+        Ok(Self {
+            url: url.to_owned(),
+            service,
+            limits: limits_received,
+            message_bytes_target: limits.message_bytes_target,
+        })
+    }
+
+    async fn get(&self, query: &Query) -> Result<BatchStream> {
+        let ticket = Ticket::new(Handle::of(query).encode()?);
+        let reply = self.service.clone().do_get(request(ticket, query)).await;
+        let messages = reply.map_err(|status| error_from_status(&status))?.into_inner();
+        let mut reading = Reading { messages, decoder: Decoder::new(self.limits) };
+        let first = reading.until_schema().await?;
+        let schema = reading.decoder.schema().ok_or_else(|| Error::unavailable("the reply ended before its schema"))?;
+        let batches = stream::unfold((Some(reading), first), |(reading, first)| async move {
+            let mut reading = reading?;
+            if let Some(batch) = first {
+                return Some((Ok(batch), (Some(reading), None)));
+            }
+            let next = reading.next_batch().await.transpose()?;
+            let rest = next.is_ok().then_some(reading);
+            Some((next, (rest, None)))
+        });
+        Ok(BatchStream::new(schema, batches))
+    }
+
+    async fn update(&self, query: &Query) -> Result<i64> {
+        let command = match query.params {
+            None => Command::encode_update(&query.sql),
+            Some(_) => Handle::of(query).encode()?,
+        };
+        let descriptor = FlightDescriptor::new_cmd(command);
+        let first = FlightData { flight_descriptor: Some(descriptor), ..FlightData::default() };
+        let result = self.put(request(stream::iter([first]), query)).await?;
+        DoPutUpdateResult::decode(result.app_metadata)
+            .map(|result| result.record_count)
+            .map_err(|error| Error::internal("the server's answer to an update does not decode").with_source(error))
+    }
+
+    async fn put<S>(&self, request: Request<S>) -> Result<PutResult>
+    where
+        S: futures::Stream<Item = FlightData> + Send + 'static,
+    {
+        let reply = self.service.clone().do_put(request).await;
+        let mut results = reply.map_err(|status| error_from_status(&status))?.into_inner();
+        let result = results.message().await.map_err(|status| error_from_status(&status))?;
+        result.ok_or_else(|| Error::unavailable("the server ended DoPut without an answer"))
+    }
+
+    async fn act(&self, action: &str, body: Bytes, query: &Query) -> Result<Bytes> {
+        let reply = self.service.clone().do_action(request(Action::new(action, body), query)).await;
+        let mut results = reply.map_err(|status| error_from_status(&status))?.into_inner();
+        let result = results.message().await.map_err(|status| error_from_status(&status))?;
+        result.map(|result| result.body).ok_or_else(|| Error::unavailable("the server ended an action without an answer"))
+    }
+}
+
+/// A request with what a query says about itself.
+fn request<T>(body: T, query: &Query) -> Request<T> {
+    let mut request = Request::new(body);
+    if let Some(timeout_ms) = query.timeout_ms {
+        request.set_timeout(Duration::from_millis(timeout_ms));
+    }
+    if let Ok(id) = query.caller.request_id.parse()
+        && !query.caller.request_id.is_empty()
+    {
+        request.metadata_mut().insert("x-request-id", id);
+    }
+    request
+}
+
+/// A reply that is being read.
+struct Reading {
+    messages: Streaming<FlightData>,
+    decoder: Decoder,
+}
+
+impl Reading {
+    async fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
+        while let Some(data) = self.messages.message().await.map_err(|status| error_from_status(&status))? {
+            if let Some(batch) = self.decode(data)? {
+                return Ok(Some(batch));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn until_schema(&mut self) -> Result<Option<RecordBatch>> {
+        while self.decoder.schema().is_none() {
+            let Some(data) = self.messages.message().await.map_err(|status| error_from_status(&status))? else { break };
+            if let Some(batch) = self.decode(data)? {
+                return Ok(Some(batch));
+            }
+        }
+        Ok(None)
+    }
+
+    fn decode(&mut self, data: FlightData) -> Result<Option<RecordBatch>> {
+        if data.data_header.is_empty() {
+            return Ok(None);
+        }
+        self.decoder.decode(&Message { header: data.data_header, body: data.data_body })
+    }
+}
+
+#[async_trait]
+impl QueryPort for Client {
+    async fn describe(&self, query: Query) -> Result<Description> {
+        let body = match query.access {
+            Access::Change if query.params.is_none() && query.snapshot.is_none() => Command::encode_update(&query.sql),
+            _ => Handle::of(&query).encode()?,
+        };
+        decode_description(self.act(DESCRIBE, body, &query).await?)
+    }
+
+    async fn query(&self, query: Query) -> Result<Reply> {
+        if query.access == Access::Read {
+            return Ok(Reply { kind: StatementKind::Read, batches: self.get(&query).await? });
+        }
+        // Which of the two roads a statement takes, its server knows.
+        let described = self.describe(query.clone()).await?;
+        let batches = match described.kind {
+            StatementKind::Read => self.get(&query).await?,
+            StatementKind::Definition => {
+                self.update(&query).await?;
+                BatchStream::empty(described.schema)
+            }
+            StatementKind::Change => {
+                let count = Int64Array::from(vec![self.update(&query).await?]);
+                let batch = RecordBatch::try_new(described.schema.clone(), vec![Arc::new(count)])
+                    .map_err(|error| Error::internal("a change answers one count").with_source(error))?;
+                BatchStream::from_batches(described.schema, vec![batch])
+            }
+        };
+        Ok(Reply { kind: described.kind, batches })
+    }
+
+    async fn snapshot(&self) -> Result<SnapshotId> {
+        let id = self.act(SNAPSHOT, Bytes::new(), &Query::default()).await?;
+        let id = std::str::from_utf8(&id).ok().and_then(|id| id.parse().ok());
+        id.map(SnapshotId).ok_or_else(|| Error::internal("the server's snapshot has no number"))
+    }
+
+    async fn tables(&self) -> Result<Vec<TableInfo>> {
+        let reply = self.service.clone().list_flights(Criteria::default()).await;
+        let mut flights = reply.map_err(|status| error_from_status(&status))?.into_inner();
+        let mut tables = Vec::new();
+        while let Some(info) = flights.message().await.map_err(|status| error_from_status(&status))? {
+            tables.push(table_of(info)?);
+        }
+        Ok(tables)
+    }
+}
+
+fn table_of(info: FlightInfo) -> Result<TableInfo> {
+    let path = info.flight_descriptor.map(|descriptor| descriptor.path).unwrap_or_default();
+    let name = path.into_iter().next().ok_or_else(|| Error::internal("the server lists a table without a name"))?;
+    let number = |number: i64| u64::try_from(number).unwrap_or(0);
+    Ok(TableInfo {
+        name,
+        schema: decode_schema(info.schema)?,
+        rows: number(info.total_records),
+        bytes: number(info.total_bytes),
+    })
+}
+
+#[async_trait]
+impl IngestPort for Client {
+    async fn append(&self, append: Append, batches: BatchStream) -> Result<IngestSummary> {
+        let (failed, failure) = oneshot::channel();
+        let messages = put_messages(append.table, batches, self.message_bytes_target, failed);
+        let query = Query { caller: append.caller, ..Query::default() };
+        let result = tokio::select! {
+            // The call is dropped here, which the server sees as a stream that was cut off.
+            Ok(error) = failure => return Err(error),
+            result = self.put(request(messages, &query)) => result?,
+        };
+        summary_from_json(&result.app_metadata)
+    }
+}
+
+/// The messages of a DoPut. Where `batches` fail they never end: an end would publish what came before.
+fn put_messages(
+    table: String,
+    batches: BatchStream,
+    bytes_target: u64,
+    failed: oneshot::Sender<Error>,
+) -> impl futures::Stream<Item = FlightData> + Send + 'static {
+    let (mut encoder, schema) = Encoder::new(&batches.schema(), bytes_target);
+    let mut first = flight_data(schema);
+    first.flight_descriptor = Some(FlightDescriptor::new_path(vec![table]));
+    let mut failed = Some(failed);
+    let rest = batches.map(move |batch| batch.and_then(|batch| encoder.encode(&batch))).then(move |messages| {
+        let failed = if messages.is_err() { failed.take() } else { None };
+        async move {
+            match messages {
+                Ok(messages) => messages,
+                Err(error) => {
+                    if let Some(failed) = failed {
+                        let _ = failed.send(error);
+                    }
+                    std::future::pending().await
+                }
+            }
+        }
+    });
+    stream::iter([first]).chain(rest.flat_map(stream::iter).map(flight_data))
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.url)
+    }
+}

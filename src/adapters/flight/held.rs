@@ -1,0 +1,258 @@
+//! Results that wait for their tickets.
+//!
+//! GetFlightInfo promises an exact number of rows; where only running the query tells, its result is kept for the DoGet
+//! that follows, so no query runs twice. Results stay in memory up to a limit for all of them together, go to spool
+//! files beyond, and are let go some time after their last use. A ticket may be redeemed as often as one likes.
+
+use crate::adapters::ipc::{DecodeLimits, Deframer, END_OF_STREAM, Encoder, frame};
+use crate::ports::{BatchStream, Error, ErrorKind, Limits, Result};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use futures::stream::{self, StreamExt};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufWriter, Read, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tempfile::NamedTempFile;
+use tokio::task::spawn_blocking;
+
+/// Bytes read from a spool file at once.
+const READ_BYTES: usize = 1 << 20;
+
+/// Bytes that a held result counts for at least: a thousand empty ones are not free either.
+const BYTES_MIN: u64 = 4 << 10;
+
+/// All held results of a server.
+#[derive(Debug)]
+pub struct Results {
+    held: Mutex<HashMap<u128, Entry>>,
+    memory: Arc<AtomicU64>,
+    disk: Arc<AtomicU64>,
+    memory_max: u64,
+    disk_max: u64,
+    message_bytes_target: u64,
+    ttl: Duration,
+}
+
+#[derive(Debug)]
+struct Entry {
+    result: Arc<Held>,
+    used: Instant,
+}
+
+/// One result, and its share of memory and disk.
+#[derive(Debug)]
+struct Held {
+    schema: SchemaRef,
+    rows: Rows,
+    _memory: Share,
+    _disk: Share,
+}
+
+#[derive(Debug)]
+enum Rows {
+    Memory(Vec<RecordBatch>),
+    Spool(NamedTempFile),
+}
+
+/// Bytes counted until dropped.
+#[derive(Debug)]
+struct Share {
+    used: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl Share {
+    fn new(used: &Arc<AtomicU64>) -> Self {
+        Self { used: used.clone(), bytes: 0 }
+    }
+
+    /// Takes more, if no more than `max` is in use then.
+    fn grow(&mut self, bytes: u64, max: u64) -> bool {
+        let used = self.used.fetch_add(bytes, Ordering::AcqRel) + bytes;
+        self.bytes += bytes;
+        used <= max
+    }
+
+    fn release(&mut self) {
+        self.used.fetch_sub(std::mem::take(&mut self.bytes), Ordering::AcqRel);
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+impl Results {
+    /// No results yet.
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            held: Mutex::default(),
+            memory: Arc::default(),
+            disk: Arc::default(),
+            memory_max: limits.held_bytes_max,
+            disk_max: limits.spool_bytes_max,
+            message_bytes_target: limits.message_bytes_target,
+            ttl: Duration::from_millis(limits.ticket_ttl_ms),
+        }
+    }
+
+    /// Takes in all of `batches`: the id of the result, and its rows.
+    ///
+    /// # Errors
+    ///
+    /// The stream's own, and `LimitExceeded` where there is no room.
+    pub async fn hold(&self, mut batches: BatchStream) -> Result<(u128, u64)> {
+        let schema = batches.schema();
+        let mut memory = Share::new(&self.memory);
+        let mut disk = Share::new(&self.disk);
+        let mut fits = memory.grow(BYTES_MIN, self.memory_max);
+        let (mut kept, mut rows) = (Vec::new(), 0);
+        let mut spool = None;
+        while let Some(batch) = batches.next().await {
+            let batch = batch?;
+            rows += batch.num_rows() as u64;
+            if spool.is_none() {
+                fits = fits && memory.grow(batch.get_array_memory_size() as u64, self.memory_max);
+                kept.push(batch);
+                if fits {
+                    continue;
+                }
+                spool = Some(self.spool(Spool::create(&schema, self.message_bytes_target)?, kept.split_off(0)).await?);
+                memory.release();
+            } else if let Some(open) = spool.take() {
+                spool = Some(self.spool(open, vec![batch]).await?);
+            }
+            let grown = spool.as_ref().map_or(0, |spool| spool.bytes - disk.bytes);
+            if !disk.grow(grown, self.disk_max) {
+                return Err(Error::limit(format!(
+                    "held results would take more than {} bytes of disk (spool_bytes_max); send the query as a ticket",
+                    self.disk_max
+                )));
+            }
+        }
+        let rows_kept = match spool {
+            Some(spool) => Rows::Spool(spool.finish()?),
+            None => Rows::Memory(kept),
+        };
+        let result = Arc::new(Held { schema, rows: rows_kept, _memory: memory, _disk: disk });
+        let id = uuid::Uuid::new_v4().as_u128();
+        self.lock().insert(id, Entry { result, used: Instant::now() });
+        Ok((id, rows))
+    }
+
+    async fn spool(&self, mut spool: Spool, batches: Vec<RecordBatch>) -> Result<Spool> {
+        let written = spawn_blocking(move || {
+            for batch in &batches {
+                spool.write(batch)?;
+            }
+            Ok(spool)
+        });
+        written.await.map_err(|error| Error::internal("a result could not be spooled").with_source(error))?
+    }
+
+    /// The batches of a held result.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` where it is not here, or not any more.
+    pub fn stream(&self, id: u128) -> Result<BatchStream> {
+        let mut held = self.lock();
+        held.retain(|_, entry| entry.used.elapsed() < self.ttl);
+        let entry = held.get_mut(&id).ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "the ticket's result is not held here any more; ask for a new ticket")
+        })?;
+        entry.used = Instant::now();
+        let result = entry.result.clone();
+        drop(held);
+        match &result.rows {
+            Rows::Memory(batches) => Ok(BatchStream::from_batches(result.schema.clone(), batches.clone())),
+            Rows::Spool(file) => {
+                let file = file.reopen().map_err(spool_failed)?;
+                Ok(BatchStream::new(result.schema.clone(), read_spool(file)))
+            }
+        }
+    }
+
+    /// Lets go of what nobody asked for in time, for ever.
+    pub async fn expire(&self) {
+        loop {
+            tokio::time::sleep(self.ttl.clamp(Duration::from_millis(50), Duration::from_secs(10))).await;
+            self.lock().retain(|_, entry| entry.used.elapsed() < self.ttl);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u128, Entry>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A spool file that is being written: an IPC stream.
+struct Spool {
+    file: BufWriter<NamedTempFile>,
+    encoder: Encoder,
+    bytes: u64,
+}
+
+impl Spool {
+    fn create(schema: &SchemaRef, bytes_target: u64) -> Result<Self> {
+        let file = NamedTempFile::with_prefix("zepto-result-").map_err(spool_failed)?;
+        let (encoder, first) = Encoder::new(schema, bytes_target);
+        let mut spool = Self { file: BufWriter::new(file), encoder, bytes: 0 };
+        spool.append(&frame(first))?;
+        Ok(spool)
+    }
+
+    fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        for message in self.encoder.encode(batch)? {
+            self.append(&frame(message))?;
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, parts: &[impl AsRef<[u8]>]) -> Result<()> {
+        for part in parts {
+            self.file.write_all(part.as_ref()).map_err(spool_failed)?;
+            self.bytes += part.as_ref().len() as u64;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<NamedTempFile> {
+        self.append(&[END_OF_STREAM])?;
+        self.file.into_inner().map_err(|error| spool_failed(error.into_error()))
+    }
+}
+
+fn spool_failed(error: std::io::Error) -> Error {
+    Error::internal("a spool file could not be used").with_source(error)
+}
+
+/// The batches of a spool file, read as they are asked for.
+fn read_spool(file: File) -> impl futures::Stream<Item = Result<RecordBatch>> + Send + 'static {
+    // The file is our own: its messages have the size that they were given.
+    let deframer = Deframer::new(DecodeLimits { message_bytes_max: u64::MAX, inflated_bytes_max: 0 });
+    stream::try_unfold((file, deframer), |(file, deframer)| async move {
+        let read = spawn_blocking(move || read_batch(file, deframer));
+        read.await.map_err(|error| Error::internal("a spool file could not be read").with_source(error))?
+    })
+}
+
+type SpoolItem = Option<(RecordBatch, (File, Deframer))>;
+
+fn read_batch(mut file: File, mut deframer: Deframer) -> Result<SpoolItem> {
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        if let Some(batch) = deframer.next_batch()? {
+            return Ok(Some((batch, (file, deframer))));
+        }
+        match file.read(&mut buffer).map_err(spool_failed)? {
+            0 => return deframer.finish().map(|()| None),
+            read => deframer.push(&buffer[..read]),
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Both ports, answered by an HTTP server somewhere else.
+//!
+//! Thin on purpose: no retry, no cache. Results and streams travel as Arrow IPC, the only form that loses nothing.
+
+use crate::adapters::http::wire::{
+    ARROW_STREAM, BATCHES, BYTES, STATEMENT_KIND, TABLE_CREATED, description_from_json, error_from_response,
+    headers_from_query, table_from_json,
+};
+use crate::adapters::ipc::{DecodeLimits, Deframer, END_OF_STREAM, Encoder, frame};
+use crate::ports::{
+    Append, BatchStream, Description, Error, IngestPort, IngestSummary, Limits, Query, QueryPort, Reply, Result,
+    SnapshotId, TableInfo,
+};
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::{self, BoxStream, StreamExt};
+use http::header::{ACCEPT, CONTENT_TYPE};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::{RequestBuilder, Response};
+use serde_json::Value;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// A connection to an HTTP server.
+#[derive(Clone)]
+pub struct Client {
+    url: String,
+    http: reqwest::Client,
+    limits: DecodeLimits,
+    message_bytes_target: u64,
+}
+
+impl Client {
+    /// A client of the server at `url`, such as `http://127.0.0.1:8123`. It connects when it is first used.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidQuery` where `url` is none.
+    pub fn new(url: &str, limits: &Limits) -> Result<Self> {
+        let url = url.trim_end_matches('/').to_owned();
+        url::Url::parse(&url).map_err(|error| Error::invalid(format!("{url:?} is no address: {error}")))?;
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .connect_timeout(Duration::from_secs(10))
+            .build()
+            .map_err(|error| Error::internal("no HTTP client could be made").with_source(error))?;
+        let limits_received = DecodeLimits { message_bytes_max: u64::MAX, ..DecodeLimits::from(limits) };
+        Ok(Self { url, http, limits: limits_received, message_bytes_target: limits.message_bytes_target })
+    }
+
+    fn post(&self, path: &str) -> RequestBuilder {
+        self.http.post(format!("{}{path}", self.url))
+    }
+
+    async fn json(&self, request: RequestBuilder) -> Result<Value> {
+        let body = send(request).await?.bytes().await.map_err(lost)?;
+        serde_json::from_slice(&body).map_err(|error| Error::internal("the server's answer is no JSON").with_source(error))
+    }
+}
+
+/// The response, if it is a good one.
+async fn send(request: RequestBuilder) -> Result<Response> {
+    let response = request.send().await.map_err(lost)?;
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let body = response.bytes().await.unwrap_or_default();
+    Err(error_from_response(status, &body))
+}
+
+fn lost(error: reqwest::Error) -> Error {
+    Error::unavailable("the connection to the server was lost, or not made").with_source(error)
+}
+
+#[async_trait]
+impl QueryPort for Client {
+    async fn describe(&self, query: Query) -> Result<Description> {
+        let headers = headers_from_query(&query)?;
+        description_from_json(&self.json(self.post("/describe").headers(headers).body(query.sql)).await?)
+    }
+
+    async fn query(&self, query: Query) -> Result<Reply> {
+        let headers = headers_from_query(&query)?;
+        let request = self.post("/").headers(headers).header(ACCEPT, ARROW_STREAM).body(query.sql);
+        let response = send(request).await?;
+        let kind = response.headers().get(STATEMENT_KIND).and_then(|kind| kind.to_str().ok()).unwrap_or_default().parse()?;
+        let mut reading = Reading {
+            body: response.bytes_stream().map(|piece| piece.map_err(lost)).boxed(),
+            deframer: Deframer::new(self.limits),
+        };
+        let first = reading.until_schema().await?;
+        let schema = reading.deframer.schema().ok_or_else(cut_off)?;
+        let batches = stream::unfold((Some(reading), first), |(reading, first)| async move {
+            let mut reading = reading?;
+            if let Some(batch) = first {
+                return Some((Ok(batch), (Some(reading), None)));
+            }
+            let next = reading.next_batch().await.transpose()?;
+            let rest = next.is_ok().then_some(reading);
+            Some((next, (rest, None)))
+        });
+        Ok(Reply { kind, batches: BatchStream::new(schema, batches) })
+    }
+
+    async fn snapshot(&self) -> Result<SnapshotId> {
+        let answer = self.json(self.post("/snapshot")).await?;
+        let id = answer["snapshot"].as_str().and_then(|id| id.parse().ok());
+        id.map(SnapshotId).ok_or_else(|| Error::internal("the server's snapshot has no number"))
+    }
+
+    async fn tables(&self) -> Result<Vec<TableInfo>> {
+        let answer = self.json(self.http.get(format!("{}/tables", self.url))).await?;
+        answer["tables"].as_array().into_iter().flatten().map(table_from_json).collect()
+    }
+}
+
+fn cut_off() -> Error {
+    Error::unavailable("the result was cut off before its end")
+}
+
+/// A result that is being read.
+struct Reading {
+    body: BoxStream<'static, Result<Bytes>>,
+    deframer: Deframer,
+}
+
+impl Reading {
+    async fn until_schema(&mut self) -> Result<Option<RecordBatch>> {
+        while self.deframer.schema().is_none() {
+            let Some(piece) = self.body.next().await else { return Err(cut_off()) };
+            self.deframer.push(piece?);
+            if let Some(batch) = self.deframer.next_batch()? {
+                return Ok(Some(batch));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
+        loop {
+            if let Some(batch) = self.deframer.next_batch()? {
+                return Ok(Some(batch));
+            }
+            match self.body.next().await {
+                Some(piece) => self.deframer.push(piece?),
+                None => return self.deframer.finish().map(|()| None).map_err(|_| cut_off()),
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl IngestPort for Client {
+    async fn append(&self, append: Append, batches: BatchStream) -> Result<IngestSummary> {
+        let failure = Arc::new(Mutex::new(None));
+        let body = stream_body(batches, self.message_bytes_target, failure.clone());
+        let headers = headers_from_query(&Query { caller: append.caller, ..Query::default() })?;
+        let request = self
+            .post(&format!("/insert/arrow?table={}", utf8_percent_encode(&append.table, NON_ALPHANUMERIC)))
+            .headers(headers)
+            .header(CONTENT_TYPE, ARROW_STREAM)
+            .body(reqwest::Body::wrap_stream(body));
+        let response = send(request).await;
+        // Where the batches themselves failed, what the server makes of it is beside the point.
+        if let Some(error) = failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(error);
+        }
+        let response = response?;
+        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let number = |name: &str| header(name).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+        let (batches, bytes) = (number(BATCHES), number(BYTES));
+        let table_created = header(TABLE_CREATED).as_deref() == Some("true");
+        let body = response.bytes().await.map_err(lost)?;
+        let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let rows = answer["inserted"].as_u64().ok_or_else(|| Error::internal("the server's answer to an insert does not decode"))?;
+        Ok(IngestSummary { rows, batches, bytes, table_created })
+    }
+}
+
+/// `batches` as an IPC stream. Where they fail, so does the body, and the server sees a request that broke off.
+fn stream_body(
+    batches: BatchStream,
+    bytes_target: u64,
+    failure: Arc<Mutex<Option<Error>>>,
+) -> impl futures::Stream<Item = Result<Bytes, Error>> + Send + 'static {
+    let (mut encoder, schema) = Encoder::new(&batches.schema(), bytes_target);
+    let first = stream::iter(frame(schema).map(Ok));
+    let rest = batches.map(move |batch| batch.and_then(|batch| encoder.encode(&batch))).flat_map(move |messages| {
+        let parts: Vec<Result<Bytes>> = match messages {
+            Ok(messages) => messages.into_iter().flat_map(frame).map(Ok).collect(),
+            Err(error) => {
+                *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
+                vec![Err(error)]
+            }
+        };
+        stream::iter(parts)
+    });
+    first.chain(rest).chain(stream::iter([Ok(Bytes::from_static(&END_OF_STREAM))]))
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.url)
+    }
+}

@@ -1,0 +1,415 @@
+//! The routes: each takes its request apart, asks a port, and puts the answer together.
+
+use crate::adapters::gate::{Gate, Request as Admitted, ServerOptions};
+use crate::adapters::http::incoming::{Failure, Incoming, Meta};
+use crate::adapters::http::render::{NanStyle, Style, body};
+use crate::adapters::http::wire::{
+    ACCESS, ARROW_STREAM, BATCHES, BYTES, Format, STATEMENT_KIND, TABLE_CREATED, content_type, description_json, error_json,
+    query_from_headers, status_from_kind, table_json,
+};
+use crate::adapters::ipc::{DecodeLimits, Deframer};
+use crate::ports::{
+    Append, BatchStream, Caller, Error, ErrorKind, IngestPort, Limits, Query, QueryPort, Reply, Result,
+    StatementKind,
+};
+use arrow::array::RecordBatch;
+use bytes::Bytes;
+use futures::stream::{self, StreamExt};
+use http::header::{ALLOW, CONTENT_TYPE};
+use http::{HeaderMap, Method, StatusCode};
+use percent_encoding::percent_decode_str;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use sync_wrapper::SyncStream;
+use warp::Reply as _;
+use warp::reply::Response;
+
+/// What answers every route.
+#[derive(Debug)]
+pub struct Handlers {
+    pub(super) query: Arc<dyn QueryPort>,
+    pub(super) ingest: Arc<dyn IngestPort>,
+    pub(super) gate: Gate,
+    pub(super) options: ServerOptions,
+}
+
+impl Handlers {
+    /// `POST /` runs the statement in its body, `GET /?query=` a read; bare `GET /` says who this is.
+    pub async fn root(&self, mut incoming: Incoming) -> Response {
+        match (&incoming.method, incoming.query.get("query").cloned()) {
+            (&Method::GET | &Method::HEAD, None) => self.about(&incoming).await,
+            (&Method::GET, Some(sql)) => {
+                let mut admitted = match self.admit(&incoming) {
+                    Ok(admitted) => admitted,
+                    Err(refused) => return refused,
+                };
+                incoming.headers.insert(ACCESS, http::HeaderValue::from_static("read"));
+                let reply = self.run(sql.clone(), &incoming, &mut admitted).await;
+                let reply = match reply {
+                    Err(Failure::Port(error)) if error.kind() == ErrorKind::InvalidQuery => {
+                        Err(self.read_only(sql, error).await)
+                    }
+                    reply => reply,
+                };
+                self.stream(reply, admitted)
+            }
+            (&Method::POST, _) => {
+                let mut admitted = match self.admit(&incoming) {
+                    Ok(admitted) => admitted,
+                    Err(refused) => return refused,
+                };
+                let reply = match self.statement(&mut incoming).await {
+                    Ok(sql) => self.run(sql, &incoming, &mut admitted).await,
+                    Err(failure) => Err(failure),
+                };
+                self.stream(reply, admitted)
+            }
+            _ => self.refuse(&incoming, Failure::method("GET, POST")),
+        }
+    }
+
+    /// The statement of a body that may carry one.
+    async fn statement(&self, incoming: &mut Incoming) -> Result<String, Failure> {
+        let media_type = content_type(&incoming.headers);
+        if matches!(media_type.as_str(), "application/json" | "multipart/form-data" | ARROW_STREAM) {
+            let message = format!("the body is a statement as plain text, not {media_type}");
+            return Err(Failure::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message));
+        }
+        incoming.statement(&self.options.limits).await
+    }
+
+    async fn run(&self, sql: String, incoming: &Incoming, admitted: &mut Admitted) -> Result<(Reply, Style), Failure> {
+        admitted.statement(&sql);
+        let style = self.style(incoming)?;
+        let query = query_from_headers(sql, &incoming.headers, admitted.id())?;
+        let reply = self.query.query(query).await?;
+        admitted.kind(reply.kind);
+        Ok((reply, style))
+    }
+
+    fn style(&self, incoming: &Incoming) -> Result<Style, Failure> {
+        let format = Format::choose(&incoming.query, &incoming.headers)?.ok_or_else(|| {
+            let message = format!("there are application/json, application/x-ndjson, text/csv and {ARROW_STREAM}");
+            Failure::http(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
+        })?;
+        let nan = match incoming.query.get("nan").map(String::as_str) {
+            None | Some("null") => NanStyle::Null,
+            Some("string") => NanStyle::Text,
+            Some(other) => return Err(Error::invalid(format!("nan can't be {other:?}: null or string")).into()),
+        };
+        Ok(Style { format, nan, message_bytes_target: self.options.limits.message_bytes_target })
+    }
+
+    /// What to say of a statement that GET was refused: 405 where it is fine but for its method.
+    async fn read_only(&self, sql: String, error: Error) -> Failure {
+        match self.query.describe(Query::change(sql)).await {
+            Ok(described) if described.kind != StatementKind::Read => Failure::method("POST"),
+            Err(refused) if refused.kind() == ErrorKind::Unsupported => Failure::method("POST"),
+            _ => Failure::Port(error),
+        }
+    }
+
+    fn stream(&self, reply: Result<(Reply, Style), Failure>, mut admitted: Admitted) -> Response {
+        match reply {
+            Ok((reply, style)) => {
+                let kind = reply.kind;
+                let bytes = body(reply.batches, style, admitted);
+                let mut response = warp::reply::stream(SyncStream::new(bytes)).into_response();
+                set(response.headers_mut(), CONTENT_TYPE.as_str(), style.format.media_type());
+                set(response.headers_mut(), STATEMENT_KIND, kind.as_str());
+                if style.format == Format::Arrow {
+                    set(response.headers_mut(), "x-zepto-format", "arrow-stream");
+                }
+                response
+            }
+            Err(failure) => failed(failure, &mut admitted),
+        }
+    }
+
+    /// `POST /describe`
+    pub async fn describe(&self, mut incoming: Incoming) -> Response {
+        if incoming.method != Method::POST {
+            return self.refuse(&incoming, Failure::method("POST"));
+        }
+        let mut admitted = match self.admit(&incoming) {
+            Ok(admitted) => admitted,
+            Err(refused) => return refused,
+        };
+        let sql = self.statement(&mut incoming).await;
+        let described = async {
+            let sql = sql?;
+            admitted.statement(&sql);
+            let query = query_from_headers(sql, &incoming.headers, admitted.id())?;
+            Ok(self.query.describe(query).await?)
+        };
+        let described = described.await;
+        answer(described.map(|described| description_json(&described)), &mut admitted)
+    }
+
+    /// `POST /snapshot`
+    pub async fn snapshot(&self, incoming: Incoming) -> Response {
+        if incoming.method != Method::POST {
+            return self.refuse(&incoming, Failure::method("POST"));
+        }
+        let mut admitted = match self.admit(&incoming) {
+            Ok(admitted) => admitted,
+            Err(refused) => return refused,
+        };
+        let snapshot = self.query.snapshot().await;
+        answer(snapshot.map(|id| json!({"snapshot": id.0.to_string()})).map_err(Failure::from), &mut admitted)
+    }
+
+    /// `POST /insert/arrow?table=`
+    pub async fn insert(&self, incoming: Incoming) -> Response {
+        if incoming.method != Method::POST {
+            return self.refuse(&incoming, Failure::method("POST"));
+        }
+        let mut admitted = match self.admit(&incoming) {
+            Ok(admitted) => admitted,
+            Err(refused) => return refused,
+        };
+        match self.append(incoming, &admitted).await {
+            Ok(summary) => {
+                admitted.sent(summary.rows, summary.bytes);
+                let mut response = answer(Ok(json!({"inserted": summary.rows, "failed": 0})), &mut admitted);
+                set(response.headers_mut(), BATCHES, &summary.batches.to_string());
+                set(response.headers_mut(), BYTES, &summary.bytes.to_string());
+                set(response.headers_mut(), TABLE_CREATED, &summary.table_created.to_string());
+                response
+            }
+            Err(failure) => failed(failure, &mut admitted),
+        }
+    }
+
+    async fn append(&self, incoming: Incoming, admitted: &Admitted) -> Result<crate::ports::IngestSummary, Failure> {
+        let media_type = content_type(&incoming.headers);
+        if !matches!(media_type.as_str(), "" | ARROW_STREAM | "application/octet-stream" | "application/x-www-form-urlencoded") {
+            let message = format!("the body is an Arrow IPC stream ({ARROW_STREAM}), not {media_type}");
+            return Err(Failure::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message));
+        }
+        let names = ["table", "table_name"].iter().find_map(|name| incoming.query.get(*name));
+        let table = names.cloned().ok_or_else(|| Error::invalid("?table= says which table to insert into"))?;
+        let batches = arrow_body(incoming, &self.options.limits).await?;
+        let request = Append { table, caller: Caller { request_id: admitted.id().to_owned() } };
+        Ok(self.ingest.append(request, admitted.until_cut(batches)).await?)
+    }
+
+    /// `GET /tables`
+    pub async fn tables(&self, incoming: Incoming) -> Response {
+        self.get(&incoming, async |_| {
+            let tables: Vec<_> = self.query.tables().await?.iter().map(table_json).collect();
+            Ok(json!({"tables": tables}))
+        })
+        .await
+    }
+
+    /// `GET /tables/{name}`
+    pub async fn table(&self, name: &str, incoming: Incoming) -> Response {
+        let name = percent_decode_str(name).decode_utf8_lossy().into_owned();
+        self.get(&incoming, async |_| {
+            let tables = self.query.tables().await?;
+            let table = tables.iter().find(|table| table.name == name);
+            let missing = || Error::new(ErrorKind::NotFound, format!("table {name:?} not found"));
+            Ok(table.map(table_json).ok_or_else(missing)?)
+        })
+        .await
+    }
+
+    /// `GET /stats`
+    pub async fn stats(&self, incoming: Incoming) -> Response {
+        self.get(&incoming, async |_| {
+            let tables = self.query.tables().await?;
+            let counters = self.gate.counters();
+            Ok(json!({
+                "uptime_s": self.gate.uptime().as_secs(),
+                "http_requests": counters.requests.load(Ordering::Relaxed),
+                "http_errors": counters.errors.load(Ordering::Relaxed),
+                "http_rows_sent": counters.rows_sent.load(Ordering::Relaxed),
+                "http_bytes_sent": counters.bytes_sent.load(Ordering::Relaxed),
+                "tables": tables.len(),
+                "rows": tables.iter().map(|table| table.rows).sum::<u64>(),
+                "bytes": tables.iter().map(|table| table.bytes).sum::<u64>(),
+            }))
+        })
+        .await
+    }
+
+    /// `GET /version`
+    pub async fn version(&self, incoming: Incoming) -> Response {
+        self.probe(&incoming, || self.about_json())
+    }
+
+    async fn about(&self, incoming: &Incoming) -> Response {
+        self.probe(incoming, || self.about_json())
+    }
+
+    fn about_json(&self) -> Value {
+        let about = &self.options.about;
+        json!({"status": "ok", "engine": "zepto-flight", "version": about.version, "backend": about.backend})
+    }
+
+    /// `GET /ping`
+    pub async fn ping(&self, incoming: Incoming) -> Response {
+        if !is_get(&incoming) {
+            return self.refuse(&incoming, Failure::method("GET"));
+        }
+        "Ok\n".into_response()
+    }
+
+    /// `GET /health`: whether the process is well, and what it is.
+    pub async fn health(&self, incoming: Incoming) -> Response {
+        let about = &self.options.about;
+        let protocols: std::collections::BTreeMap<_, _> = about.protocols.iter().cloned().collect();
+        self.probe(&incoming, || {
+            json!({
+                "status": "healthy",
+                "version": about.version,
+                "backend": about.backend,
+                "protocols": protocols,
+                "uptime_s": self.gate.uptime().as_secs(),
+            })
+        })
+    }
+
+    /// `GET /ready`: whether requests are taken, and the backend answers.
+    pub async fn ready(&self, incoming: Incoming) -> Response {
+        if !is_get(&incoming) {
+            return self.refuse(&incoming, Failure::method("GET"));
+        }
+        let ready = !self.gate.is_draining() && self.query.tables().await.is_ok();
+        let (status, word) = if ready { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not_ready") };
+        json_response(status, &json!({"status": word, "backend": self.options.about.backend}).to_string())
+    }
+
+    /// Whatever has no route.
+    pub async fn unknown(&self, incoming: Incoming) -> Response {
+        let message = format!("there is nothing at {:.200}; docs/protocol.md lists the routes", incoming.path);
+        self.refuse(&incoming, Error::new(ErrorKind::NotFound, message).into())
+    }
+
+    /// An admitted GET with a JSON answer.
+    async fn get(&self, incoming: &Incoming, work: impl AsyncFnOnce(&Incoming) -> Result<Value, Failure>) -> Response {
+        if !is_get(incoming) {
+            return self.refuse(incoming, Failure::method("GET"));
+        }
+        match self.admit(incoming) {
+            Ok(mut admitted) => answer(work(incoming).await, &mut admitted),
+            Err(refused) => refused,
+        }
+    }
+
+    /// A GET that is neither admitted nor logged: it is asked every few seconds, and while draining too.
+    fn probe(&self, incoming: &Incoming, work: impl FnOnce() -> Value) -> Response {
+        if !is_get(incoming) {
+            return self.refuse(incoming, Failure::method("GET"));
+        }
+        json_response(StatusCode::OK, &work().to_string())
+    }
+
+    fn admit(&self, incoming: &Incoming) -> Result<Admitted, Response> {
+        let verb = format!("{} {:.80}", incoming.method, incoming.path);
+        let Meta { peer, request_id } = incoming.meta.clone();
+        self.gate.admit("http", verb, request_id.clone(), peer).map_err(|error| failure_response(&error.into(), &request_id))
+    }
+
+    /// Refuses a request that no port hears of.
+    fn refuse(&self, incoming: &Incoming, failure: Failure) -> Response {
+        match self.admit(incoming) {
+            Ok(mut admitted) => failed(failure, &mut admitted),
+            Err(refused) => refused,
+        }
+    }
+}
+
+fn is_get(incoming: &Incoming) -> bool {
+    matches!(incoming.method, Method::GET | Method::HEAD)
+}
+
+fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
+    if let Ok(value) = value.parse() {
+        headers.insert(name, value);
+    }
+}
+
+fn json_response(status: StatusCode, json: &str) -> Response {
+    let mut response = format!("{json}\n").into_response();
+    *response.status_mut() = status;
+    set(response.headers_mut(), CONTENT_TYPE.as_str(), "application/json");
+    response
+}
+
+fn answer(result: Result<Value, Failure>, admitted: &mut Admitted) -> Response {
+    match result {
+        Ok(value) => {
+            admitted.done();
+            json_response(StatusCode::OK, &value.to_string())
+        }
+        Err(failure) => failed(failure, admitted),
+    }
+}
+
+fn failed(failure: Failure, admitted: &mut Admitted) -> Response {
+    let response = failure_response(&failure, admitted.id());
+    admitted.fail(failure.into_error());
+    response
+}
+
+fn failure_response(failure: &Failure, request_id: &str) -> Response {
+    match failure {
+        Failure::Port(error) => {
+            let body = error_json(error.kind().as_str(), error.message(), request_id);
+            json_response(status_from_kind(error.kind()), &body)
+        }
+        Failure::Http { status, kind, message, allow } => {
+            let mut response = json_response(*status, &error_json(kind, message, request_id));
+            if let Some(allow) = allow {
+                set(response.headers_mut(), ALLOW.as_str(), allow);
+            }
+            response
+        }
+    }
+}
+
+/// The batches of an Arrow body. Its schema has come when this returns.
+async fn arrow_body(incoming: Incoming, limits: &Limits) -> Result<BatchStream, Failure> {
+    let mut reading = Reading { body: incoming.body.boxed(), deframer: Deframer::new(DecodeLimits::from(limits)) };
+    let mut first = None;
+    while reading.deframer.schema().is_none() {
+        let Some(piece) = reading.body.next().await else { break };
+        reading.deframer.push(piece?);
+        first = reading.deframer.next_batch()?;
+    }
+    let Some(schema) = reading.deframer.schema() else {
+        return Err(reading.deframer.finish().map_or_else(Failure::from, |()| Error::invalid("the body is empty").into()));
+    };
+    let batches = stream::unfold((Some(reading), first), |(reading, first)| async move {
+        let mut reading = reading?;
+        if let Some(batch) = first {
+            return Some((Ok(batch), (Some(reading), None)));
+        }
+        let next = reading.next_batch().await.transpose()?;
+        let rest = next.is_ok().then_some(reading);
+        Some((next, (rest, None)))
+    });
+    Ok(BatchStream::new(schema, batches))
+}
+
+struct Reading {
+    body: stream::BoxStream<'static, Result<Bytes, Failure>>,
+    deframer: Deframer,
+}
+
+impl Reading {
+    async fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
+        loop {
+            if let Some(batch) = self.deframer.next_batch()? {
+                return Ok(Some(batch));
+            }
+            match self.body.next().await {
+                Some(piece) => self.deframer.push(piece.map_err(Failure::into_error)?),
+                None => return self.deframer.finish().map(|()| None),
+            }
+        }
+    }
+}

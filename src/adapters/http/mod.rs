@@ -1,0 +1,15 @@
+//! HTTP: the server that drives the ports, the client that implements them, and the bytes between.
+
+mod client;
+mod handlers;
+mod incoming;
+mod render;
+mod routes;
+mod server;
+mod wire;
+
+/// Whether this is the real thing, or its stand-in.
+pub const BUILT: bool = true;
+
+pub use client::Client;
+pub use server::Server;

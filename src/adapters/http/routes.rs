@@ -1,0 +1,90 @@
+//! Which path goes where. Methods are the handlers' business, so that a wrong one is told the right ones.
+
+use crate::adapters::http::handlers::Handlers;
+use crate::adapters::http::incoming::{Incoming, Meta, timely};
+use http::{HeaderMap, Method};
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use sync_wrapper::SyncStream;
+use url::form_urlencoded;
+use warp::filters::BoxedFilter;
+use warp::path::FullPath;
+use warp::reply::Response;
+use warp::{Filter, Reply};
+
+/// Every route.
+pub fn routes(handlers: Arc<Handlers>) -> BoxedFilter<(Response,)> {
+    macro_rules! route {
+        ($path:expr, $handler:ident) => {{
+            let handlers = handlers.clone();
+            $path.and(incoming(handlers.clone())).then(move |incoming| {
+                let handlers = handlers.clone();
+                async move { handlers.$handler(incoming).await }
+            })
+        }};
+    }
+    let root = route!(warp::path::end(), root);
+    let describe = route!(warp::path!("describe"), describe);
+    let snapshot = route!(warp::path!("snapshot"), snapshot);
+    let insert = route!(warp::path!("insert" / "arrow"), insert);
+    let tables = route!(warp::path!("tables"), tables);
+    let stats = route!(warp::path!("stats"), stats);
+    let version = route!(warp::path!("version"), version);
+    let ping = route!(warp::path!("ping"), ping);
+    let health = route!(warp::path!("health"), health);
+    let ready = route!(warp::path!("ready"), ready);
+    let one_table = {
+        let handlers = handlers.clone();
+        warp::path!("tables" / String).and(incoming(handlers.clone())).then(move |name: String, incoming| {
+            let handlers = handlers.clone();
+            async move { handlers.table(&name, incoming).await }
+        })
+    };
+    let unknown = route!(warp::any(), unknown);
+    root.or(describe)
+        .unify()
+        .or(snapshot)
+        .unify()
+        .or(insert)
+        .unify()
+        .or(tables)
+        .unify()
+        .or(one_table)
+        .unify()
+        .or(stats)
+        .unify()
+        .or(version)
+        .unify()
+        .or(ping)
+        .unify()
+        .or(health)
+        .unify()
+        .or(ready)
+        .unify()
+        .or(unknown)
+        .unify()
+        .map(Reply::into_response)
+        .boxed()
+}
+
+fn incoming(handlers: Arc<Handlers>) -> BoxedFilter<(Incoming,)> {
+    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
+    warp::method()
+        .and(warp::path::full())
+        .and(query)
+        .and(warp::header::headers_cloned())
+        .and(warp::ext::get::<Meta>())
+        .and(warp::body::stream())
+        .and_then(move |method: Method, path: FullPath, query: String, headers: HeaderMap, meta: Meta, body| {
+            let limits = handlers.options.limits.clone();
+            async move {
+                let query: HashMap<_, _> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+                let path = path.as_str().to_owned();
+                let body = SyncStream::new(timely(body, &limits));
+                Ok::<_, Infallible>(Incoming { method, path, query, headers, meta, body })
+            }
+        })
+        .map(|incoming| incoming)
+        .boxed()
+}

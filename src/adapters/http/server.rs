@@ -1,0 +1,134 @@
+//! The listening half of HTTP: our own accept loop around warp's routes.
+//!
+//! warp's server sets no timers and no nodelay, and waits without limit at a stop; so hyper is driven here, and warp is
+//! what it is best at, the routes (field of `warp::service`).
+
+use crate::adapters::gate::{Gate, ServerOptions, request_id};
+use crate::adapters::http::handlers::Handlers;
+use crate::adapters::http::incoming::Meta;
+use crate::adapters::http::routes::routes;
+use crate::adapters::http::wire::REQUEST_ID;
+use crate::ports::{IngestPort, Limits, QueryPort, Result};
+use http::Request;
+use hyper::body::Incoming as Body;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tower::{Service, ServiceExt};
+use tower_http::compression::CompressionLayer;
+use tower::Layer;
+
+/// What hyper needs at least to read a request's headers into.
+const HEADER_BUFFER_BYTES_MIN: usize = 8 << 10;
+
+/// An HTTP server that is ready to listen.
+#[derive(Debug)]
+pub struct Server {
+    handlers: Arc<Handlers>,
+    gate: Gate,
+    limits: Limits,
+}
+
+impl Server {
+    /// A server over any implementation of the ports.
+    pub fn new(query: Arc<dyn QueryPort>, ingest: Arc<dyn IngestPort>, options: ServerOptions) -> Self {
+        let gate = Gate::default();
+        let limits = options.limits.clone();
+        Self { handlers: Arc::new(Handlers { query, ingest, gate: gate.clone(), options }), gate, limits }
+    }
+
+    /// Serves `listener` until `shutdown`, then lets requests finish for the grace period and cuts off the rest.
+    ///
+    /// # Errors
+    ///
+    /// None: a connection that cannot be accepted is left to the next attempt.
+    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
+        let routes = warp::service(routes(self.handlers));
+        let service = CompressionLayer::new().layer(routes);
+        let connections = GracefulShutdown::new();
+        let places = Arc::new(Semaphore::new(usize::try_from(self.limits.connections_max).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)));
+        let grace = Duration::from_millis(self.limits.shutdown_grace_ms);
+        let stop = async {
+            shutdown.await;
+            self.gate.drain(grace).await;
+        };
+        tokio::pin!(stop);
+        loop {
+            let accepted = tokio::select! {
+                accepted = accept(&listener, &places) => accepted,
+                () = &mut stop => break,
+            };
+            let Some((stream, peer, place)) = accepted else { continue };
+            let service = service.clone();
+            let answer = hyper::service::service_fn(move |request: Request<Body>| {
+                let service = service.clone();
+                let peer = peer.clone();
+                async move { serve_request(service, request, peer).await }
+            });
+            let connection = connections.watch(http(&self.limits).serve_connection(TokioIo::new(stream), answer));
+            tokio::spawn(async move {
+                let _place = place;
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "an HTTP connection broke");
+                }
+            });
+        }
+        drop(listener);
+        let _ = tokio::time::timeout(Duration::from_secs(1), connections.shutdown()).await;
+        Ok(())
+    }
+}
+
+fn http(limits: &Limits) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    let header_bytes = usize::try_from(limits.header_bytes_max).unwrap_or(usize::MAX).max(HEADER_BUFFER_BYTES_MIN);
+    http.timer(TokioTimer::new()).max_buf_size(header_bytes).half_close(false);
+    if limits.header_timeout_ms > 0 {
+        http.header_read_timeout(Duration::from_millis(limits.header_timeout_ms));
+    }
+    http
+}
+
+type Accepted = (TcpStream, String, tokio::sync::OwnedSemaphorePermit);
+
+/// The next connection, once there is a place for it.
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<Accepted> {
+    let place = places.clone().acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, peer)) => {
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "a connection was gone before it began");
+            }
+            Some((stream, peer.to_string(), place))
+        }
+        Err(error) => {
+            // Out of file descriptors, most likely: they come back.
+            tracing::warn!(%error, "an HTTP connection could not be accepted");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            None
+        }
+    }
+}
+
+/// Gives a request its id, and the id to its response.
+async fn serve_request<S, B>(
+    service: S,
+    mut request: Request<Body>,
+    peer: String,
+) -> Result<http::Response<B>, S::Error>
+where
+    S: Service<Request<Body>, Response = http::Response<B>>,
+{
+    let given = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
+    let request_id = request_id(given);
+    request.extensions_mut().insert(Meta { peer, request_id: request_id.clone() });
+    let mut response = service.oneshot(request).await?;
+    if let Ok(id) = request_id.parse() {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    Ok(response)
+}

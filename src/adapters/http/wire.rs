@@ -1,0 +1,321 @@
+//! The bytes of HTTP, both directions in one place: statuses, errors, headers, formats, JSON shapes.
+
+use crate::adapters::ipc;
+use crate::ports::{Access, Caller, Description, Error, ErrorKind, Query, Result, SnapshotId, TableInfo};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+
+/// Media type of an Arrow IPC stream.
+pub const ARROW_STREAM: &str = "application/vnd.apache.arrow.stream";
+
+/// Header with a request's id, in both directions.
+pub const REQUEST_ID: &str = "x-request-id";
+/// Response header: what the statement was.
+pub const STATEMENT_KIND: &str = "x-zepto-statement-kind";
+/// Request header: `read` refuses changes.
+pub const ACCESS: &str = "x-zepto-access";
+/// Request header: a pinned state to read.
+pub const SNAPSHOT: &str = "x-zepto-snapshot";
+/// Request header: parameters, a base64 IPC stream of one row.
+pub const PARAMS: &str = "x-zepto-params";
+/// Request header: time allowed.
+pub const TIMEOUT_MS: &str = "x-zepto-timeout-ms";
+/// Response headers of an ingestion.
+pub const BATCHES: &str = "x-zepto-batches";
+/// Bytes that the ingested data holds.
+pub const BYTES: &str = "x-zepto-bytes";
+/// Whether the table was made.
+pub const TABLE_CREATED: &str = "x-zepto-table-created";
+
+/// The one table between kinds and statuses, one to one.
+const STATUSES: [(ErrorKind, u16); 12] = [
+    (ErrorKind::InvalidQuery, 400),
+    (ErrorKind::NotFound, 404),
+    (ErrorKind::AlreadyExists, 409),
+    (ErrorKind::SchemaMismatch, 422),
+    (ErrorKind::Unsupported, 501),
+    (ErrorKind::Unauthenticated, 401),
+    (ErrorKind::PermissionDenied, 403),
+    (ErrorKind::LimitExceeded, 429),
+    (ErrorKind::Timeout, 504),
+    (ErrorKind::Cancelled, 499),
+    (ErrorKind::Unavailable, 503),
+    (ErrorKind::Internal, 500),
+];
+
+/// The status of a kind.
+pub fn status_from_kind(kind: ErrorKind) -> StatusCode {
+    let code = STATUSES.into_iter().find(|(known, _)| *known == kind).map_or(500, |(_, code)| code);
+    StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// The kind of a status. Those that belong to HTTP itself are the caller's mistakes, except for 408.
+pub fn kind_from_status(status: StatusCode) -> ErrorKind {
+    let known = STATUSES.into_iter().find(|(_, code)| *code == status.as_u16()).map(|(kind, _)| kind);
+    known.unwrap_or(match status.as_u16() {
+        408 => ErrorKind::Timeout,
+        400..=499 => ErrorKind::InvalidQuery,
+        502..=504 => ErrorKind::Unavailable,
+        _ => ErrorKind::Internal,
+    })
+}
+
+/// An error's body.
+pub fn error_json(kind: &str, message: &str, request_id: &str) -> String {
+    json!({"error": {"kind": kind, "message": message, "request_id": request_id}}).to_string()
+}
+
+/// The error of a response that is one.
+pub fn error_from_response(status: StatusCode, body: &[u8]) -> Error {
+    let kind = kind_from_status(status);
+    let value: Value = serde_json::from_slice(body).unwrap_or_default();
+    let message = value["error"]["message"].as_str().map_or_else(|| format!("the server answered {status}"), str::to_owned);
+    Error::new(kind, message)
+}
+
+/// What a result is written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON object.
+    Json,
+    /// One JSON object for each row.
+    Ndjson,
+    /// Comma-separated values under a header line.
+    Csv,
+    /// An Arrow IPC stream.
+    Arrow,
+}
+
+impl Format {
+    /// Its media type.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Ndjson => "application/x-ndjson",
+            Self::Csv => "text/csv; charset=utf-8",
+            Self::Arrow => ARROW_STREAM,
+        }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        match name.to_ascii_lowercase().as_str() {
+            "json" => Some(Self::Json),
+            "ndjson" | "jsonl" | "jsonlines" => Some(Self::Ndjson),
+            "csv" => Some(Self::Csv),
+            "arrow" | "arrowstream" => Some(Self::Arrow),
+            _ => None,
+        }
+    }
+
+    fn accepted(media_type: &str) -> Option<Self> {
+        match media_type {
+            "application/json" | "application/*" | "*/*" | "" => Some(Self::Json),
+            "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Some(Self::Ndjson),
+            "text/csv" | "text/*" => Some(Self::Csv),
+            ARROW_STREAM => Some(Self::Arrow),
+            _ => None,
+        }
+    }
+
+    /// The format that a request asks for: by name in the query, else the first known one in `Accept`.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidQuery` for an unknown name; none, where no accepted type is known.
+    pub fn choose(query: &HashMap<String, String>, headers: &HeaderMap) -> Result<Option<Self>> {
+        if let Some(name) = query.get("format").or_else(|| query.get("default_format")) {
+            let unknown = || Error::invalid(format!("unknown format {name:?}; there are json, ndjson, csv and arrow"));
+            return Self::named(name).ok_or_else(unknown).map(Some);
+        }
+        let Some(accept) = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()) else {
+            return Ok(Some(Self::Json));
+        };
+        let types = accept.split(',').map(|part| part.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
+        Ok(types.into_iter().find_map(|media_type| Self::accepted(&media_type)))
+    }
+}
+
+/// The media type of a request's body, without its parameters.
+pub fn content_type(headers: &HeaderMap) -> String {
+    let text = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// The query that `sql` and a request's headers make.
+///
+/// # Errors
+///
+/// `InvalidQuery` for a header that does not say what it should.
+pub fn query_from_headers(sql: String, headers: &HeaderMap, request_id: &str) -> Result<Query> {
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let wrong = |name: &str, text: &str| Error::invalid(format!("header {name} can't be {text:?}"));
+    let number = |name: &str| {
+        text(name).map(|text| text.parse::<u64>().map_err(|_| wrong(name, text))).transpose()
+    };
+    let access = match text(ACCESS) {
+        None | Some("change") => Access::Change,
+        Some("read") => Access::Read,
+        Some(other) => return Err(wrong(ACCESS, other)),
+    };
+    let params = text(PARAMS)
+        .map(|text| BASE64.decode(text).map_err(|_| wrong(PARAMS, text)).and_then(|bytes| ipc::decode_batch(bytes.into())))
+        .transpose()?;
+    Ok(Query {
+        sql,
+        params,
+        access,
+        snapshot: number(SNAPSHOT)?.map(SnapshotId),
+        timeout_ms: number(TIMEOUT_MS)?,
+        caller: Caller { request_id: request_id.to_owned() },
+    })
+}
+
+/// The headers that say of a query what its text does not.
+///
+/// # Errors
+///
+/// `Internal` where the parameters cannot be encoded.
+pub fn headers_from_query(query: &Query) -> Result<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    let mut set = |name: &'static str, text: String| {
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            headers.insert(name, value);
+        }
+    };
+    set(ACCESS, if query.access == Access::Read { "read".into() } else { "change".into() });
+    if let Some(snapshot) = query.snapshot {
+        set(SNAPSHOT, snapshot.0.to_string());
+    }
+    if let Some(timeout_ms) = query.timeout_ms {
+        set(TIMEOUT_MS, timeout_ms.to_string());
+    }
+    if let Some(params) = &query.params {
+        set(PARAMS, BASE64.encode(ipc::encode_batch(params)?));
+    }
+    if !query.caller.request_id.is_empty() {
+        set(REQUEST_ID, query.caller.request_id.clone());
+    }
+    Ok(headers)
+}
+
+/// A description's JSON.
+pub fn description_json(description: &Description) -> Value {
+    json!({
+        "kind": description.kind.as_str(),
+        "schema": BASE64.encode(ipc::encode_schema(&description.schema)),
+        "rows": description.rows,
+    })
+}
+
+/// The description of [`description_json`].
+///
+/// # Errors
+///
+/// `Internal` for anything else: it comes from a server of ours.
+pub fn description_from_json(value: &Value) -> Result<Description> {
+    Ok(Description {
+        kind: value["kind"].as_str().unwrap_or_default().parse()?,
+        schema: schema_from_json(&value["schema"])?,
+        rows: value["rows"].as_u64(),
+    })
+}
+
+/// A table's JSON.
+pub fn table_json(table: &TableInfo) -> Value {
+    let columns: Vec<_> = table
+        .schema
+        .fields()
+        .iter()
+        .map(|field| json!({"name": field.name(), "type": field.data_type().to_string(), "nullable": field.is_nullable()}))
+        .collect();
+    json!({
+        "name": table.name,
+        "rows": table.rows,
+        "bytes": table.bytes,
+        "columns": columns,
+        "schema": BASE64.encode(ipc::encode_schema(&table.schema)),
+    })
+}
+
+/// The table of [`table_json`].
+///
+/// # Errors
+///
+/// `Internal` for anything else.
+pub fn table_from_json(value: &Value) -> Result<TableInfo> {
+    Ok(TableInfo {
+        name: value["name"].as_str().unwrap_or_default().to_owned(),
+        schema: schema_from_json(&value["schema"])?,
+        rows: value["rows"].as_u64().unwrap_or(0),
+        bytes: value["bytes"].as_u64().unwrap_or(0),
+    })
+}
+
+fn schema_from_json(value: &Value) -> Result<arrow::datatypes::SchemaRef> {
+    let bytes = BASE64.decode(value.as_str().unwrap_or_default()).map_err(|error| {
+        Error::internal("the server's schema does not decode").with_source(error)
+    })?;
+    ipc::decode_schema(Bytes::from(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::adapters::http::wire::{
+        Format, error_from_response, error_json, headers_from_query, kind_from_status, query_from_headers, status_from_kind,
+    };
+    use crate::ports::{Access, Caller, ErrorKind, Query, SnapshotId};
+    use http::HeaderMap;
+    use std::collections::{HashMap, HashSet};
+
+    #[test]
+    fn kinds_and_statuses_are_one_to_one_and_carry_an_error_across() {
+        let statuses: HashSet<_> = ErrorKind::ALL.map(status_from_kind).into_iter().collect();
+        assert_eq!(statuses.len(), ErrorKind::ALL.len());
+        for kind in ErrorKind::ALL {
+            assert_eq!(kind_from_status(status_from_kind(kind)), kind);
+            let body = error_json(kind.as_str(), "what \"happened\"", "r1");
+            let back = error_from_response(status_from_kind(kind), body.as_bytes());
+            assert_eq!((back.kind(), back.message()), (kind, "what \"happened\""));
+        }
+    }
+
+    #[test]
+    fn a_query_survives_its_headers() {
+        let query = Query {
+            sql: "SELECT $1".into(),
+            params: Some(arrow::array::record_batch!(("a", Int64, [1])).unwrap()),
+            access: Access::Read,
+            snapshot: Some(SnapshotId(9)),
+            timeout_ms: Some(5),
+            caller: Caller { request_id: "r".into() },
+        };
+        let headers = headers_from_query(&query).unwrap();
+        assert_eq!(query_from_headers(query.sql.clone(), &headers, "r").unwrap(), query);
+        let mut wrong = HeaderMap::new();
+        wrong.insert("x-zepto-timeout-ms", "soon".parse().unwrap());
+        assert_eq!(query_from_headers(String::new(), &wrong, "").unwrap_err().kind(), ErrorKind::InvalidQuery);
+    }
+
+    #[test]
+    fn formats_are_chosen_by_name_then_by_accept() {
+        let choose = |format: &str, accept: &str| {
+            let query: HashMap<_, _> =
+                Some(("format".to_owned(), format.to_owned())).filter(|_| !format.is_empty()).into_iter().collect();
+            let mut headers = HeaderMap::new();
+            if !accept.is_empty() {
+                headers.insert("accept", accept.parse().unwrap());
+            }
+            Format::choose(&query, &headers)
+        };
+        assert_eq!(choose("", "").unwrap(), Some(Format::Json));
+        assert_eq!(choose("ArrowStream", "text/csv").unwrap(), Some(Format::Arrow));
+        assert_eq!(choose("", "image/png, text/csv;q=0.5").unwrap(), Some(Format::Csv));
+        assert_eq!(choose("", "image/png").unwrap(), None);
+        assert_eq!(choose("xml", "").unwrap_err().kind(), ErrorKind::InvalidQuery);
+    }
+}

@@ -1,0 +1,186 @@
+//! Messages to batches, from whoever sent them.
+//!
+//! arrow checks what a message says about its arrays. What it does not check is checked here: how many rows a message
+//! claims without bytes to show for them, and what its buffers say they inflate to.
+
+use crate::adapters::ipc::encode::Message;
+use crate::ports::{Error, Limits, Result};
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::buffer::Buffer;
+use arrow::datatypes::SchemaRef;
+use arrow::ipc::convert::fb_to_schema;
+use arrow::ipc::reader::{read_dictionary, read_record_batch};
+use arrow::ipc::{self, CompressionType, MessageHeader, root_as_message};
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+/// Rows that a message may claim beyond those that its bytes can hold.
+const BARE_ROWS_MAX: i64 = 1 << 24;
+
+/// What a message may come to.
+#[derive(Debug, Clone, Copy)]
+pub struct DecodeLimits {
+    /// Bytes of one message as it arrives.
+    pub message_bytes_max: u64,
+    /// Bytes of one message after decompression.
+    pub inflated_bytes_max: u64,
+}
+
+impl From<&Limits> for DecodeLimits {
+    fn from(limits: &Limits) -> Self {
+        Self { message_bytes_max: limits.message_bytes_max, inflated_bytes_max: limits.inflated_bytes_max }
+    }
+}
+
+/// Reads the messages of one stream, the schema first.
+#[derive(Debug)]
+pub struct Decoder {
+    schema: Option<SchemaRef>,
+    dictionaries: HashMap<i64, ArrayRef>,
+    limits: DecodeLimits,
+}
+
+impl Decoder {
+    /// A decoder at the beginning of a stream.
+    pub fn new(limits: DecodeLimits) -> Self {
+        Self { schema: None, dictionaries: HashMap::new(), limits }
+    }
+
+    /// The schema, once it came.
+    pub fn schema(&self) -> Option<SchemaRef> {
+        self.schema.clone()
+    }
+
+    /// Takes the next message: a batch comes out unless it was a schema or a dictionary.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidQuery` for anything that is no message, `LimitExceeded` for one that would inflate beyond its limit.
+    pub fn decode(&mut self, message: &Message) -> Result<Option<RecordBatch>> {
+        // Reading a schema panics on some flatbuffers that are well-formed and say nonsense.
+        catch_unwind(AssertUnwindSafe(|| self.decode_trusting(message)))
+            .unwrap_or_else(|_| Err(Error::invalid("the Arrow data is corrupt")))
+    }
+
+    fn decode_trusting(&mut self, message: &Message) -> Result<Option<RecordBatch>> {
+        let header = root_as_message(&message.header)
+            .map_err(|error| Error::invalid(format!("a message of the stream is no Arrow IPC: {error}")))?;
+        match header.header_type() {
+            MessageHeader::Schema => {
+                self.take_schema(&header)?;
+                Ok(None)
+            }
+            MessageHeader::DictionaryBatch => {
+                let dictionary = header.header_as_dictionary_batch().ok_or_else(corrupt)?;
+                self.check(&dictionary.data().ok_or_else(corrupt)?, &message.body)?;
+                let schema = self.started()?;
+                let body = Buffer::from(message.body.clone());
+                read_dictionary(&body, dictionary, &schema, &mut self.dictionaries, &header.version())
+                    .map_err(|error| Error::invalid(format!("a dictionary of the stream does not decode: {error}")))?;
+                Ok(None)
+            }
+            MessageHeader::RecordBatch => {
+                let batch = header.header_as_record_batch().ok_or_else(corrupt)?;
+                self.check(&batch, &message.body)?;
+                let schema = self.started()?;
+                let body = Buffer::from(message.body.clone());
+                read_record_batch(&body, batch, schema, &self.dictionaries, None, &header.version())
+                    .map(Some)
+                    .map_err(|error| Error::invalid(format!("a batch of the stream does not decode: {error}")))
+            }
+            other => Err(Error::invalid(format!("a message of the stream is neither schema nor batch: {other:?}"))),
+        }
+    }
+
+    fn take_schema(&mut self, header: &ipc::Message<'_>) -> Result<()> {
+        let schema = header.header_as_schema().filter(|schema| schema.fields().is_some()).ok_or_else(corrupt)?;
+        let schema = fb_to_schema(schema);
+        match &self.schema {
+            Some(_) => Err(Error::invalid("the stream has a second schema; its batches share one")),
+            None => {
+                self.schema = Some(Arc::new(schema));
+                Ok(())
+            }
+        }
+    }
+
+    fn started(&self) -> Result<SchemaRef> {
+        self.schema.clone().ok_or_else(|| Error::invalid("the stream has a batch before its schema"))
+    }
+
+    /// Refuses sizes that would be allocated before anybody noticed that they are not true.
+    fn check(&self, batch: &ipc::RecordBatch<'_>, body: &[u8]) -> Result<()> {
+        let bits = i64::try_from(body.len()).unwrap_or(i64::MAX).saturating_mul(8);
+        let inflated = match batch.compression() {
+            Some(compression) => inflated_bytes(batch, body, compression.codec()).ok_or_else(corrupt)?,
+            None => 0,
+        };
+        if inflated > self.limits.inflated_bytes_max {
+            return Err(Error::limit(format!(
+                "a message inflates to {inflated} bytes, more than {} (inflated_bytes_max)",
+                self.limits.inflated_bytes_max
+            )));
+        }
+        let inflated_bits = i64::try_from(inflated).unwrap_or(i64::MAX).saturating_mul(8);
+        let rows_max = bits.saturating_add(inflated_bits).saturating_add(BARE_ROWS_MAX);
+        let mut counts = batch.nodes().into_iter().flatten().map(|node| node.length()).chain([batch.length()]);
+        match counts.find(|rows| *rows < 0 || *rows > rows_max) {
+            Some(rows) => Err(Error::invalid(format!("a batch claims {rows} rows in {} bytes", body.len()))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn corrupt() -> Error {
+    Error::invalid("the Arrow data is corrupt")
+}
+
+/// What the buffers of a compressed body may inflate to at most. None where they lie outside of it.
+fn inflated_bytes(batch: &ipc::RecordBatch<'_>, body: &[u8], codec: CompressionType) -> Option<u64> {
+    let mut total = 0_u64;
+    for buffer in batch.buffers().into_iter().flatten() {
+        let offset = usize::try_from(buffer.offset()).ok()?;
+        let length = usize::try_from(buffer.length()).ok()?;
+        let bytes = body.get(offset..offset.checked_add(length)?)?;
+        let Some((prefix, data)) = bytes.split_first_chunk::<8>() else { continue };
+        // Each compressed buffer begins with its length inflated; -1: it is not compressed after all.
+        let claimed = match i64::from_le_bytes(*prefix) {
+            -1 => data.len() as u64,
+            claimed => u64::try_from(claimed).ok()?,
+        };
+        // The LZ4 reader reads to the end of the frame, whatever length was claimed for it.
+        let possible = if codec == CompressionType::LZ4_FRAME { lz4_blocks_bytes(data) } else { 0 };
+        total = total.saturating_add(claimed.max(possible));
+    }
+    Some(total)
+}
+
+/// Upper bound of what an LZ4 frame inflates to: its blocks at their largest (LZ4 Frame Format 1.6.1).
+fn lz4_blocks_bytes(frame: &[u8]) -> u64 {
+    const MAGIC: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
+    let Some(rest) = frame.strip_prefix(&MAGIC) else { return 0 };
+    let [flags, descriptor, rest @ ..] = rest else { return 0 };
+    let block_bytes_max = match (descriptor >> 4) & 7 {
+        4 => 64 << 10,
+        5 => 256 << 10,
+        6 => 1 << 20,
+        _ => 4_u64 << 20,
+    };
+    let flag = |bit: u8| usize::from(flags >> bit & 1);
+    let header = 8 * flag(3) + 4 * flag(0) + 1;
+    let checksum = 4 * flag(4);
+    let mut rest = rest.get(header..).unwrap_or_default();
+    let mut total = 0_u64;
+    while let Some((size, after)) = rest.split_first_chunk::<4>() {
+        let size = u32::from_le_bytes(*size);
+        if size == 0 {
+            break;
+        }
+        let stored = (size & 0x7fff_ffff) as usize;
+        // A block inflates at most 255 times.
+        total = total.saturating_add(block_bytes_max.min((stored as u64).saturating_mul(255)));
+        rest = after.get(stored.saturating_add(checksum)..).unwrap_or_default();
+    }
+    total
+}

@@ -1,0 +1,33 @@
+//! A statement's description as bytes: its schema, with kind and rows as the schema's metadata.
+
+use crate::adapters::ipc::frame::{decode_schema, encode_schema};
+use crate::ports::{Description, Error, Result};
+use arrow::datatypes::Schema;
+use bytes::Bytes;
+use std::sync::Arc;
+
+const KIND: &str = "zepto.kind";
+const ROWS: &str = "zepto.rows";
+
+/// `description` as a framed schema message.
+pub fn encode_description(description: &Description) -> Bytes {
+    let mut schema = description.schema.as_ref().clone();
+    schema.metadata.insert(KIND.to_owned(), description.kind.to_string());
+    if let Some(rows) = description.rows {
+        schema.metadata.insert(ROWS.to_owned(), rows.to_string());
+    }
+    encode_schema(&schema)
+}
+
+/// The description of [`encode_description`].
+///
+/// # Errors
+///
+/// `Internal` for any other bytes: they come from a server of ours.
+pub fn decode_description(bytes: Bytes) -> Result<Description> {
+    let wrong = || Error::internal("the server's description of a statement does not decode");
+    let schema = decode_schema(bytes).map_err(|error| wrong().with_source(error))?;
+    let kind = schema.metadata().get(KIND).ok_or_else(wrong)?.parse()?;
+    let rows = schema.metadata().get(ROWS).map(|rows| rows.parse().map_err(|_| wrong())).transpose()?;
+    Ok(Description { kind, schema: Arc::new(Schema::new(schema.fields().clone())), rows })
+}

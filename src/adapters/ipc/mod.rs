@@ -1,0 +1,19 @@
+//! Arrow IPC: batches to messages and back, shared by both protocols.
+//!
+//! A message is a flatbuffer header and a body; Flight puts the two into a `FlightData`, HTTP frames them as an IPC
+//! stream (Arrow Columnar Format, "Encapsulated message format"). What comes from outside is bytes that may say
+//! anything: its sizes are checked before anything is allocated for them, and a decoder that panics is an error.
+
+mod decode;
+mod describe;
+mod encode;
+mod frame;
+mod split;
+
+pub use decode::{DecodeLimits, Decoder};
+pub use describe::{decode_description, encode_description};
+pub use encode::{Encoder, Message};
+pub use frame::{
+    Deframer, END_OF_STREAM, decode_batch, decode_schema, encode_batch, encode_schema, frame,
+};
+pub use split::split;

@@ -1,0 +1,204 @@
+//! Cuts a batch into pieces that each fit a message.
+//!
+//! What counts is what a slice would send, not the buffers behind it: rows of a table are always slices of something
+//! larger. Pieces are even, so that a batch a little over the limit does not become a large piece and a crumb.
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::DataType;
+use std::sync::Arc;
+
+/// `batch` in pieces of at most `bytes_target`, unless a single row has more. Rows keep their order; no rows, no piece.
+pub fn split(batch: &RecordBatch, bytes_target: usize) -> Vec<RecordBatch> {
+    let mut pieces = Vec::new();
+    cut(batch, bytes_target, &mut pieces);
+    pieces
+}
+
+fn cut(batch: &RecordBatch, bytes_target: usize, pieces: &mut Vec<RecordBatch>) {
+    let rows = batch.num_rows();
+    if rows == 0 {
+        return;
+    }
+    let bytes: usize = batch.columns().iter().map(|column| slice_bytes(column.as_ref())).sum();
+    let count = bytes.div_ceil(bytes_target.max(1)).clamp(1, rows);
+    if count == 1 {
+        pieces.push(compact(batch));
+        return;
+    }
+    let step = rows.div_ceil(count);
+    for first in (0..rows).step_by(step) {
+        cut(&batch.slice(first, step.min(rows - first)), bytes_target, pieces);
+    }
+}
+
+/// Bytes of an array in a message, about. What all rows share – a dictionary – is not counted.
+fn slice_bytes(array: &dyn Array) -> usize {
+    let rows = array.len();
+    let nulls = if array.nulls().is_some() { rows.div_ceil(8) } else { 0 };
+    let offsets = |width: usize| (rows + 1) * width;
+    let values = match array.data_type() {
+        DataType::Utf8 => offsets(4) + span(array.as_string::<i32>().value_offsets()),
+        DataType::Binary => offsets(4) + span(array.as_binary::<i32>().value_offsets()),
+        DataType::LargeUtf8 => offsets(8) + span(array.as_string::<i64>().value_offsets()),
+        DataType::LargeBinary => offsets(8) + span(array.as_binary::<i64>().value_offsets()),
+        DataType::Utf8View => rows * 16 + array.as_string_view().total_buffer_bytes_used(),
+        DataType::BinaryView => rows * 16 + array.as_binary_view().total_buffer_bytes_used(),
+        DataType::List(_) => {
+            let list = array.as_list::<i32>();
+            offsets(4) + child_bytes(list.values(), list.value_offsets())
+        }
+        DataType::LargeList(_) => {
+            let list = array.as_list::<i64>();
+            offsets(8) + child_bytes(list.values(), list.value_offsets())
+        }
+        DataType::Map(..) => {
+            let map = array.as_map();
+            let entries: ArrayRef = Arc::new(map.entries().clone());
+            offsets(4) + child_bytes(&entries, map.value_offsets())
+        }
+        DataType::FixedSizeList(..) => slice_bytes(array.as_fixed_size_list().values().as_ref()),
+        DataType::Struct(_) => array.as_struct().columns().iter().map(|column| slice_bytes(column.as_ref())).sum(),
+        DataType::Dictionary(key, _) => rows * key.primitive_width().unwrap_or(8),
+        DataType::FixedSizeBinary(width) => rows * usize::try_from(*width).unwrap_or(0),
+        DataType::Boolean => rows.div_ceil(8),
+        DataType::Null => 0,
+        other => match other.primitive_width() {
+            Some(width) => rows * width,
+            None => array.get_array_memory_size(),
+        },
+    };
+    nulls + values
+}
+
+/// Bytes between the first and the last offset.
+fn span<O: Copy + Into<i64>>(offsets: &[O]) -> usize {
+    match (offsets.first(), offsets.last()) {
+        (Some(first), Some(last)) => usize::try_from((*last).into() - (*first).into()).unwrap_or(0),
+        _ => 0,
+    }
+}
+
+fn child_bytes<O: Copy + Into<i64>>(values: &ArrayRef, offsets: &[O]) -> usize {
+    let first = offsets.first().map_or(0, |first| usize::try_from((*first).into()).unwrap_or(0));
+    slice_bytes(values.slice(first, span(offsets)).as_ref())
+}
+
+/// The same rows without what a slice of views or of a dictionary drags along: the writer sends all of it otherwise.
+fn compact(batch: &RecordBatch) -> RecordBatch {
+    if !batch.columns().iter().any(|column| drags(column.as_ref())) {
+        return batch.clone();
+    }
+    let columns = batch.columns().iter().map(compact_column).collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(batch.schema(), columns, &options).unwrap_or_else(|_| batch.clone())
+}
+
+fn drags(array: &dyn Array) -> bool {
+    match array.data_type() {
+        DataType::Utf8View => {
+            let views = array.as_string_view();
+            buffer_bytes(views.data_buffers()) > 2 * views.total_buffer_bytes_used()
+        }
+        DataType::BinaryView => {
+            let views = array.as_binary_view();
+            buffer_bytes(views.data_buffers()) > 2 * views.total_buffer_bytes_used()
+        }
+        DataType::Dictionary(..) => array.as_any_dictionary().values().len() > array.len(),
+        _ => false,
+    }
+}
+
+fn buffer_bytes(buffers: &[arrow::buffer::Buffer]) -> usize {
+    buffers.iter().map(|buffer| buffer.len()).sum()
+}
+
+fn compact_column(column: &ArrayRef) -> ArrayRef {
+    if !drags(column.as_ref()) {
+        return column.clone();
+    }
+    match column.data_type() {
+        DataType::Utf8View => Arc::new(column.as_string_view().gc()),
+        DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
+        _ => compact_dictionary(column).unwrap_or_else(|| column.clone()),
+    }
+}
+
+/// A dictionary array over the values that it uses, in the order of their first use.
+fn compact_dictionary(column: &ArrayRef) -> Option<ArrayRef> {
+    let DataType::Dictionary(key, _) = column.data_type() else { return None };
+    let dictionary = column.as_any_dictionary();
+    let keys = dictionary.normalized_keys();
+    let mut codes = std::collections::HashMap::new();
+    let mut used: Vec<u64> = Vec::new();
+    let recoded: arrow::array::UInt64Array = (0..column.len())
+        .map(|row| {
+            let key = keys.get(row).filter(|_| dictionary.keys().is_valid(row))?;
+            Some(*codes.entry(*key).or_insert_with(|| {
+                used.push(*key as u64);
+                used.len() as u64 - 1
+            }))
+        })
+        .collect();
+    let values = arrow::compute::take(dictionary.values(), &arrow::array::UInt64Array::from(used), None).ok()?;
+    let keys = arrow::compute::cast(&recoded, key).ok()?;
+    let data = keys
+        .to_data()
+        .into_builder()
+        .data_type(column.data_type().clone())
+        .add_child_data(values.to_data())
+        .build()
+        .ok()?;
+    Some(arrow::array::make_array(data))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::adapters::ipc::split;
+    use arrow::array::*;
+    use arrow::compute::concat_batches;
+    use arrow::datatypes::Int32Type;
+    use std::sync::Arc;
+
+    fn batch(column: ArrayRef) -> RecordBatch {
+        RecordBatch::try_from_iter([("c", column)]).unwrap()
+    }
+
+    #[test]
+    fn pieces_are_even_small_enough_and_together_the_batch() {
+        let whole = batch(Arc::new(Int64Array::from_iter_values(0..100_000)));
+        for part in [whole.clone(), whole.slice(500, 65_537)] {
+            let pieces = split(&part, 65_536);
+            let most = pieces.iter().map(RecordBatch::num_rows).max().unwrap();
+            let least = pieces.iter().map(RecordBatch::num_rows).min().unwrap();
+            assert!(most <= 8_192 && most - least <= pieces.len(), "{most} {least}");
+            assert_eq!(concat_batches(&part.schema(), &pieces).unwrap(), part);
+        }
+        assert_eq!(split(&whole.slice(7, 10), 65_536).len(), 1, "a small slice of a large buffer is one piece");
+        assert!(split(&whole.slice(0, 0), 65_536).is_empty());
+    }
+
+    #[test]
+    fn skewed_values_are_cut_where_they_are() {
+        let text: Vec<String> = (0..1_000).map(|row| if row % 100 == 0 { "x".repeat(50_000) } else { "y".into() }).collect();
+        let whole = batch(Arc::new(StringArray::from(text)));
+        let pieces = split(&whole, 60_000);
+        assert!(pieces.iter().all(|piece| piece.num_rows() == 1 || super::slice_bytes(piece.column(0)) <= 60_000));
+        assert_eq!(concat_batches(&whole.schema(), &pieces).unwrap(), whole);
+    }
+
+    #[test]
+    fn a_slice_sends_only_the_dictionary_values_and_views_that_it_uses() {
+        let names: Vec<String> = (0..1_000).map(|n| format!("a rather long symbol name {n}")).collect();
+        let keys = Int32Array::from_iter((0..5_000).map(|n| (n % 7 != 0).then_some(n % 1_000)));
+        let values: ArrayRef = Arc::new(StringArray::from(names.clone()));
+        let dictionary = DictionaryArray::<Int32Type>::try_new(keys, values).unwrap();
+        let whole = batch(Arc::new(dictionary));
+        let [piece] = split(&whole.slice(100, 10), 1 << 20).try_into().unwrap();
+        assert!(piece.column(0).as_any_dictionary().values().len() <= 10);
+        assert_eq!(piece, whole.slice(100, 10));
+        let views = batch(Arc::new(StringViewArray::from_iter_values(names)));
+        let [piece] = split(&views.slice(100, 10), 1 << 20).try_into().unwrap();
+        assert!(piece.get_array_memory_size() < 2_000);
+        assert_eq!(piece, views.slice(100, 10));
+    }
+}

@@ -1,0 +1,119 @@
+//! The stubs: a backend with nothing behind it, and a server that does not listen.
+//!
+//! Each says what it is. [`Ports`] answers reads with one fixed row and refuses the rest, for a protocol to be tried
+//! without an engine. [`stand_ins`] stand in for a protocol that was left out of the build: the same names,
+//! and every method a no-op or a refusal, so that nothing else needs to know.
+
+use crate::ports::{
+    Access, Append, BatchStream, Description, Error, IngestPort, IngestSummary, Query, QueryPort, Reply, Result,
+    SnapshotId, StatementKind, TableInfo,
+};
+use arrow::array::{RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use std::sync::Arc;
+
+/// A backend that has one row to say for itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Ports;
+
+fn schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("stub", DataType::Utf8, false)]))
+}
+
+fn refused(what: &str) -> Error {
+    Error::unsupported(format!("this server has the stub: backend, which {what}"))
+}
+
+#[async_trait]
+impl QueryPort for Ports {
+    async fn describe(&self, query: Query) -> Result<Description> {
+        match query.access {
+            Access::Read => Ok(Description { kind: StatementKind::Read, schema: schema(), rows: Some(1) }),
+            Access::Change => Err(refused("changes nothing")),
+        }
+    }
+
+    async fn query(&self, query: Query) -> Result<Reply> {
+        let described = self.describe(query).await?;
+        let row = StringArray::from(vec!["this is the stub: backend; no query was run"]);
+        let batch = RecordBatch::try_new(described.schema.clone(), vec![Arc::new(row)])
+            .map_err(|error| Error::internal("the stub's own row").with_source(error))?;
+        Ok(Reply { kind: described.kind, batches: BatchStream::from_batches(described.schema, vec![batch]) })
+    }
+
+    async fn snapshot(&self) -> Result<SnapshotId> {
+        Ok(SnapshotId(0))
+    }
+
+    async fn tables(&self) -> Result<Vec<TableInfo>> {
+        Ok(Vec::new())
+    }
+}
+
+#[async_trait]
+impl IngestPort for Ports {
+    async fn append(&self, _: Append, _: BatchStream) -> Result<IngestSummary> {
+        Err(refused("keeps nothing"))
+    }
+}
+
+macro_rules! left_out {
+    ($protocol:ident, $name:literal) => {
+        #[doc = concat!("What stands in for ", $name, " where it is left out of the build.")]
+        pub mod $protocol {
+            use crate::adapters::gate::ServerOptions;
+            use crate::adapters::stub::Ports;
+            use crate::ports::{Error, IngestPort, Limits, QueryPort, Result};
+            use std::sync::Arc;
+            use tokio::net::TcpListener;
+
+            /// Whether this is the real thing.
+            pub const BUILT: bool = false;
+
+            /// A server that does not listen.
+            #[derive(Debug)]
+            pub struct Server;
+
+            impl Server {
+                /// Takes everything and keeps nothing.
+                pub fn new(_: Arc<dyn QueryPort>, _: Arc<dyn IngestPort>, _: ServerOptions) -> Self {
+                    Self
+                }
+
+                /// Waits for `shutdown`; the listener is closed at once.
+                ///
+                /// # Errors
+                ///
+                /// None.
+                pub async fn serve(self, _: TcpListener, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
+                    shutdown.await;
+                    Ok(())
+                }
+            }
+
+            /// A client that can't be had.
+            pub struct Client;
+
+            impl Client {
+                /// Refuses.
+                ///
+                /// # Errors
+                ///
+                /// `Unsupported`, always.
+                pub fn new(url: &str, _: &Limits) -> Result<Ports> {
+                    Err(Error::unsupported(format!(
+                        concat!("{:?} needs ", $name, ", which this build was made without"),
+                        url
+                    )))
+                }
+            }
+        }
+    };
+}
+
+/// The protocols that are not there.
+pub mod stand_ins {
+    left_out!(flight, "Flight");
+    left_out!(http, "HTTP");
+}

@@ -1,0 +1,194 @@
+//! The composition root: the only file that names every layer.
+//!
+//! A backend is chosen by its URL, a protocol by its name; whichever it is, the rest can't tell. The engine gets a
+//! runtime of its own, apart from the one that serves sockets, so that a heavy query never holds up a ping.
+
+use crate::adapters::gate::{About, ServerOptions};
+use crate::adapters::{flight, http, stub};
+use crate::config::{Config, Protocol};
+use crate::domain::{Engine, EngineOptions, STACK_BYTES};
+use crate::ports::{Error, IngestPort, Limits, QueryPort, Result};
+use crate::sample;
+use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio_util::sync::CancellationToken;
+
+/// Something that answers the ports.
+#[derive(Debug, Clone)]
+pub struct Backend {
+    /// Its query port.
+    pub query: Arc<dyn QueryPort>,
+    /// Its ingest port.
+    pub ingest: Arc<dyn IngestPort>,
+    /// The runtime that an engine in this process works on.
+    _engine: Option<Arc<EngineRuntime>>,
+}
+
+/// A runtime that may be dropped anywhere: it does not wait for its tasks.
+#[derive(Debug)]
+struct EngineRuntime(Option<Runtime>);
+
+impl Drop for EngineRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// The backend at `url`: `memory:` for tables in this process, `stub:`, `grpc://host:port` or `http://host:port`.
+///
+/// # Errors
+///
+/// `InvalidQuery` for any other URL, `Unsupported` for one that this build can't reach.
+pub fn connect(url: &str, options: EngineOptions) -> Result<Backend> {
+    fn both<T: QueryPort + IngestPort>(ports: T) -> Backend {
+        let ports = Arc::new(ports);
+        Backend { query: ports.clone(), ingest: ports, _engine: None }
+    }
+    let scheme = url.split_once(':').map_or(url, |(scheme, _)| scheme);
+    match scheme {
+        "memory" => {
+            let runtime = Builder::new_multi_thread()
+                .thread_name("engine")
+                .thread_stack_size(STACK_BYTES)
+                .enable_time()
+                .build()
+                .map_err(|error| Error::internal("the engine's threads did not start").with_source(error))?;
+            let engine = Engine::new(runtime.handle().clone(), options)?;
+            Ok(Backend { _engine: Some(Arc::new(EngineRuntime(Some(runtime)))), ..both(engine) })
+        }
+        "stub" => Ok(both(stub::Ports)),
+        "grpc" => Ok(both(flight::Client::new(url, &options.limits)?)),
+        "http" => Ok(both(http::Client::new(url, &options.limits)?)),
+        _ => Err(Error::invalid(format!(
+            "no backend at {url:?}: there are memory:, stub:, grpc://HOST:PORT and http://HOST:PORT"
+        ))),
+    }
+}
+
+/// Serves what `config` says until `shutdown`. `ready` is called with the banner once every port is open.
+///
+/// # Errors
+///
+/// `Unavailable` for an address that cannot be had, and whatever the backend fails to start with.
+pub async fn serve(
+    config: &Config,
+    shutdown: impl Future<Output = ()> + Send,
+    ready: impl FnOnce(&str) + Send,
+) -> Result<()> {
+    let settings = &config.settings;
+    let limits = config.limits();
+    let backend = connect(&settings.backend, EngineOptions { limits: limits.clone(), create_tables: settings.create_tables })?;
+    if settings.ticks > 0 {
+        sample::seed(backend.query.as_ref(), backend.ingest.as_ref(), settings.ticks).await?;
+    }
+    let has = |protocol| settings.protocols.contains(&protocol);
+    let flight_listener = listen(has(Protocol::Flight) && flight::BUILT, settings.flight_host, settings.flight_port).await?;
+    let http_listener = listen(has(Protocol::Http) && http::BUILT, settings.http_host, settings.http_port).await?;
+    let about = About {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        backend: settings.backend.clone(),
+        protocols: vec![
+            ("flight".to_owned(), place(flight::BUILT, "grpc", flight_listener.as_ref())),
+            ("http".to_owned(), place(http::BUILT, "http", http_listener.as_ref())),
+        ],
+    };
+    ready(&banner(&about, &backend).await?);
+    let options = ServerOptions { limits, about };
+    let stop = CancellationToken::new();
+    let serving = async {
+        let Backend { query, ingest, .. } = backend.clone();
+        let flight = flight::Server::new(query.clone(), ingest.clone(), options.clone());
+        let http = http::Server::new(query, ingest, options);
+        tokio::try_join!(
+            run(flight_listener, &stop, |listener| flight.serve(listener, stop.clone().cancelled_owned())),
+            run(http_listener, &stop, |listener| http.serve(listener, stop.clone().cancelled_owned())),
+        )
+    };
+    let stopping = async {
+        shutdown.await;
+        stop.cancel();
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        served = serving => served.map(|_| ()),
+        () = stopping => Ok(()),
+    }
+}
+
+/// Serves a listener; where there is none, waits.
+async fn run<F: Future<Output = Result<()>>>(
+    listener: Option<TcpListener>,
+    stop: &CancellationToken,
+    serve: impl FnOnce(TcpListener) -> F,
+) -> Result<()> {
+    match listener {
+        Some(listener) => serve(listener).await,
+        None => {
+            stop.cancelled().await;
+            Ok(())
+        }
+    }
+}
+
+async fn listen(wanted: bool, host: IpAddr, port: u16) -> Result<Option<TcpListener>> {
+    if !wanted {
+        return Ok(None);
+    }
+    let address = SocketAddr::new(host, port);
+    let listener = TcpListener::bind(address).await.map_err(|error| {
+        Error::unavailable(format!("cannot listen on {address}: {error}")).with_source(error)
+    })?;
+    Ok(Some(listener))
+}
+
+/// Where a protocol is to be found, or why it is not.
+fn place(built: bool, scheme: &str, listener: Option<&TcpListener>) -> String {
+    match listener.and_then(|listener| listener.local_addr().ok()) {
+        Some(address) => format!("{scheme}://{address}"),
+        None if built => "off".to_owned(),
+        None => "stub (left out of this build)".to_owned(),
+    }
+}
+
+async fn banner(about: &About, backend: &Backend) -> Result<String> {
+    let mut text = format!("zepto-flight {}\n", about.version);
+    for (protocol, place) in &about.protocols {
+        let _ = writeln!(text, "  {:<8} {place}", format!("{protocol}:"));
+    }
+    let where_data_lives = match about.backend.as_str() {
+        "memory:" => "memory: gone when this process ends".to_owned(),
+        "stub:" => "stub: nowhere, answers are canned".to_owned(),
+        elsewhere => elsewhere.to_owned(),
+    };
+    let _ = writeln!(text, "  {:<8} {where_data_lives}", "data:");
+    // A backend somewhere else may be started later than this one.
+    let tables = backend.query.tables().await.unwrap_or_default();
+    for table in tables.iter().take(20) {
+        let _ = writeln!(text, "  {:<8} {} ({} rows)", "table:", table.name, table.rows);
+    }
+    if tables.is_empty() {
+        let _ = writeln!(text, "  {:<8} none yet; DoPut and CREATE TABLE make them, --ticks 1000 makes sample trades", "tables:");
+    }
+    if let Some((_, place)) = about.protocols.iter().find(|(_, place)| place.starts_with("grpc://")) {
+        let sql = tables.first().map_or("SELECT 1".to_owned(), |table| format!("SELECT * FROM {} LIMIT 10", table.name));
+        let _ = write!(
+            text,
+            "\n  import pyarrow.flight as fl\n  client = fl.connect(\"{place}\")\n  print(client.do_get(fl.Ticket(\"{sql}\")).read_all().to_pandas())\n"
+        );
+    }
+    Ok(text)
+}
+
+/// A backend in this process with default settings: for tests, examples and embedding.
+///
+/// # Errors
+///
+/// Those of [`connect`].
+pub fn in_memory() -> Result<Backend> {
+    connect("memory:", EngineOptions { limits: Limits::default(), create_tables: true })
+}

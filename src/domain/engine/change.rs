@@ -1,0 +1,313 @@
+//! INSERT, DELETE, UPDATE and TRUNCATE.
+//!
+//! DELETE and UPDATE are queries for the numbers of the rows in question, and for their new values; the segments are
+//! then rewritten by number. A row goes only where the predicate IS TRUE, order stays, and segments without such a row
+//! are kept as they are. DataFusion's own hooks for changes are not used: they lose data (docs/design.md).
+
+use crate::domain::catalog::Snapshot;
+use crate::domain::engine::Inner;
+use crate::domain::engine::stage::Stage;
+use crate::domain::executor::sql::{Delete, Insert, Name, TARGET, Truncate, Update};
+use crate::domain::executor::{Question, ROW_NUMBER};
+use crate::domain::catalog::resolve_name;
+use crate::domain::storage::{Segment, Table};
+use crate::ports::{BatchStream, Error, ErrorKind, Query, Result};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::compute::{
+    CastOptions, cast_with_options, concat_batches, filter_record_batch, interleave, sort_to_indices, take_record_batch,
+};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
+use futures::StreamExt;
+use sqlparser::ast::{self, Expr, Ident, SelectItem, SetExpr, TableAlias};
+use sqlparser::dialect::GenericDialect;
+use sqlparser::parser::Parser;
+use std::sync::Arc;
+
+impl Inner {
+    /// Rows inserted.
+    pub(super) async fn insert(self: &Arc<Self>, insert: Insert, query: &Query) -> Result<u64> {
+        let snapshot = self.catalog.present();
+        let (name, table) = self.table(&snapshot, &insert.table)?;
+        let columns = insert_columns(table.schema(), &insert.columns)?;
+        let statement = ast::Statement::Query(insert.source);
+        let mut batches = self.read(statement, snapshot.clone(), query).await?;
+        let given = batches.schema().fields().len();
+        let wanted = columns.iter().flatten().count();
+        if given != wanted {
+            return Err(Error::invalid(format!("INSERT has {wanted} columns and {given} values for each row")));
+        }
+        let mut stage = Stage::new(&self.budget, &self.options.limits);
+        while let Some(batch) = batches.next().await {
+            stage.push(assigned_batch(&batch?, table.schema(), &columns)?)?;
+        }
+        self.catalog.publish(|present| {
+            let now = unchanged(present, &name, &table)?;
+            if now.schema() != table.schema() {
+                return Err(changed(&name));
+            }
+            Ok((vec![(name.clone(), Some(now.appended(stage.segments())))], ()))
+        })?;
+        self.merge_later(&name);
+        Ok(stage.rows())
+    }
+
+    /// Rows deleted.
+    pub(super) async fn delete(self: &Arc<Self>, delete: Delete, query: &Query) -> Result<u64> {
+        let lock = self.table(&self.catalog.present(), &delete.table)?.1.change_lock();
+        let _changing = lock.lock_owned().await;
+        let snapshot = self.catalog.present();
+        let (name, base) = self.table(&snapshot, &delete.table)?;
+        let Some(predicate) = delete.predicate else { return self.empty(&name, &base) };
+        let found = self.find(snapshot, &base, delete.alias, Some(predicate), Vec::new(), query).await?;
+        let mut doomed = vec![false; usize::try_from(base.rows()).unwrap_or(usize::MAX)];
+        for batch in found.collect().await? {
+            for row in batch.column(0).as_primitive::<UInt64Type>().values() {
+                doomed[*row as usize] = true;
+            }
+        }
+        let deleted = doomed.iter().filter(|doomed| **doomed).count() as u64;
+        let mut rest = doomed.as_slice();
+        let mut segments = Vec::new();
+        for segment in base.segments() {
+            let (these, others) = rest.split_at(segment.rows());
+            rest = others;
+            segments.extend(self.without(segment, these)?);
+        }
+        self.replace(&name, &base, segments)?;
+        Ok(deleted)
+    }
+
+    /// `segment` without the rows that are marked; none where nothing is left.
+    fn without(&self, segment: &Arc<Segment>, doomed: &[bool]) -> Result<Option<Arc<Segment>>> {
+        match doomed.iter().filter(|doomed| **doomed).count() {
+            0 => Ok(Some(segment.clone())),
+            all if all == doomed.len() => Ok(None),
+            _ => {
+                let kept: BooleanArray = doomed.iter().map(|doomed| Some(!doomed)).collect();
+                let batch = filter_record_batch(segment.batch(), &kept).map_err(rewrite_failed)?;
+                Ok(Some(Segment::replacing(batch, &self.budget)))
+            }
+        }
+    }
+
+    /// Rows deleted.
+    pub(super) async fn truncate(self: &Arc<Self>, truncate: &Truncate) -> Result<u64> {
+        let found = self.table(&self.catalog.present(), &truncate.table);
+        let lock = match found {
+            Err(error) if truncate.if_exists && error.kind() == ErrorKind::NotFound => return Ok(0),
+            found => found?.1.change_lock(),
+        };
+        let _changing = lock.lock_owned().await;
+        let (name, base) = self.table(&self.catalog.present(), &truncate.table)?;
+        self.empty(&name, &base)
+    }
+
+    fn empty(&self, name: &str, base: &Arc<Table>) -> Result<u64> {
+        self.replace(name, base, Vec::new())?;
+        Ok(base.rows())
+    }
+
+    /// Rows updated.
+    pub(super) async fn update(self: &Arc<Self>, update: Update, query: &Query) -> Result<u64> {
+        let lock = self.table(&self.catalog.present(), &update.table)?.1.change_lock();
+        let _changing = lock.lock_owned().await;
+        let snapshot = self.catalog.present();
+        let (name, base) = self.table(&snapshot, &update.table)?;
+        let (columns, values): (Vec<_>, Vec<_>) = update.assignments.into_iter().unzip();
+        let columns = assigned_columns(base.schema(), &columns)?;
+        let found = self.find(snapshot, &base, update.alias, update.predicate, values, query).await?;
+        let found = sorted_rows(found).await?;
+        let values = columns
+            .iter()
+            .zip(&found.columns()[1..])
+            .map(|(column, value)| assign(value, base.schema().field(*column)))
+            .collect::<Result<Vec<_>>>()?;
+        let rows = found.column(0).as_primitive::<UInt64Type>().values();
+        let mut segments = Vec::new();
+        let (mut first, mut at) = (0, 0);
+        for segment in base.segments() {
+            let end = first + segment.rows() as u64;
+            let until = at + rows[at..].partition_point(|row| *row < end);
+            segments.push(self.with_values(segment, first, &rows[at..until], at, &columns, &values)?);
+            (first, at) = (end, until);
+        }
+        self.replace(&name, &base, segments)?;
+        Ok(rows.len() as u64)
+    }
+
+    /// `segment`, which begins at row `first`, with `values[at..]` in `columns` of `rows`.
+    fn with_values(
+        &self,
+        segment: &Arc<Segment>,
+        first: u64,
+        rows: &[u64],
+        at: usize,
+        columns: &[usize],
+        values: &[ArrayRef],
+    ) -> Result<Arc<Segment>> {
+        if rows.is_empty() {
+            return Ok(segment.clone());
+        }
+        let mut picks: Vec<_> = (0..segment.rows()).map(|row| (0, row)).collect();
+        for (offset, row) in rows.iter().enumerate() {
+            picks[(row - first) as usize] = (1, at + offset);
+        }
+        let batch = segment.batch();
+        let mut arrays = batch.columns().to_vec();
+        for (column, value) in columns.iter().zip(values) {
+            arrays[*column] = interleave(&[&arrays[*column], value], &picks).map_err(rewrite_failed)?;
+        }
+        let batch = RecordBatch::try_new(batch.schema(), arrays).map_err(rewrite_failed)?;
+        Segment::try_new(batch, &self.budget)
+    }
+
+    /// Numbers of the rows of `base` for which `predicate` is true, each with `values`.
+    async fn find(
+        &self,
+        snapshot: Arc<Snapshot>,
+        base: &Arc<Table>,
+        alias: Ident,
+        predicate: Option<Expr>,
+        values: Vec<Expr>,
+        query: &Query,
+    ) -> Result<BatchStream> {
+        let statement = rows_query(alias, predicate, values)?;
+        let allowance = self.allowance(query)?;
+        let question = Question { statement, snapshot, target: Some(base.clone()), params: query.params.clone() };
+        let plan = self.executor.plan(question).await?;
+        Ok(self.executor.run(plan, allowance))
+    }
+
+    /// Puts `segments` in the place of `base`'s; what arrived since stays.
+    fn replace(&self, name: &str, base: &Arc<Table>, segments: Vec<Arc<Segment>>) -> Result<()> {
+        self.catalog.publish(|present| {
+            let now = unchanged(present, name, base)?;
+            Ok((vec![(name.to_owned(), Some(now.rewritten(base, segments)))], ()))
+        })
+    }
+}
+
+/// The present state of the table that `base` is a state of.
+fn unchanged<'a>(present: &'a Snapshot, name: &str, base: &Table) -> Result<&'a Arc<Table>> {
+    match present.tables().get(name) {
+        Some(table) if table.id() == base.id() => Ok(table),
+        _ => Err(Error::new(ErrorKind::NotFound, format!("table {name:?} was dropped meanwhile"))),
+    }
+}
+
+fn changed(name: &str) -> Error {
+    Error::mismatch(format!("table {name:?} changed its columns meanwhile; nothing was inserted"))
+}
+
+fn rewrite_failed(error: arrow::error::ArrowError) -> Error {
+    Error::internal("a segment could not be rewritten").with_source(error)
+}
+
+/// `SELECT row_number, values… FROM target AS alias WHERE predicate`
+fn rows_query(alias: Ident, predicate: Option<Expr>, values: Vec<Expr>) -> Result<ast::Statement> {
+    let template = format!("SELECT \"{ROW_NUMBER}\" FROM \"{TARGET}\" AS x");
+    let mut statement = Parser::parse_sql(&GenericDialect {}, &template)
+        .ok()
+        .and_then(|mut statements| statements.pop())
+        .ok_or_else(|| Error::internal("the template of a change does not parse"))?;
+    if let ast::Statement::Query(query) = &mut statement
+        && let SetExpr::Select(select) = query.body.as_mut()
+        && let [from] = select.from.as_mut_slice()
+        && let ast::TableFactor::Table { alias: Some(TableAlias { name, .. }), .. } = &mut from.relation
+    {
+        *name = alias;
+        select.selection = predicate;
+        // Each value under a name of its own: several may be the same expression.
+        select.projection.extend(values.into_iter().enumerate().map(|(at, expr)| SelectItem::ExprWithAlias {
+            expr,
+            alias: Ident::with_quote('"', format!("{ROW_NUMBER}_{at}")),
+        }));
+    }
+    Ok(statement)
+}
+
+/// All of `found`, in the order of its row numbers.
+async fn sorted_rows(found: BatchStream) -> Result<RecordBatch> {
+    let schema = found.schema();
+    let batches = found.collect().await?;
+    let all = concat_batches(&schema, &batches).map_err(rewrite_failed)?;
+    let order = sort_to_indices(all.column(0), None, None).map_err(rewrite_failed)?;
+    take_record_batch(&all, &order).map_err(rewrite_failed)
+}
+
+/// Position of each of `columns`, which are all there and all different.
+fn assigned_columns(schema: &Schema, columns: &[Name]) -> Result<Vec<usize>> {
+    let mut found = Vec::new();
+    for column in columns {
+        let index = column_index(schema, column)?;
+        if found.contains(&index) {
+            return Err(Error::invalid(format!("column {:?} comes twice", column.text)));
+        }
+        found.push(index);
+    }
+    Ok(found)
+}
+
+/// Position of a column as SQL named it.
+///
+/// # Errors
+///
+/// `InvalidQuery`.
+pub(super) fn column_index(schema: &Schema, column: &Name) -> Result<usize> {
+    let names = schema.fields().iter().map(|field| field.name().as_str());
+    let found = resolve_name(&column.text, column.quoted, names.clone())?;
+    found.and_then(|found| schema.index_of(found).ok()).ok_or_else(|| {
+        let hint = match crate::domain::catalog::closest(&column.text, names) {
+            Some(close) => format!("; did you mean {close:?}?"),
+            None => String::new(),
+        };
+        Error::invalid(format!("column {:?} not found{hint}", column.text))
+    })
+}
+
+/// For every column of the table the position of its value.
+fn insert_columns(schema: &SchemaRef, listed: &[Name]) -> Result<Vec<Option<usize>>> {
+    if listed.is_empty() {
+        return Ok((0..schema.fields().len()).map(Some).collect());
+    }
+    let mut values = vec![None; schema.fields().len()];
+    for (value, column) in assigned_columns(schema, listed)?.into_iter().enumerate() {
+        values[column] = Some(value);
+    }
+    Ok(values)
+}
+
+fn assigned_batch(batch: &RecordBatch, schema: &SchemaRef, columns: &[Option<usize>]) -> Result<RecordBatch> {
+    let rows = batch.num_rows();
+    let arrays = schema
+        .fields()
+        .iter()
+        .zip(columns)
+        .map(|(field, value)| match value {
+            Some(value) => assign(batch.column(*value), field),
+            None => assign(&new_null_array(&DataType::Null, rows), field),
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(schema.clone(), arrays, &options).map_err(rewrite_failed)
+}
+
+/// `value` as a column takes it in an assignment: cast, but never to null.
+fn assign(value: &ArrayRef, field: &Field) -> Result<ArrayRef> {
+    let strict = CastOptions { safe: false, ..CastOptions::default() };
+    let cast = match value.data_type() {
+        same if same == field.data_type() => value.clone(),
+        DataType::Null => new_null_array(field.data_type(), value.len()),
+        _ => cast_with_options(value, field.data_type(), &strict).map_err(|error| {
+            Error::mismatch(format!(
+                "column {:?} is {}, and a value is none: {error}",
+                field.name(),
+                field.data_type()
+            ))
+        })?,
+    };
+    if !field.is_nullable() && cast.logical_null_count() > 0 {
+        return Err(Error::mismatch(format!("column {:?} may not be null", field.name())));
+    }
+    Ok(cast)
+}

@@ -1,0 +1,154 @@
+//! Ingestion: stage a whole stream, then publish it with one swap.
+//!
+//! What the stream is fitted to is the table as it was when the stream began. If the table changed its shape by the time
+//! the stream ends, what is staged is fitted once more; if it went away, the stream fails whole.
+
+use crate::domain::engine::Inner;
+use crate::domain::engine::stage::Stage;
+use crate::domain::storage::{Conform, Table};
+use crate::ports::{Append, BatchStream, Error, ErrorKind, IngestSummary, Result};
+use arrow::datatypes::{Schema, SchemaRef};
+use futures::StreamExt;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Names that the engine keeps for itself begin like this.
+const RESERVED_PREFIX: &str = "__zepto";
+
+/// Longest name of a table, in bytes.
+const NAME_BYTES_MAX: usize = 255;
+
+/// What a stream is fitted to.
+#[derive(Debug, Clone)]
+enum Target {
+    /// A table in this state.
+    Table(Arc<Table>),
+    /// A table that is yet to be made, with this schema.
+    New(SchemaRef),
+}
+
+impl Target {
+    fn schema(&self) -> &SchemaRef {
+        match self {
+            Self::Table(table) => table.schema(),
+            Self::New(schema) => schema,
+        }
+    }
+}
+
+impl Inner {
+    /// Appends a stream.
+    pub(super) async fn append(self: Arc<Self>, request: Append, mut batches: BatchStream) -> Result<IngestSummary> {
+        let arrival_ns = now_ns();
+        check_name(&request.table)?;
+        let mut target = self.target(&request.table, &batches.schema())?;
+        let conform = Conform::new(&batches.schema(), target.schema(), arrival_ns)?;
+        let mut stage = Stage::new(&self.budget, &self.options.limits);
+        while let Some(batch) = batches.next().await {
+            let batch = batch?;
+            stage.push(conform.apply(&batch, stage.rows())?)?;
+        }
+        loop {
+            if let Some(summary) = self.publish_append(&request.table, &target, &stage)? {
+                self.merge_later(&request.table);
+                return Ok(summary);
+            }
+            // Somebody made or altered the table meanwhile: fit what is staged to what there is now.
+            let staged_schema = target.schema().clone();
+            target = self.target(&request.table, &staged_schema)?;
+            let conform = Conform::new(&staged_schema, target.schema(), arrival_ns)?;
+            stage = refit(&stage, &conform, Stage::new(&self.budget, &self.options.limits))?;
+        }
+    }
+
+    fn target(&self, name: &str, schema: &Schema) -> Result<Target> {
+        let snapshot = self.catalog.present();
+        if let Some(table) = snapshot.tables().get(name) {
+            return Ok(Target::Table(table.clone()));
+        }
+        if !self.options.create_tables {
+            return Err(snapshot.unknown(name));
+        }
+        table_schema(schema).map(Target::New)
+    }
+
+    /// Publishes what is staged; none where the table is not the one that it was fitted to.
+    fn publish_append(&self, name: &str, target: &Target, stage: &Stage) -> Result<Option<IngestSummary>> {
+        self.catalog.publish(|present| {
+            let mut summary = stage.summary();
+            let next = match (present.tables().get(name), target) {
+                (Some(table), Target::Table(fitted)) if table.id() == fitted.id() => {
+                    if table.schema() != fitted.schema() {
+                        return Ok((Vec::new(), None));
+                    }
+                    table.appended(stage.segments())
+                }
+                (None, Target::New(schema)) => {
+                    summary.table_created = true;
+                    Table::new(self.catalog.next_table_id(), schema.clone(), stage.segments().to_vec())
+                }
+                (None, Target::Table(_)) => {
+                    return Err(Error::new(
+                        ErrorKind::NotFound,
+                        format!("table {name:?} was dropped while the stream was under way"),
+                    ));
+                }
+                (Some(_), _) => return Ok((Vec::new(), None)),
+            };
+            Ok((vec![(name.to_owned(), Some(next))], Some(summary)))
+        })
+    }
+}
+
+fn refit(stage: &Stage, conform: &Conform, mut next: Stage) -> Result<Stage> {
+    for segment in stage.segments() {
+        next.push(conform.apply(segment.batch(), next.rows())?)?;
+    }
+    Ok(next)
+}
+
+/// The schema of a table made from `schema`: its columns, without what is said about the schema as a whole.
+///
+/// # Errors
+///
+/// `InvalidQuery` for no columns, or several of one name.
+pub(super) fn table_schema(schema: &Schema) -> Result<SchemaRef> {
+    let fields = schema.fields();
+    if fields.is_empty() {
+        return Err(Error::invalid("a table has at least one column"));
+    }
+    for (at, field) in fields.iter().enumerate() {
+        if fields[..at].iter().any(|other| other.name() == field.name()) {
+            return Err(Error::invalid(format!("column {:?} comes twice", field.name())));
+        }
+    }
+    Ok(Arc::new(Schema::new(fields.clone())))
+}
+
+/// Refuses names that no table may have.
+///
+/// # Errors
+///
+/// `InvalidQuery`.
+pub(super) fn check_name(name: &str) -> Result<()> {
+    let wrong = if name.is_empty() {
+        "it is empty"
+    } else if name.len() > NAME_BYTES_MAX {
+        "it is longer than 255 bytes"
+    } else if name.chars().any(char::is_control) {
+        "it has control characters"
+    } else if name.starts_with(RESERVED_PREFIX) {
+        "names that begin with __zepto are reserved"
+    } else {
+        return Ok(());
+    };
+    let shown: String = name.chars().take(40).collect();
+    Err(Error::invalid(format!("{shown:?} cannot name a table: {wrong}")))
+}
+
+/// Nanoseconds since 1970 UTC.
+#[expect(clippy::disallowed_methods, reason = "the arrival time of a stream is the wall clock's")]
+pub(super) fn now_ns() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,275 @@
+//! The engine: both ports in this process.
+//!
+//! It orchestrates and holds no algorithm: the catalogue has the tables, the storage their columns, the executor runs
+//! SQL. Every call does its work on the engine's runtime, so that whoever drives the ports – a socket – is never held
+//! up by a query, and a call that is dropped stops.
+
+mod alter;
+mod change;
+mod define;
+mod ingest;
+mod merge;
+mod stage;
+
+use crate::domain::catalog::{Catalog, Snapshot};
+use crate::domain::executor::sql::{Name, Statement, parse};
+use crate::domain::executor::{Allowance, Executor, Question};
+use crate::domain::storage::Budget;
+use crate::domain::types::sql_name;
+use crate::ports::{
+    Access, Append, BatchStream, Description, Error, IngestPort, IngestSummary, Limits, Query, QueryPort, Reply,
+    Result, SnapshotId, StatementKind, TableInfo,
+};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use sqlparser::ast;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+pub use crate::domain::executor::STACK_BYTES;
+
+/// How an [`Engine`] is to behave.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// Its limits.
+    pub limits: Limits,
+    /// Whether a stream into an unknown table makes that table.
+    pub create_tables: bool,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self { limits: Limits::default(), create_tables: true }
+    }
+}
+
+/// Tables in memory and SQL over them.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+/// What all clones of an engine share.
+#[derive(Debug)]
+struct Inner {
+    catalog: Catalog,
+    executor: Executor,
+    budget: Budget,
+    permits: Arc<Semaphore>,
+    options: EngineOptions,
+    runtime: Handle,
+}
+
+impl Engine {
+    /// An engine without tables. It works on `runtime`, which should be its own, with threads whose stack has
+    /// [`STACK_BYTES`].
+    ///
+    /// # Errors
+    ///
+    /// `Internal` where the SQL engine does not start.
+    pub fn new(runtime: Handle, options: EngineOptions) -> Result<Self> {
+        let limits = &options.limits;
+        let permits = usize::try_from(limits.query_concurrency_max).unwrap_or(usize::MAX);
+        let inner = Arc::new(Inner {
+            catalog: Catalog::new(limits, u64::try_from(ingest::now_ns() / 1_000).unwrap_or(0)),
+            executor: Executor::new(runtime.clone(), limits)?,
+            budget: Budget::new(limits.memory_bytes_max),
+            permits: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
+            options,
+            runtime: runtime.clone(),
+        });
+        runtime.spawn(expire_pins(Arc::downgrade(&inner)));
+        Ok(Self { inner })
+    }
+
+    /// Runs a call on the engine's runtime.
+    async fn call<T, F>(&self, work: impl FnOnce(Arc<Inner>) -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        self.inner.executor.on_engine(work(self.inner.clone())).await
+    }
+}
+
+#[async_trait]
+impl QueryPort for Engine {
+    async fn describe(&self, query: Query) -> Result<Description> {
+        self.call(|inner| async move { inner.describe(query).await }).await
+    }
+
+    async fn query(&self, query: Query) -> Result<Reply> {
+        self.call(|inner| async move { inner.query(query).await }).await
+    }
+
+    async fn snapshot(&self) -> Result<SnapshotId> {
+        Ok(self.inner.catalog.pin())
+    }
+
+    async fn tables(&self) -> Result<Vec<TableInfo>> {
+        let snapshot = self.inner.catalog.present();
+        let info = |(name, table): (&String, &Arc<crate::domain::storage::Table>)| TableInfo {
+            name: name.clone(),
+            schema: table.schema().clone(),
+            rows: table.rows(),
+            bytes: table.bytes(),
+        };
+        Ok(snapshot.tables().iter().map(info).collect())
+    }
+}
+
+#[async_trait]
+impl IngestPort for Engine {
+    async fn append(&self, request: Append, batches: BatchStream) -> Result<IngestSummary> {
+        self.call(|inner| async move { inner.append(request, batches).await }).await
+    }
+}
+
+impl Inner {
+    async fn describe(&self, query: Query) -> Result<Description> {
+        let snapshot = self.snapshot_of(&query)?;
+        let statement = self.parse(&query)?;
+        let kind = statement.kind();
+        let known = |schema: SchemaRef, rows| Description { kind, schema, rows: Some(rows) };
+        Ok(match statement {
+            Statement::Read(statement) => {
+                let plan = self.executor.plan(question(*statement, snapshot, &query)).await?;
+                Description { kind, schema: plan.schema, rows: plan.rows }
+            }
+            Statement::ShowTables => known(show_tables_schema(), snapshot.tables().len() as u64),
+            Statement::Describe(table) => {
+                let table = self.table(&snapshot, &table)?.1;
+                known(describe_schema(), table.schema().fields().len() as u64)
+            }
+            Statement::Insert(_) => known(count_schema("inserted"), 1),
+            Statement::Update(_) => known(count_schema("updated"), 1),
+            Statement::Delete(_) | Statement::Truncate(_) => known(count_schema("deleted"), 1),
+            Statement::CreateTable(_) | Statement::DropTables(_) | Statement::AlterTable(_) => {
+                known(Arc::new(Schema::empty()), 0)
+            }
+            Statement::Refused { what, .. } => return Err(refused(&what)),
+        })
+    }
+
+    async fn query(self: Arc<Self>, query: Query) -> Result<Reply> {
+        let snapshot = self.snapshot_of(&query)?;
+        let statement = self.parse(&query)?;
+        let kind = statement.kind();
+        let batches = match statement {
+            Statement::Read(statement) => self.read(*statement, snapshot, &query).await?,
+            Statement::ShowTables => show_tables(&snapshot),
+            Statement::Describe(table) => describe_table(self.table(&snapshot, &table)?.1.schema()),
+            Statement::Insert(insert) => counted("inserted", self.insert(insert, &query).await?),
+            Statement::Update(update) => counted("updated", self.update(update, &query).await?),
+            Statement::Delete(delete) => counted("deleted", self.delete(delete, &query).await?),
+            Statement::Truncate(truncate) => counted("deleted", self.truncate(&truncate).await?),
+            Statement::CreateTable(create) => self.create_table(create, &query).await?,
+            Statement::DropTables(drop) => self.drop_tables(&drop)?,
+            Statement::AlterTable(alter) => self.alter_table(alter).await?,
+            Statement::Refused { what, .. } => return Err(refused(&what)),
+        };
+        Ok(Reply { kind, batches })
+    }
+
+    /// The statement, if the caller lets it do what it does.
+    fn parse(&self, query: &Query) -> Result<Statement> {
+        let statement = parse(&query.sql, &self.options.limits)?;
+        match (statement.kind(), query.access) {
+            (StatementKind::Read, _) => Ok(statement),
+            (_, Access::Change) if query.snapshot.is_none() => Ok(statement),
+            (_, Access::Change) => Err(Error::invalid("a change works on the present state, not on a snapshot")),
+            (kind, Access::Read) => Err(Error::invalid(format!(
+                "this is a {kind}, and only reads are taken here; send it as POST / over HTTP or as a Flight SQL update"
+            ))),
+        }
+    }
+
+    fn snapshot_of(&self, query: &Query) -> Result<Arc<Snapshot>> {
+        query.snapshot.map_or_else(|| Ok(self.catalog.present()), |id| self.catalog.pinned(id))
+    }
+
+    /// A table by the name that SQL gave it: its exact name and its state.
+    fn table(&self, snapshot: &Snapshot, name: &Name) -> Result<(String, Arc<crate::domain::storage::Table>)> {
+        let exact = snapshot.resolve(&name.text, name.quoted)?;
+        Ok((exact.to_owned(), snapshot.table(exact)?.clone()))
+    }
+
+    async fn read(&self, statement: ast::Statement, snapshot: Arc<Snapshot>, query: &Query) -> Result<BatchStream> {
+        let allowance = self.allowance(query)?;
+        let plan = self.executor.plan(question(statement, snapshot, query)).await?;
+        Ok(self.executor.run(plan, allowance))
+    }
+
+    fn allowance(&self, query: &Query) -> Result<Allowance> {
+        let limits = &self.options.limits;
+        let permit = self.permits.clone().try_acquire_owned().map_err(|_| {
+            Error::limit(format!("{} queries are running already (query_concurrency_max)", limits.query_concurrency_max))
+        })?;
+        let limited = |ms: u64| (ms > 0).then(|| Duration::from_millis(ms));
+        let deadline = query.timeout_ms.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms)));
+        Ok(Allowance {
+            compute: limited(limits.query_timeout_ms),
+            stall: limited(limits.stall_timeout_ms),
+            deadline,
+            _permit: permit,
+        })
+    }
+}
+
+fn question(statement: ast::Statement, snapshot: Arc<Snapshot>, query: &Query) -> Question {
+    Question { statement, snapshot, target: None, params: query.params.clone() }
+}
+
+fn refused(what: &str) -> Error {
+    Error::unsupported(format!("{what} is not supported"))
+}
+
+fn count_schema(column: &str) -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new(column, DataType::Int64, false)]))
+}
+
+/// The one-row answer of a change.
+fn counted(column: &str, rows: u64) -> BatchStream {
+    let count = Int64Array::from(vec![i64::try_from(rows).unwrap_or(i64::MAX)]);
+    answer(count_schema(column), vec![Arc::new(count)])
+}
+
+fn show_tables_schema() -> SchemaRef {
+    let name = Field::new("name", DataType::Utf8, false);
+    Arc::new(Schema::new(vec![name, Field::new("rows", DataType::Int64, false)]))
+}
+
+fn show_tables(snapshot: &Snapshot) -> BatchStream {
+    let names = StringArray::from_iter_values(snapshot.tables().keys());
+    let rows = snapshot.tables().values().map(|table| i64::try_from(table.rows()).unwrap_or(i64::MAX));
+    answer(show_tables_schema(), vec![Arc::new(names), Arc::new(Int64Array::from_iter_values(rows))])
+}
+
+fn describe_schema() -> SchemaRef {
+    let column = Field::new("column", DataType::Utf8, false);
+    Arc::new(Schema::new(vec![column, Field::new("type", DataType::Utf8, false)]))
+}
+
+fn describe_table(schema: &Schema) -> BatchStream {
+    let names = StringArray::from_iter_values(schema.fields().iter().map(|field| field.name()));
+    let types = StringArray::from_iter_values(schema.fields().iter().map(|field| sql_name(field.data_type())));
+    answer(describe_schema(), vec![Arc::new(names), Arc::new(types)])
+}
+
+fn answer(schema: SchemaRef, columns: Vec<ArrayRef>) -> BatchStream {
+    let batch = RecordBatch::try_new(schema.clone(), columns).expect("the columns are made for this schema");
+    let batches = if batch.num_rows() == 0 { Vec::new() } else { vec![batch] };
+    BatchStream::from_batches(schema, batches)
+}
+
+/// Lets expired pins go while nobody asks for them, as long as there is an engine.
+async fn expire_pins(engine: std::sync::Weak<Inner>) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let Some(inner) = engine.upgrade() else { return };
+        inner.catalog.expire_pins();
+    }
+}

@@ -1,0 +1,69 @@
+//! Data on its way in: already in segments and counted against memory, visible to nobody.
+//!
+//! Dropping a stage gives everything back, which is all that undoing an ingestion takes.
+
+use crate::domain::storage::{Budget, Segment};
+use crate::ports::{Error, IngestSummary, Limits, Result};
+use arrow::array::RecordBatch;
+use std::sync::Arc;
+
+/// Segments that wait for their publication.
+#[derive(Debug)]
+pub struct Stage {
+    segments: Vec<Arc<Segment>>,
+    summary: IngestSummary,
+    rows_max: u64,
+    bytes_max: u64,
+    budget: Budget,
+}
+
+impl Stage {
+    /// An empty stage.
+    pub fn new(budget: &Budget, limits: &Limits) -> Self {
+        Self {
+            segments: Vec::new(),
+            summary: IngestSummary::default(),
+            rows_max: limits.stream_rows_max,
+            bytes_max: limits.stream_bytes_max,
+            budget: budget.clone(),
+        }
+    }
+
+    /// Takes a batch in.
+    ///
+    /// # Errors
+    ///
+    /// `LimitExceeded` past the rows or bytes of one stream, or the memory of all tables.
+    pub fn push(&mut self, batch: RecordBatch) -> Result<()> {
+        self.summary.batches += 1;
+        self.summary.rows = self.summary.rows.saturating_add(batch.num_rows() as u64);
+        if self.summary.rows > self.rows_max {
+            return Err(Error::limit(format!("the stream has more than {} rows (stream_rows_max)", self.rows_max)));
+        }
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let segment = Segment::try_new(batch, &self.budget)?;
+        self.summary.bytes += segment.bytes();
+        if self.summary.bytes > self.bytes_max {
+            return Err(Error::limit(format!("the stream has more than {} bytes (stream_bytes_max)", self.bytes_max)));
+        }
+        self.segments.push(segment);
+        Ok(())
+    }
+
+    /// Rows taken in.
+    pub fn rows(&self) -> u64 {
+        self.summary.rows
+    }
+
+    /// What was taken in.
+    pub fn segments(&self) -> &[Arc<Segment>] {
+        &self.segments
+    }
+
+    /// What it came to; whether a table was made, its publisher knows.
+    pub fn summary(&self) -> IngestSummary {
+        self.summary
+    }
+}

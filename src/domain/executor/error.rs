@@ -1,0 +1,79 @@
+//! What DataFusion's errors mean to a caller.
+
+use crate::domain::catalog::closest;
+use crate::ports::{Error, ErrorKind};
+use datafusion::common::SchemaError;
+use datafusion::error::DataFusionError;
+
+/// The service's error for one of DataFusion's.
+pub fn from_datafusion(error: DataFusionError) -> Error {
+    use DataFusionError as D;
+    match &error {
+        D::Context(_, inner) | D::Diagnostic(_, inner) => return from_datafusion_ref(inner),
+        D::Shared(inner) => return from_datafusion_ref(inner),
+        D::Collection(errors) => {
+            if let Some(first) = errors.first() {
+                return from_datafusion_ref(first);
+            }
+        }
+        _ => {}
+    }
+    let mapped = from_datafusion_ref(&error);
+    if mapped.kind() == ErrorKind::Internal { mapped.with_source(error) } else { mapped }
+}
+
+fn from_datafusion_ref(error: &DataFusionError) -> Error {
+    use DataFusionError as D;
+    match error {
+        D::External(inner) => match inner.downcast_ref::<Error>() {
+            Some(ours) => ours.clone(),
+            None => Error::invalid(lowercase_first(&inner.to_string())),
+        },
+        D::Context(_, inner) | D::Diagnostic(_, inner) => from_datafusion_ref(inner),
+        D::Shared(inner) => from_datafusion_ref(inner),
+        D::Collection(errors) if !errors.is_empty() => from_datafusion_ref(&errors[0]),
+        D::SchemaError(inner, _) => schema_error(inner),
+        D::ResourcesExhausted(text) => Error::limit(format!("out of query memory (query_memory_bytes_max): {text}")),
+        D::NotImplemented(text) => Error::unsupported(lowercase_first(text)),
+        D::SQL(..) | D::Plan(_) | D::Configuration(_) | D::Execution(_) | D::ArrowError(..) => {
+            Error::invalid(lowercase_first(&without_prefix(error)))
+        }
+        _ => Error::internal("internal error"),
+    }
+}
+
+fn schema_error(error: &SchemaError) -> Error {
+    match error {
+        SchemaError::FieldNotFound { field, valid_fields } => {
+            let hint = match closest(&field.name, valid_fields.iter().map(|valid| valid.name.as_str())) {
+                Some(close) => format!("; did you mean {close:?}?"),
+                None => String::new(),
+            };
+            Error::invalid(format!("column {:?} not found{hint}", field.flat_name()))
+        }
+        other => Error::invalid(lowercase_first(&other.to_string())),
+    }
+}
+
+/// The message without the name of DataFusion's class of errors.
+fn without_prefix(error: &DataFusionError) -> String {
+    match error {
+        DataFusionError::Plan(text) | DataFusionError::Configuration(text) | DataFusionError::Execution(text) => {
+            text.clone()
+        }
+        DataFusionError::ArrowError(inner, _) => inner.to_string(),
+        other => other.strip_backtrace(),
+    }
+}
+
+fn lowercase_first(text: &str) -> String {
+    let text = text.trim_end_matches('.');
+    let mut chars = text.chars();
+    match (chars.next(), chars.next()) {
+        // Acronyms and code keep their case.
+        (Some(first), Some(second)) if second.is_lowercase() => {
+            first.to_lowercase().chain(text.chars().skip(1)).collect()
+        }
+        _ => text.to_owned(),
+    }
+}

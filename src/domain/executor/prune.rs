@@ -1,0 +1,81 @@
+//! Which segments a filter can rule out by what is known of their columns.
+
+use crate::domain::storage::Segment;
+use arrow::array::{ArrayRef, BooleanArray, UInt64Array, new_null_array};
+use arrow::compute::concat;
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::Session;
+use datafusion::common::pruning::PruningStatistics;
+use datafusion::common::{Column, DFSchema, ScalarValue};
+use datafusion::logical_expr::Expr;
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// For every segment whether it may hold a row that passes all of `filters`. When in doubt, it may.
+pub fn may_match(
+    segments: &[Arc<Segment>],
+    schema: &SchemaRef,
+    filters: &[Expr],
+    state: &dyn Session,
+) -> Vec<bool> {
+    let everything = || vec![true; segments.len()];
+    let Some(filter) = conjunction(filters.to_vec()) else { return everything() };
+    let decide = || {
+        let columns = DFSchema::try_from(schema.as_ref().clone())?;
+        let filter = state.create_physical_expr(filter, &columns)?;
+        let predicate = PruningPredicateBuilder::new().with_file_schema(schema.clone()).try_build(filter)?;
+        predicate.prune(&Known { segments, schema })
+    };
+    // A filter that cannot be decided on statistics is no error: rows are filtered later in any case.
+    decide().unwrap_or_else(|_| everything())
+}
+
+/// What the segments know, in the shape that DataFusion asks for.
+struct Known<'a> {
+    segments: &'a [Arc<Segment>],
+    schema: &'a SchemaRef,
+}
+
+impl Known<'_> {
+    /// The smallest (`end` 0) or largest (1) value of a column for every segment.
+    fn bounds(&self, column: &Column, end: usize) -> Option<ArrayRef> {
+        let index = self.schema.index_of(&column.name).ok()?;
+        let unknown = new_null_array(self.schema.field(index).data_type(), 1);
+        let values: Vec<ArrayRef> = self
+            .segments
+            .iter()
+            .map(|segment| segment.stats(index).map_or_else(|| unknown.clone(), |stats| stats.bounds.slice(end, 1)))
+            .collect();
+        concat(&values.iter().map(AsRef::as_ref).collect::<Vec<_>>()).ok()
+    }
+}
+
+impl PruningStatistics for Known<'_> {
+    fn min_values(&self, column: &Column) -> Option<ArrayRef> {
+        self.bounds(column, 0)
+    }
+
+    fn max_values(&self, column: &Column) -> Option<ArrayRef> {
+        self.bounds(column, 1)
+    }
+
+    fn num_containers(&self) -> usize {
+        self.segments.len()
+    }
+
+    fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
+        let index = self.schema.index_of(&column.name).ok()?;
+        let counts = self.segments.iter().map(|segment| segment.batch().column(index).logical_null_count() as u64);
+        Some(Arc::new(UInt64Array::from_iter_values(counts)))
+    }
+
+    fn row_counts(&self) -> Option<ArrayRef> {
+        Some(Arc::new(UInt64Array::from_iter_values(self.segments.iter().map(|segment| segment.rows() as u64))))
+    }
+
+    fn contained(&self, _: &Column, _: &HashSet<ScalarValue>) -> Option<BooleanArray> {
+        None
+    }
+}

@@ -1,0 +1,227 @@
+//! Reads the segments of one table state.
+//!
+//! Batches leave as they lie in memory: a projection picks columns, a long segment is handed out in slices, nothing is
+//! copied. Partitions are runs of neighbouring segments, so one partition is the whole table in arrival order. Filters
+//! only serve to leave out segments; DataFusion filters rows.
+
+use crate::domain::executor::prune::may_match;
+use crate::domain::storage::{Segment, Table};
+use arrow::array::{RecordBatch, UInt64Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::stats::Precision;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{Result, Statistics};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::statistics::StatisticsArgs;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties,
+};
+use futures::stream;
+use std::fmt;
+use std::sync::Arc;
+
+/// The column of row numbers that the table of a DELETE or UPDATE is read with, UINT64, counted from its first row.
+pub const ROW_NUMBER: &str = "__zepto_row";
+
+/// Rows of one batch on its way through a plan.
+const BATCH_ROWS: usize = 32_768;
+
+/// A table as DataFusion plans it.
+#[derive(Debug)]
+pub struct SegmentTable {
+    table: Arc<Table>,
+    schema: SchemaRef,
+}
+
+impl SegmentTable {
+    /// `table`, with [`ROW_NUMBER`] as its last column if `numbered`.
+    pub fn new(table: Arc<Table>, numbered: bool) -> Self {
+        let mut fields = table.schema().fields().to_vec();
+        if numbered {
+            fields.push(Arc::new(Field::new(ROW_NUMBER, DataType::UInt64, false)));
+        }
+        Self { table, schema: Arc::new(Schema::new(fields)) }
+    }
+
+    /// The segments that may hold rows for `filters`, up to `limit` rows if every row counts.
+    fn pieces(&self, state: &dyn Session, filters: &[Expr], limit: Option<usize>) -> Vec<Piece> {
+        let segments = self.table.segments();
+        let wanted = may_match(segments, self.table.schema(), filters, state);
+        let mut left = if filters.is_empty() { limit.unwrap_or(usize::MAX) } else { usize::MAX };
+        let mut first_row = 0;
+        let mut pieces = Vec::new();
+        for (segment, wanted) in segments.iter().zip(wanted) {
+            let rows = segment.rows().min(left);
+            if wanted && rows > 0 {
+                pieces.push(Piece { segment: segment.clone(), first_row, rows });
+                left -= rows;
+            }
+            first_row += segment.rows() as u64;
+        }
+        pieces
+    }
+}
+
+#[async_trait]
+impl TableProvider for SegmentTable {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let columns = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
+        let schema = Arc::new(self.schema.project(&columns)?);
+        let partitions = partition(self.pieces(state, filters, limit), state.config().target_partitions());
+        Ok(Arc::new(ScanExec::new(schema, columns, partitions)))
+    }
+}
+
+/// Some rows of a segment, from its first.
+#[derive(Debug, Clone)]
+struct Piece {
+    segment: Arc<Segment>,
+    /// Number of its first row in the table.
+    first_row: u64,
+    rows: usize,
+}
+
+/// Splits `pieces` into up to `count` runs of about as many rows.
+fn partition(pieces: Vec<Piece>, count: usize) -> Vec<Vec<Piece>> {
+    let rows: usize = pieces.iter().map(|piece| piece.rows).sum();
+    let share = rows.div_ceil(count.max(1)).max(1);
+    let mut partitions = vec![Vec::new()];
+    let mut filled = 0;
+    for piece in pieces {
+        if filled >= share * partitions.len() {
+            partitions.push(Vec::new());
+        }
+        filled += piece.rows;
+        partitions.last_mut().expect("there is always a partition").push(piece);
+    }
+    partitions
+}
+
+/// The physical scan.
+#[derive(Debug)]
+struct ScanExec {
+    columns: Vec<usize>,
+    partitions: Vec<Vec<Piece>>,
+    properties: Arc<PlanProperties>,
+}
+
+impl ScanExec {
+    fn new(schema: SchemaRef, columns: Vec<usize>, partitions: Vec<Vec<Piece>>) -> Self {
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(schema),
+            Partitioning::UnknownPartitioning(partitions.len()),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        );
+        Self { columns, partitions, properties: Arc::new(properties) }
+    }
+
+    fn rows(&self, partition: Option<usize>) -> usize {
+        let all = self.partitions.iter().enumerate();
+        let chosen = all.filter(|(index, _)| partition.is_none_or(|wanted| wanted == *index));
+        chosen.flat_map(|(_, pieces)| pieces).map(|piece| piece.rows).sum()
+    }
+}
+
+impl DisplayAs for ScanExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let segments: usize = self.partitions.iter().map(Vec::len).sum();
+        let partitions = self.partitions.len();
+        write!(f, "ScanExec: segments={segments}, rows={}, partitions={partitions}", self.rows(None))
+    }
+}
+
+impl ExecutionPlan for ScanExec {
+    fn name(&self) -> &str {
+        "ScanExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        Vec::new()
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn execute(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let schema = self.schema();
+        let columns = self.columns.clone();
+        let made = schema.clone();
+        let slices = self.partitions[partition].clone().into_iter().flat_map(slices);
+        let batches = slices.map(move |piece| piece.batch(&made, &columns));
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream::iter(batches))))
+    }
+
+    fn statistics_from_inputs(&self, _: &[Arc<Statistics>], args: &StatisticsArgs) -> Result<Arc<Statistics>> {
+        let mut statistics = Statistics::new_unknown(&self.schema());
+        statistics.num_rows = Precision::Exact(self.rows(args.partition()));
+        Ok(Arc::new(statistics))
+    }
+}
+
+/// Part of a piece, as long as one batch may be.
+struct Slice {
+    piece: Piece,
+    offset: usize,
+    rows: usize,
+}
+
+fn slices(piece: Piece) -> impl Iterator<Item = Slice> {
+    (0..piece.rows).step_by(BATCH_ROWS).map(move |offset| {
+        let rows = BATCH_ROWS.min(piece.rows - offset);
+        Slice { piece: piece.clone(), offset, rows }
+    })
+}
+
+impl Slice {
+    fn batch(self, schema: &SchemaRef, columns: &[usize]) -> Result<RecordBatch> {
+        let batch = self.piece.segment.batch().slice(self.offset, self.rows);
+        let first = self.piece.first_row + self.offset as u64;
+        let picked = columns
+            .iter()
+            .map(|index| match batch.columns().get(*index) {
+                Some(column) => column.clone(),
+                // The one column past the table's own: row numbers.
+                None => Arc::new(UInt64Array::from_iter_values(first..first + self.rows as u64)),
+            })
+            .collect();
+        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(self.rows));
+        Ok(RecordBatch::try_new_with_options(schema.clone(), picked, &options)?)
+    }
+}

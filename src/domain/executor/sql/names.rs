@@ -1,0 +1,277 @@
+//! Names: which table, column or alias an unquoted identifier means.
+//!
+//! An identifier matches exactly, else by its only match without regard to case. The planner compares names exactly, so
+//! the statement is rewritten to the spelling that was found. The names to choose from are those of all tables that the
+//! statement reads and all aliases that it makes: finer scopes are the planner's business.
+
+use crate::domain::catalog::{Snapshot, resolve_name};
+use crate::domain::storage::Table;
+use crate::ports::{Error, Result};
+use sqlparser::ast::{
+    Cte, Expr, Ident, JoinConstraint, ObjectName, ObjectNamePart, Query, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, Statement, TableAlias, TableFactor, Visit, VisitMut, Visitor, VisitorMut,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// What the table of a DELETE or UPDATE is called in the query that finds its rows.
+pub const TARGET: &str = "__zepto_target";
+
+/// The schema that describes the others.
+const INFORMATION_SCHEMA: &str = "information_schema";
+
+/// The tables that a statement reads, under the names that it now calls them by.
+#[derive(Debug, Default)]
+pub struct Names {
+    /// Name and state.
+    pub tables: BTreeMap<String, Arc<Table>>,
+}
+
+impl Names {
+    /// Finds every table of `statement` in `snapshot` and rewrites its identifiers to exact spelling. [`TARGET`] is
+    /// `target`.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` for an unknown table, `InvalidQuery` for an ambiguous name.
+    pub fn resolve(statement: &mut Statement, snapshot: &Snapshot, target: Option<&Arc<Table>>) -> Result<Self> {
+        let mut aliases = Aliases::default();
+        let _: ControlFlow<()> = Visit::visit(&*statement, &mut aliases);
+        let mut relations = Relations { snapshot, target, aliases: &aliases, found: BTreeMap::new() };
+        if let ControlFlow::Break(error) = Visit::visit(&*statement, &mut relations) {
+            return Err(*error);
+        }
+        let tables = relations.found;
+        let mut known = aliases.names;
+        for (name, table) in &tables {
+            known.insert(name.clone());
+            known.extend(table.schema().fields().iter().map(|field| field.name().clone()));
+        }
+        let mut rewrite = Rewrite { snapshot, ctes: &aliases.ctes, known: &known };
+        match VisitMut::visit(statement, &mut rewrite) {
+            ControlFlow::Break(error) => Err(*error),
+            ControlFlow::Continue(()) => Ok(Self { tables }),
+        }
+    }
+
+    /// Rows in all of the tables.
+    pub fn rows(&self) -> u64 {
+        self.tables.values().map(|table| table.rows()).sum()
+    }
+}
+
+/// Collects the names that the statement itself makes.
+#[derive(Default)]
+struct Aliases {
+    names: BTreeSet<String>,
+    ctes: BTreeSet<String>,
+}
+
+impl Aliases {
+    fn table_alias(&mut self, alias: Option<&TableAlias>) {
+        if let Some(alias) = alias {
+            self.names.insert(alias.name.value.clone());
+            self.names.extend(alias.columns.iter().map(|column| column.name.value.clone()));
+        }
+    }
+}
+
+impl Visitor for Aliases {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        for Cte { alias, .. } in query.with.iter().flat_map(|with| &with.cte_tables) {
+            self.ctes.insert(alias.name.value.clone());
+            self.table_alias(Some(alias));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
+        for item in &select.projection {
+            match item {
+                SelectItem::ExprWithAlias { alias, .. } => {
+                    self.names.insert(alias.value.clone());
+                }
+                SelectItem::ExprWithAliases { aliases, .. } => {
+                    self.names.extend(aliases.iter().map(|alias| alias.value.clone()));
+                }
+                _ => {}
+            }
+        }
+        self.names.extend(select.named_window.iter().map(|window| window.0.value.clone()));
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        match factor {
+            TableFactor::Table { alias, .. }
+            | TableFactor::Derived { alias, .. }
+            | TableFactor::TableFunction { alias, .. }
+            | TableFactor::Function { alias, .. }
+            | TableFactor::UNNEST { alias, .. }
+            | TableFactor::NestedJoin { alias, .. }
+            | TableFactor::Pivot { alias, .. }
+            | TableFactor::Unpivot { alias, .. } => self.table_alias(alias.as_ref()),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Finds the tables.
+struct Relations<'a> {
+    snapshot: &'a Snapshot,
+    target: Option<&'a Arc<Table>>,
+    aliases: &'a Aliases,
+    found: BTreeMap<String, Arc<Table>>,
+}
+
+impl Relations<'_> {
+    fn find(&mut self, name: &ObjectName) -> Result<()> {
+        let Some(ident) = table_ident(name)? else { return Ok(()) };
+        if let (TARGET, Some(table)) = (ident.value.as_str(), self.target) {
+            self.found.insert(TARGET.to_owned(), table.clone());
+            return Ok(());
+        }
+        let quoted = ident.quote_style.is_some();
+        let is_cte = name.0.len() == 1
+            && resolve_name(&ident.value, quoted, self.aliases.ctes.iter().map(String::as_str))?.is_some();
+        match self.snapshot.resolve(&ident.value, quoted) {
+            Ok(table) => {
+                self.found.insert(table.to_owned(), self.snapshot.table(table)?.clone());
+                Ok(())
+            }
+            Err(_) if is_cte => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Visitor for Relations<'_> {
+    type Break = Box<Error>;
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Box<Error>> {
+        match factor {
+            TableFactor::Table { name, args: None, .. } => or_break(self.find(name)),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
+/// The last part of a table's name where it is one of ours; none where it belongs to the information schema.
+fn table_ident(name: &ObjectName) -> Result<Option<&Ident>> {
+    let parts: Vec<_> = name.0.iter().filter_map(ObjectNamePart::as_ident).collect();
+    match parts.as_slice() {
+        [table] => Ok(Some(table)),
+        [schema, _] if schema.value.eq_ignore_ascii_case(INFORMATION_SCHEMA) => Ok(None),
+        [schema, table] if schema.value.eq_ignore_ascii_case("public") => Ok(Some(table)),
+        _ => Err(Error::new(crate::ports::ErrorKind::NotFound, format!("table {name} not found"))),
+    }
+}
+
+fn or_break(result: Result<()>) -> ControlFlow<Box<Error>> {
+    match result {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => ControlFlow::Break(Box::new(error)),
+    }
+}
+
+/// Rewrites identifiers to the spelling of what they mean.
+struct Rewrite<'a> {
+    snapshot: &'a Snapshot,
+    ctes: &'a BTreeSet<String>,
+    known: &'a BTreeSet<String>,
+}
+
+impl Rewrite<'_> {
+    fn ident(&self, ident: &mut Ident) -> Result<()> {
+        let quoted = ident.quote_style.is_some();
+        if let Some(found) = resolve_name(&ident.value, quoted, self.known.iter().map(String::as_str))? {
+            found.clone_into(&mut ident.value);
+        }
+        Ok(())
+    }
+
+    fn object(&self, name: &mut ObjectName) -> Result<()> {
+        for part in &mut name.0 {
+            if let ObjectNamePart::Identifier(ident) = part {
+                self.ident(ident)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn table(&self, name: &mut ObjectName) -> Result<()> {
+        let single = name.0.len() == 1;
+        let folded = |ident: &Ident| ident.value.eq_ignore_ascii_case(INFORMATION_SCHEMA);
+        if name.0.first().and_then(ObjectNamePart::as_ident).is_some_and(folded) {
+            for part in &mut name.0 {
+                if let ObjectNamePart::Identifier(ident) = part {
+                    ident.value.make_ascii_lowercase();
+                }
+            }
+            return Ok(());
+        }
+        let Some(ObjectNamePart::Identifier(ident)) = name.0.last_mut() else { return Ok(()) };
+        let quoted = ident.quote_style.is_some();
+        let cte = resolve_name(&ident.value, quoted, self.ctes.iter().map(String::as_str))?;
+        if let (Some(cte), true) = (cte, single) {
+            cte.clone_into(&mut ident.value);
+        } else if let Ok(table) = self.snapshot.resolve(&ident.value, quoted) {
+            table.clone_into(&mut ident.value);
+        }
+        if let (false, Some(ObjectNamePart::Identifier(schema))) = (single, name.0.first_mut()) {
+            schema.value.make_ascii_lowercase();
+        }
+        Ok(())
+    }
+
+    fn joins(&self, select: &mut Select) -> Result<()> {
+        use sqlparser::ast::JoinOperator::*;
+        for join in select.from.iter_mut().flat_map(|from| &mut from.joins) {
+            if let Join(JoinConstraint::Using(columns))
+            | Inner(JoinConstraint::Using(columns))
+            | Left(JoinConstraint::Using(columns))
+            | LeftOuter(JoinConstraint::Using(columns))
+            | Right(JoinConstraint::Using(columns))
+            | RightOuter(JoinConstraint::Using(columns))
+            | FullOuter(JoinConstraint::Using(columns)) = &mut join.join_operator
+            {
+                columns.iter_mut().try_for_each(|column| self.object(column))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl VisitorMut for Rewrite<'_> {
+    type Break = Box<Error>;
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Box<Error>> {
+        for item in &mut select.projection {
+            if let SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) = item {
+                or_break(self.object(name))?;
+            }
+        }
+        or_break(self.joins(select))
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Box<Error>> {
+        match factor {
+            TableFactor::Table { name, args: None, .. } => or_break(self.table(name)),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Box<Error>> {
+        match expr {
+            Expr::Identifier(ident) => or_break(self.ident(ident)),
+            Expr::CompoundIdentifier(idents) => {
+                or_break(idents.iter_mut().try_for_each(|ident| self.ident(ident)))
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The statement as tokens: counted before the parser sees them, and its `?` numbered.
+//!
+//! A flat chain of operators becomes a tree as deep as the chain is long, and everything that walks that tree – parser,
+//! planner, optimiser, even dropping it – uses stack for each level. So the chain is measured while it is still flat.
+//! The count is generous about what it calls an operator, and exact about one thing: signs of numbers in lists don't
+//! count, so that long `VALUES` pass.
+
+use crate::ports::{Error, Limits, Result};
+use sqlparser::dialect::GenericDialect;
+use sqlparser::keywords::Keyword;
+use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
+
+/// The tokens of `sql`, within the limits, with each `?` replaced by its `$n`.
+///
+/// # Errors
+///
+/// `InvalidQuery` for an empty, overlong or overly branched statement, for text that is no SQL, and for a mixture of
+/// `?` and `$n`.
+pub fn tokenize(sql: &str, limits: &Limits) -> Result<Vec<TokenWithSpan>> {
+    if sql.len() as u64 > limits.sql_bytes_max {
+        return Err(Error::invalid(format!(
+            "the statement has {} bytes, more than {} (sql_bytes_max)",
+            sql.len(),
+            limits.sql_bytes_max
+        )));
+    }
+    let mut tokens = Tokenizer::new(&GenericDialect {}, sql)
+        .tokenize_with_location()
+        .map_err(|error| Error::invalid(format!("the statement is no SQL: {error}")))?;
+    if tokens.iter().all(|token| matches!(token.token, Token::Whitespace(_) | Token::SemiColon | Token::EOF)) {
+        return Err(Error::invalid("the statement is empty"));
+    }
+    let operators = count_operators(&tokens);
+    if operators > limits.sql_operators_max {
+        return Err(Error::invalid(format!(
+            "the statement has {operators} operators, more than {} (sql_operators_max); long lists fit in IN or VALUES",
+            limits.sql_operators_max
+        )));
+    }
+    number_placeholders(&mut tokens)?;
+    Ok(tokens)
+}
+
+fn count_operators(tokens: &[TokenWithSpan]) -> u64 {
+    let mut in_list = false;
+    let mut count = 0;
+    for token in tokens {
+        match &token.token {
+            Token::Whitespace(_) => continue,
+            Token::Minus | Token::Plus if in_list => {}
+            token if is_operator(token) => count += 1,
+            _ => {}
+        }
+        in_list = matches!(token.token, Token::LParen | Token::Comma);
+    }
+    count
+}
+
+/// Whether a token can make the parsed tree deeper without making the text nest.
+fn is_operator(token: &Token) -> bool {
+    match token {
+        Token::Word(word) => matches!(
+            word.keyword,
+            Keyword::AND
+                | Keyword::OR
+                | Keyword::XOR
+                | Keyword::NOT
+                | Keyword::IS
+                | Keyword::IN
+                | Keyword::LIKE
+                | Keyword::ILIKE
+                | Keyword::RLIKE
+                | Keyword::REGEXP
+                | Keyword::SIMILAR
+                | Keyword::BETWEEN
+                | Keyword::COLLATE
+                | Keyword::AT
+                | Keyword::DIV
+                | Keyword::OVERLAPS
+                | Keyword::MEMBER
+                | Keyword::UNION
+                | Keyword::INTERSECT
+                | Keyword::EXCEPT
+                | Keyword::MINUS
+                | Keyword::JOIN
+                | Keyword::APPLY
+                | Keyword::PIVOT
+                | Keyword::UNPIVOT
+                | Keyword::SELECT
+                | Keyword::VALUES
+        ),
+        Token::EOF
+        | Token::Number(..)
+        | Token::Char(_)
+        | Token::SingleQuotedString(_)
+        | Token::DoubleQuotedString(_)
+        | Token::TripleSingleQuotedString(_)
+        | Token::TripleDoubleQuotedString(_)
+        | Token::DollarQuotedString(_)
+        | Token::NationalStringLiteral(_)
+        | Token::EscapedStringLiteral(_)
+        | Token::UnicodeStringLiteral(_)
+        | Token::HexStringLiteral(_)
+        | Token::SingleQuotedByteStringLiteral(_)
+        | Token::DoubleQuotedByteStringLiteral(_)
+        | Token::Comma
+        | Token::Whitespace(_)
+        | Token::LParen
+        | Token::RParen
+        | Token::Period
+        | Token::SemiColon
+        | Token::RBracket
+        | Token::LBrace
+        | Token::RBrace
+        | Token::Placeholder(_) => false,
+        _ => true,
+    }
+}
+
+fn number_placeholders(tokens: &mut [TokenWithSpan]) -> Result<()> {
+    let mut questions = 0_usize;
+    let mut numbered = false;
+    for token in tokens {
+        if let Token::Placeholder(text) = &mut token.token {
+            if text == "?" {
+                questions += 1;
+                *text = format!("${questions}");
+            } else {
+                numbered = true;
+            }
+        }
+    }
+    if numbered && questions > 0 {
+        return Err(Error::invalid("parameters are either all ? or all $1, $2, …"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::domain::executor::sql::tokens::{count_operators, tokenize};
+    use crate::ports::Limits;
+
+    fn operators(sql: &str) -> u64 {
+        count_operators(&tokenize(sql, &Limits { sql_operators_max: 1_000_000, ..Limits::default() }).unwrap())
+    }
+
+    #[test]
+    fn what_deepens_the_tree_is_counted_and_lists_are_not() {
+        assert_eq!(operators("SELECT 1 + 2 + 3"), 3);
+        assert_eq!(operators("SELECT a FROM t WHERE a = 1 OR b LIKE 'x' AND NOT c"), 6);
+        assert_eq!(operators("SELECT 1 UNION ALL SELECT 2"), 3);
+        assert_eq!(operators("SELECT a::INT::TEXT[1]"), 4);
+        assert_eq!(operators("INSERT INTO t VALUES (-1, - 2, +3), (-4, -5, -6)"), 1);
+    }
+
+    #[test]
+    fn questions_become_numbers_outside_of_literals() {
+        let tokens = tokenize("SELECT ?, '?', \"?\", ? -- ?", &Limits::default()).unwrap();
+        let text: String = tokens.iter().map(|token| token.token.to_string()).collect();
+        assert!(text.starts_with("SELECT $1, '?', \"?\", $2"), "{text}");
+        assert!(tokenize("SELECT ?, $2", &Limits::default()).is_err());
+    }
+
+    #[test]
+    fn empty_long_and_branched_statements_are_refused() {
+        let limits = Limits { sql_bytes_max: 100, sql_operators_max: 3, ..Limits::default() };
+        for (sql, word) in [("", "empty"), (" ;; -- hi", "empty"), ("SELECT 1+2+3+4", "operators"), ("SELECT '", "no SQL")] {
+            let error = tokenize(sql, &limits).unwrap_err();
+            assert!(error.message().contains(word), "{error}");
+        }
+        assert!(tokenize(&"x".repeat(101), &limits).unwrap_err().message().contains("sql_bytes_max"));
+    }
+}

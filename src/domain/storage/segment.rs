@@ -1,0 +1,171 @@
+//! One segment: a record batch, its statistics and its share of memory.
+//!
+//! Statistics order values as Arrow's comparison kernels do (total order for floats, so NaN is the largest), because
+//! the executor prunes by comparing them with the same kernels.
+
+use crate::domain::storage::memory::{Budget, Reservation, held_bytes};
+use crate::ports::Result;
+use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
+use arrow::compute::{self, SortOptions};
+use arrow::datatypes::DataType;
+use std::sync::Arc;
+
+/// Rows of a table that arrived together. Never changes once made.
+#[derive(Debug)]
+pub struct Segment {
+    batch: RecordBatch,
+    stats: Vec<Option<ColumnStats>>,
+    memory: Reservation,
+}
+
+/// What is known of one column of one segment.
+#[derive(Debug, Clone)]
+pub struct ColumnStats {
+    /// Smallest and largest value, in this order: two rows of the column's type.
+    pub bounds: ArrayRef,
+}
+
+impl Segment {
+    /// A segment of `batch`, its memory taken from `budget`.
+    ///
+    /// # Errors
+    ///
+    /// `LimitExceeded` where the memory is not free.
+    pub fn try_new(batch: RecordBatch, budget: &Budget) -> Result<Arc<Self>> {
+        let memory = budget.reserve(held_bytes(&batch))?;
+        Ok(Self::with_memory(batch, memory))
+    }
+
+    /// A segment that takes the place of others, which give back their memory soon: never refused.
+    pub fn replacing(batch: RecordBatch, budget: &Budget) -> Arc<Self> {
+        let memory = budget.reserve_unchecked(held_bytes(&batch));
+        Self::with_memory(batch, memory)
+    }
+
+    fn with_memory(batch: RecordBatch, memory: Reservation) -> Arc<Self> {
+        let stats = batch.columns().iter().map(|column| column_stats(column.as_ref())).collect();
+        Arc::new(Self { batch, stats, memory })
+    }
+
+    /// Its rows.
+    pub fn batch(&self) -> &RecordBatch {
+        &self.batch
+    }
+
+    /// Number of its rows.
+    pub fn rows(&self) -> usize {
+        self.batch.num_rows()
+    }
+
+    /// Memory that it holds, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.memory.bytes()
+    }
+
+    /// What is known of column `index`, if anything.
+    pub fn stats(&self, index: usize) -> Option<&ColumnStats> {
+        self.stats.get(index).and_then(Option::as_ref)
+    }
+}
+
+/// Bounds of a column of a type that queries compare: numbers, times, strings. None where there is no value.
+fn column_stats(column: &dyn Array) -> Option<ColumnStats> {
+    use DataType::*;
+    let ordered = column.data_type().is_primitive() || matches!(column.data_type(), Utf8 | LargeUtf8 | Utf8View);
+    if !ordered || matches!(column.data_type(), Interval(_)) || column.null_count() == column.len() {
+        return None;
+    }
+    let (min, max) = bounds(column)?;
+    let picks = UInt32Array::from(vec![min, max]);
+    Some(ColumnStats { bounds: compute::take(column, &picks, None).ok()? })
+}
+
+/// Row numbers of the smallest and of the largest value.
+fn bounds(column: &dyn Array) -> Option<(u32, u32)> {
+    use arrow::array::cast::AsArray;
+    use arrow::datatypes::*;
+    macro_rules! scan {
+        ($kind:ty) => {
+            extremes(column.as_primitive::<$kind>().iter(), |a, b| a.compare(b))
+        };
+    }
+    match column.data_type() {
+        DataType::Utf8 => extremes(column.as_string::<i32>().iter(), |a, b| a.cmp(b)),
+        DataType::LargeUtf8 => extremes(column.as_string::<i64>().iter(), |a, b| a.cmp(b)),
+        DataType::Utf8View => extremes(column.as_string_view().iter(), |a, b| a.cmp(b)),
+        DataType::Int64 => scan!(Int64Type),
+        DataType::Int32 => scan!(Int32Type),
+        DataType::Float64 => scan!(Float64Type),
+        DataType::Float32 => scan!(Float32Type),
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => scan!(TimestampNanosecondType),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => scan!(TimestampMicrosecondType),
+        DataType::Timestamp(TimeUnit::Millisecond, _) => scan!(TimestampMillisecondType),
+        DataType::Timestamp(TimeUnit::Second, _) => scan!(TimestampSecondType),
+        DataType::Date32 => scan!(Date32Type),
+        _ => sorted_ends(column),
+    }
+}
+
+/// Row numbers of the extremes by one pass of `compare`.
+fn extremes<T: Copy>(
+    values: impl Iterator<Item = Option<T>>,
+    compare: impl Fn(T, T) -> std::cmp::Ordering,
+) -> Option<(u32, u32)> {
+    let mut ends: Option<((u32, T), (u32, T))> = None;
+    for (row, value) in (0u32..).zip(values) {
+        let Some(value) = value else { continue };
+        ends = Some(match ends {
+            None => ((row, value), (row, value)),
+            Some((min, max)) if compare(value, min.1).is_lt() => ((row, value), max),
+            Some((min, max)) if compare(value, max.1).is_gt() => (min, (row, value)),
+            Some(ends) => ends,
+        });
+    }
+    ends.map(|(min, max)| (min.0, max.0))
+}
+
+/// Row numbers of the extremes for the rarer types.
+fn sorted_ends(column: &dyn Array) -> Option<(u32, u32)> {
+    let options = |descending| Some(SortOptions { descending, nulls_first: false });
+    let min = compute::sort_to_indices(column, options(false), Some(1)).ok()?;
+    let max = compute::sort_to_indices(column, options(true), Some(1)).ok()?;
+    (!min.is_empty() && !max.is_empty()).then(|| (min.value(0), max.value(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::domain::storage::segment::column_stats;
+    use arrow::array::{ArrayRef, Decimal128Array, Float64Array, Int64Array, ListArray, StringArray};
+    use arrow::datatypes::Int64Type;
+    use std::sync::Arc;
+
+    fn check(column: ArrayRef, bounds: Option<ArrayRef>) {
+        assert_eq!(column_stats(column.as_ref()).map(|stats| stats.bounds), bounds, "{column:?}");
+    }
+
+    #[test]
+    fn bounds_skip_nulls_and_put_nan_last() {
+        check(
+            Arc::new(Int64Array::from(vec![None, Some(3), Some(-7), None])),
+            Some(Arc::new(Int64Array::from(vec![-7, 3]))),
+        );
+        check(
+            Arc::new(StringArray::from(vec![Some("b"), None, Some("a")])),
+            Some(Arc::new(StringArray::from(vec!["a", "b"]))),
+        );
+        check(
+            Arc::new(Decimal128Array::from(vec![5, 1, 9])),
+            Some(Arc::new(Decimal128Array::from(vec![1, 9]))),
+        );
+        let stats = column_stats(&Float64Array::from(vec![1.0, f64::NAN, -0.0, 0.0])).unwrap();
+        let bounds = stats.bounds.as_any().downcast_ref::<Float64Array>().unwrap();
+        assert!(bounds.value(0) == 0.0 && bounds.value(0).is_sign_negative() && bounds.value(1).is_nan());
+    }
+
+    #[test]
+    fn columns_without_values_or_order_have_none() {
+        check(Arc::new(Int64Array::from(vec![None, None])), None);
+        let lists = ListArray::from_iter_primitive::<Int64Type, _, _>([Some([Some(1)])]);
+        check(Arc::new(lists), None);
+    }
+}

@@ -1,0 +1,19 @@
+//! The ports: the service contract, and every value that appears in its signatures.
+//!
+//! Ports sit at the bottom of the house: the domain implements them, the protocol clients implement them across the
+//! wire, the protocol servers drive them. So they name no engine, no protocol and no status code, and everything they
+//! say can be written to a wire: values and batches, never sessions, handles or plans.
+
+mod batches;
+mod error;
+mod ingest;
+mod limits;
+mod query;
+
+pub use batches::BatchStream;
+pub use error::{Error, ErrorKind, Result};
+pub use ingest::{Append, IngestPort, IngestSummary};
+pub use limits::Limits;
+pub use query::{
+    Access, Caller, Description, Query, QueryPort, Reply, SnapshotId, StatementKind, TableInfo,
+};

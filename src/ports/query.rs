@@ -1,0 +1,173 @@
+//! The query port: SQL in, record batches out.
+
+use crate::ports::{BatchStream, Result};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use std::fmt;
+use std::str::FromStr;
+
+/// What a caller lets a statement do. The safe one is the default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Access {
+    /// Only reads; anything else is `InvalidQuery` with a hint where to send it.
+    #[default]
+    Read,
+    /// Reads, changes and definitions.
+    Change,
+}
+
+/// Names a state of all tables that the backend keeps for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SnapshotId(pub u64);
+
+/// Who is asking, for logs and later for policy.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// The request's id in every log line about it; empty when nobody gave one.
+    pub request_id: String,
+}
+
+/// One statement and how to run it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Query {
+    /// The statement: one, without parameters filled in.
+    pub sql: String,
+    /// Values of `?` or `$1…$n`, one column each in order, one row.
+    pub params: Option<RecordBatch>,
+    /// What the statement may do.
+    pub access: Access,
+    /// Read this pinned state instead of the present one.
+    pub snapshot: Option<SnapshotId>,
+    /// Time allowed until the last batch is taken, in milliseconds; the backend's own limit holds as well.
+    pub timeout_ms: Option<u64>,
+    /// Who is asking.
+    pub caller: Caller,
+}
+
+impl Query {
+    /// A read of `sql` with everything else left at its default.
+    pub fn read(sql: impl Into<String>) -> Self {
+        Self { sql: sql.into(), ..Self::default() }
+    }
+
+    /// `sql` with leave to change data.
+    pub fn change(sql: impl Into<String>) -> Self {
+        Self { sql: sql.into(), access: Access::Change, ..Self::default() }
+    }
+}
+
+/// What a statement does, decided on its parsed form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StatementKind {
+    /// Changes nothing.
+    Read,
+    /// Changes rows; answers one row with their count.
+    Change,
+    /// Changes tables; answers no rows.
+    Definition,
+}
+
+impl StatementKind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Read, Self::Change, Self::Definition];
+
+    /// The kind's name on the wire and in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Change => "change",
+            Self::Definition => "definition",
+        }
+    }
+}
+
+impl fmt::Display for StatementKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for StatementKind {
+    type Err = crate::ports::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| crate::ports::Error::internal(format!("unknown statement kind {text:?}")))
+    }
+}
+
+/// What a statement would do and answer, found out without running it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// What it does.
+    pub kind: StatementKind,
+    /// The schema of its answer: the same that [`QueryPort::query`] streams.
+    pub schema: SchemaRef,
+    /// Rows of its answer where they are known exactly, else none.
+    pub rows: Option<u64>,
+}
+
+/// A running statement's answer.
+#[derive(Debug)]
+pub struct Reply {
+    /// What the statement does.
+    pub kind: StatementKind,
+    /// Its answer. A change's is one row: `inserted`, `updated` or `deleted`, INT64. A definition's has no columns.
+    pub batches: BatchStream,
+}
+
+/// A table as the catalogue lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableInfo {
+    /// Its name, exactly.
+    pub name: String,
+    /// Its columns.
+    pub schema: SchemaRef,
+    /// Rows in it now.
+    pub rows: u64,
+    /// Memory that its data holds now, in bytes.
+    pub bytes: u64,
+}
+
+/// Runs SQL.
+///
+/// # Contract
+///
+/// A statement sees one state of all tables from its first batch to its last. A change is visible to all later
+/// statements or to none of them. Dropping a reply's stream stops the statement, except that a change which was
+/// published stays. Calls may be made concurrently.
+#[async_trait]
+pub trait QueryPort: fmt::Debug + Send + Sync + 'static {
+    /// Says what `query` would do, without running it.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidQuery` for what does not parse or plan, and for a change under [`Access::Read`]; `NotFound` for an
+    /// unknown table or an expired snapshot; `Unsupported` for statements that are refused.
+    async fn describe(&self, query: Query) -> Result<Description>;
+
+    /// Starts `query`. A read runs as its stream is polled; a change has happened when this returns.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`QueryPort::describe`], and `AlreadyExists`, `SchemaMismatch`, `LimitExceeded`, `Timeout`. The
+    /// stream ends with an error rather than early.
+    async fn query(&self, query: Query) -> Result<Reply>;
+
+    /// Pins the present state of all tables for [`Query::snapshot`], for a limited time.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` where a backend has no states to pin.
+    async fn snapshot(&self) -> Result<SnapshotId>;
+
+    /// The tables, in the order of their names.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` where the backend cannot be reached.
+    async fn tables(&self) -> Result<Vec<TableInfo>>;
+}

@@ -1,0 +1,16 @@
+//! The integration tests, in one binary: linking the engine and two protocol stacks is what costs.
+//!
+//! `contract` runs the same cases over every path that a query can take; the rest looks at one thing each.
+
+mod architecture;
+mod contract;
+mod end_to_end;
+mod faults;
+mod flight_wire;
+mod fuzz;
+mod harness;
+mod http_wire;
+mod limits;
+mod mocks;
+mod model;
+mod sql;
