@@ -23,8 +23,6 @@ pub struct Backend {
     pub query: Arc<dyn QueryPort>,
     /// Its ingest port.
     pub ingest: Arc<dyn IngestPort>,
-    /// The runtime that an engine in this process works on.
-    _engine: Option<Arc<EngineRuntime>>,
 }
 
 /// A runtime that may be dropped anywhere: it does not wait for its tasks.
@@ -47,7 +45,7 @@ impl Drop for EngineRuntime {
 pub fn connect(url: &str, options: EngineOptions) -> Result<Backend> {
     fn both<T: QueryPort + IngestPort>(ports: T) -> Backend {
         let ports = Arc::new(ports);
-        Backend { query: ports.clone(), ingest: ports, _engine: None }
+        Backend { query: ports.clone(), ingest: ports }
     }
     let scheme = url.split_once(':').map_or(url, |(scheme, _)| scheme);
     match scheme {
@@ -59,7 +57,7 @@ pub fn connect(url: &str, options: EngineOptions) -> Result<Backend> {
                 .build()
                 .map_err(|error| Error::internal("the engine's threads did not start").with_source(error))?;
             let engine = Engine::new(runtime.handle().clone(), options)?;
-            Ok(Backend { _engine: Some(Arc::new(EngineRuntime(Some(runtime)))), ..both(engine) })
+            Ok(both(engine.keeping(Arc::new(EngineRuntime(Some(runtime))))))
         }
         "stub" => Ok(both(stub::Ports)),
         "grpc" => Ok(both(flight::Client::new(url, &options.limits)?)),
@@ -82,12 +80,14 @@ pub async fn serve(
 ) -> Result<()> {
     let settings = &config.settings;
     let limits = config.limits();
-    let backend = connect(&settings.backend, EngineOptions { limits: limits.clone(), create_tables: settings.create_tables })?;
+    let backend =
+        connect(&settings.backend, EngineOptions { limits: limits.clone(), create_tables: settings.create_tables })?;
     if settings.ticks > 0 {
         sample::seed(backend.query.as_ref(), backend.ingest.as_ref(), settings.ticks).await?;
     }
     let has = |protocol| settings.protocols.contains(&protocol);
-    let flight_listener = listen(has(Protocol::Flight) && flight::BUILT, settings.flight_host, settings.flight_port).await?;
+    let flight_listener =
+        listen(has(Protocol::Flight) && flight::BUILT, settings.flight_host, settings.flight_port).await?;
     let http_listener = listen(has(Protocol::Http) && http::BUILT, settings.http_host, settings.http_port).await?;
     let about = About {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -101,7 +101,7 @@ pub async fn serve(
     let options = ServerOptions { limits, about };
     let stop = CancellationToken::new();
     let serving = async {
-        let Backend { query, ingest, .. } = backend.clone();
+        let Backend { query, ingest } = backend.clone();
         let flight = flight::Server::new(query.clone(), ingest.clone(), options.clone());
         let http = http::Server::new(query, ingest, options);
         tokio::try_join!(
@@ -140,9 +140,9 @@ async fn listen(wanted: bool, host: IpAddr, port: u16) -> Result<Option<TcpListe
         return Ok(None);
     }
     let address = SocketAddr::new(host, port);
-    let listener = TcpListener::bind(address).await.map_err(|error| {
-        Error::unavailable(format!("cannot listen on {address}: {error}")).with_source(error)
-    })?;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| Error::unavailable(format!("cannot listen on {address}: {error}")).with_source(error))?;
     Ok(Some(listener))
 }
 
@@ -172,10 +172,15 @@ async fn banner(about: &About, backend: &Backend) -> Result<String> {
         let _ = writeln!(text, "  {:<8} {} ({} rows)", "table:", table.name, table.rows);
     }
     if tables.is_empty() {
-        let _ = writeln!(text, "  {:<8} none yet; DoPut and CREATE TABLE make them, --ticks 1000 makes sample trades", "tables:");
+        let _ = writeln!(
+            text,
+            "  {:<8} none yet; DoPut and CREATE TABLE make them, --ticks 1000 makes sample trades",
+            "tables:"
+        );
     }
     if let Some((_, place)) = about.protocols.iter().find(|(_, place)| place.starts_with("grpc://")) {
-        let sql = tables.first().map_or("SELECT 1".to_owned(), |table| format!("SELECT * FROM {} LIMIT 10", table.name));
+        let sql =
+            tables.first().map_or("SELECT 1".to_owned(), |table| format!("SELECT * FROM {} LIMIT 10", table.name));
         let _ = write!(
             text,
             "\n  import pyarrow.flight as fl\n  client = fl.connect(\"{place}\")\n  print(client.do_get(fl.Ticket(\"{sql}\")).read_all().to_pandas())\n"

@@ -358,7 +358,8 @@ mod tests {
 
     #[test]
     fn flags_beat_the_file_and_the_file_beats_defaults() {
-        let file = file("flight_port = 1\nhttp-port = 2\nprotocols = [\"http\"]\nlog_format = \"json\"\nsql_bytes_max = 7\n");
+        let file =
+            file("flight_port = 1\nhttp-port = 2\nprotocols = [\"http\"]\nlog_format = \"json\"\nsql_bytes_max = 7\n");
         let path = file.path().to_str().unwrap();
         let config = load(&["--config", path, "--port", "9"]).unwrap();
         assert_eq!((config.settings.flight_port, config.settings.http_port), (9, 2));
@@ -379,7 +380,10 @@ mod tests {
         let unknown = file("flight_prt = 1\n");
         refused(&["--config", unknown.path().to_str().unwrap()], &["flight_prt", "flight_port"]);
         let wrong = file("flight_port = \"high\"\n");
-        refused(&["--config", wrong.path().to_str().unwrap()], &["flight_port", "high", wrong.path().to_str().unwrap()]);
+        refused(
+            &["--config", wrong.path().to_str().unwrap()],
+            &["flight_port", "high", wrong.path().to_str().unwrap()],
+        );
         refused(&["--config", "/no/such/file"], &["/no/such/file"]);
         let names = ["ZEPTO_TICKSS", "ZEPTO_TICKS", "HOME"].map(str::to_owned);
         let unknown = unknown_variables(names.into_iter());

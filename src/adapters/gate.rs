@@ -223,9 +223,8 @@ impl Request {
 
 impl Drop for Request {
     fn drop(&mut self) {
-        let outcome = self.outcome.take().unwrap_or_else(|| {
-            Err(Error::new(ErrorKind::Cancelled, "the client went away"))
-        });
+        let outcome =
+            self.outcome.take().unwrap_or_else(|| Err(Error::new(ErrorKind::Cancelled, "the client went away")));
         let duration = self.began.elapsed();
         let status = outcome.as_ref().map_or_else(|error| error.kind().as_str(), |()| "ok");
         let kind = self.kind.map_or("-", StatementKind::as_str);
@@ -260,7 +259,8 @@ impl Drop for Request {
 /// A caller's own request id where it is well-formed, else a new one.
 pub fn request_id(given: Option<&str>) -> String {
     let well_formed = |id: &&str| {
-        (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(&byte))
+        (1..=128).contains(&id.len())
+            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(&byte))
     };
     given.filter(well_formed).map_or_else(|| uuid::Uuid::new_v4().simple().to_string(), str::to_owned)
 }

@@ -93,6 +93,7 @@ macro_rules! left_out {
             }
 
             /// A client that can't be had.
+            #[derive(Debug)]
             pub struct Client;
 
             impl Client {

@@ -5,9 +5,7 @@
 //! shows and which `CREATE TABLE` reads back as the same type; a type without one is shown in Arrow's own notation.
 
 use crate::ports::{Error, Result};
-use arrow::datatypes::{
-    DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType, Field, IntervalUnit, TimeUnit,
-};
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType, Field, IntervalUnit, TimeUnit};
 use sqlparser::ast::{ArrayElemTypeDef, DataType as SqlType};
 use std::sync::Arc;
 

@@ -21,10 +21,7 @@ pub struct BatchStream {
 
 impl BatchStream {
     /// A stream of `batches`, each of which has `schema`.
-    pub fn new(
-        schema: SchemaRef,
-        batches: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
-    ) -> Self {
+    pub fn new(schema: SchemaRef, batches: impl Stream<Item = Result<RecordBatch>> + Send + 'static) -> Self {
         Self { schema, batches: batches.boxed() }
     }
 

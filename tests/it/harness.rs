@@ -9,9 +9,7 @@ use zepto_flight::adapters::gate::{About, ServerOptions};
 use zepto_flight::adapters::{flight, http};
 use zepto_flight::app::{self, Backend};
 use zepto_flight::domain::EngineOptions;
-use zepto_flight::ports::{
-    Append, BatchStream, IngestPort, IngestSummary, Limits, Query, QueryPort, Reply, Result,
-};
+use zepto_flight::ports::{Append, BatchStream, IngestPort, IngestSummary, Limits, Query, QueryPort, Reply, Result};
 
 /// What a case is run against.
 #[derive(Clone)]
@@ -25,7 +23,6 @@ pub struct Sut {
 /// A server that stops when dropped.
 pub struct Guard {
     _stop: oneshot::Sender<()>,
-    _backend: Backend,
 }
 
 /// A server's address.
@@ -55,7 +52,7 @@ pub async fn serve_flight(backend: Backend, limits: Limits) -> Served {
     tokio::spawn(server.serve(listener, async move {
         let _ = stopped.await;
     }));
-    Served { url, guard: Arc::new(Guard { _stop: stop, _backend: backend }) }
+    Served { url, guard: Arc::new(Guard { _stop: stop }) }
 }
 
 pub async fn serve_http(backend: Backend, limits: Limits) -> Served {
@@ -66,7 +63,7 @@ pub async fn serve_http(backend: Backend, limits: Limits) -> Served {
     tokio::spawn(server.serve(listener, async move {
         let _ = stopped.await;
     }));
-    Served { url, guard: Arc::new(Guard { _stop: stop, _backend: backend }) }
+    Served { url, guard: Arc::new(Guard { _stop: stop }) }
 }
 
 /// The client of a URL.
@@ -81,10 +78,7 @@ impl Sut {
 
     pub async fn in_process() -> Self {
         let backend = memory();
-        // The backend's runtime lives with it.
-        let (stop, _) = oneshot::channel();
-        let guard = Arc::new(Guard { _stop: stop, _backend: backend.clone() });
-        Self::of(backend, vec![guard])
+        Self::of(backend, Vec::new())
     }
 
     pub async fn flight() -> Self {
@@ -123,7 +117,8 @@ impl Sut {
 
     /// The count that a change answers.
     pub async fn count(&self, sql: &str) -> i64 {
-        let batches = self.change(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}")).batches.collect().await.unwrap();
+        let batches =
+            self.change(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}")).batches.collect().await.unwrap();
         int(&batches)
     }
 

@@ -26,10 +26,7 @@ const ACTIONS: [(&str, &str); 4] = [
 pub fn all() -> Vec<ActionType> {
     ACTIONS
         .iter()
-        .map(|(name, description)| ActionType {
-            r#type: (*name).to_owned(),
-            description: (*description).to_owned(),
-        })
+        .map(|(name, description)| ActionType { r#type: (*name).to_owned(), description: (*description).to_owned() })
         .collect()
 }
 
@@ -65,7 +62,8 @@ async fn healthcheck(service: &Service) -> Result<String> {
 async fn describe(service: &Service, body: &[u8], request_id: &str) -> Result<Bytes> {
     let query = match Command::decode(body)? {
         Command::Query(handle) => {
-            Query { sql: handle.sql, params: handle.params, snapshot: handle.snapshot, ..Query::default() }
+            let access = if handle.change { Access::Change } else { Access::Read };
+            Query { sql: handle.sql, params: handle.params, access, snapshot: handle.snapshot, ..Query::default() }
         }
         Command::Update(sql) => Query { sql, access: Access::Change, ..Query::default() },
         Command::Unknown(name) => return Err(unknown_command(&name)),

@@ -106,7 +106,9 @@ impl Client {
         let reply = self.service.clone().do_action(request(Action::new(action, body), query)).await;
         let mut results = reply.map_err(|status| error_from_status(&status))?.into_inner();
         let result = results.message().await.map_err(|status| error_from_status(&status))?;
-        result.map(|result| result.body).ok_or_else(|| Error::unavailable("the server ended an action without an answer"))
+        result
+            .map(|result| result.body)
+            .ok_or_else(|| Error::unavailable("the server ended an action without an answer"))
     }
 }
 
@@ -161,10 +163,7 @@ impl Reading {
 #[async_trait]
 impl QueryPort for Client {
     async fn describe(&self, query: Query) -> Result<Description> {
-        let body = match query.access {
-            Access::Change if query.params.is_none() && query.snapshot.is_none() => Command::encode_update(&query.sql),
-            _ => Handle::of(&query).encode()?,
-        };
+        let body = Handle::of(&query).encode()?;
         decode_description(self.act(DESCRIBE, body, &query).await?)
     }
 

@@ -24,7 +24,8 @@ pub fn flight_stream(
     bytes_target: u64,
 ) -> BoxStream<'static, Result<FlightData, Status>> {
     let (encoder, schema) = Encoder::new(&batches.schema(), bytes_target);
-    let sending = Sending { batches: admitted.until_cut(batches), encoder, waiting: VecDeque::from([schema]), admitted };
+    let sending =
+        Sending { batches: admitted.until_cut(batches), encoder, waiting: VecDeque::from([schema]), admitted };
     stream::unfold(Some(sending), |sending| async move {
         let mut sending = sending?;
         let next = sending.next().await?;

@@ -99,7 +99,9 @@ async fn update(
         (StatementKind::Change, Some(count)) => {
             count.column(0).as_primitive_opt::<Int64Type>().map_or(-1, |count| count.value(0))
         }
-        (StatementKind::Read, _) => return Err(Error::invalid("this is a read, and DoPut takes changes; send it as a ticket")),
+        (StatementKind::Read, _) => {
+            return Err(Error::invalid("this is a read, and DoPut takes changes; send it as a ticket"));
+        }
         _ => 0,
     };
     Ok(PutResult { app_metadata: DoPutUpdateResult { record_count }.encode_to_vec().into() })

@@ -38,9 +38,7 @@ impl Service {
     fn admit<T>(&self, verb: &str, request: &Request<T>) -> Result<Admitted, Status> {
         let given = request.metadata().get(REQUEST_ID).and_then(|id| id.to_str().ok());
         let peer = request.remote_addr().map(|peer| peer.to_string()).unwrap_or_default();
-        self.gate
-            .admit("flight", verb.to_owned(), request_id(given), peer)
-            .map_err(|error| status_from_error(&error))
+        self.gate.admit("flight", verb.to_owned(), request_id(given), peer).map_err(|error| status_from_error(&error))
     }
 
     /// The query of a handle, as this request asks for it.
@@ -260,7 +258,9 @@ mod tests {
         let check = |pattern: &str, name: &str| {
             matches(&pattern.chars().collect::<Vec<_>>(), &name.chars().collect::<Vec<_>>())
         };
-        for (pattern, name) in [("trades", "trades"), ("t*", "trades"), ("*des", "trades"), ("tr?de*", "trades"), ("*", "")] {
+        for (pattern, name) in
+            [("trades", "trades"), ("t*", "trades"), ("*des", "trades"), ("tr?de*", "trades"), ("*", "")]
+        {
             assert!(check(pattern, name), "{pattern} {name}");
         }
         for (pattern, name) in [("trade", "trades"), ("?", ""), ("t*x", "trades"), ("", "t")] {

@@ -4,7 +4,7 @@
 //! with the byte 0xff, which no UTF-8 has.
 
 use crate::adapters::ipc;
-use crate::ports::{Error, ErrorKind, Query, Result, SnapshotId};
+use crate::ports::{Access, Error, ErrorKind, Query, Result, SnapshotId};
 use arrow::array::RecordBatch;
 use arrow_flight::flight_descriptor::DescriptorType;
 use arrow_flight::sql::{Any, CommandStatementUpdate, ProstMessageExt};
@@ -42,10 +42,11 @@ const CODES: [(ErrorKind, Code, Option<u16>); 12] = [
 
 /// An error as a gRPC status, with the trailers that pyarrow reads.
 pub fn status_from_error(error: &Error) -> Status {
-    let (_, code, arrow) = CODES
-        .into_iter()
-        .find(|(kind, ..)| *kind == error.kind())
-        .unwrap_or((ErrorKind::Internal, Code::Internal, None));
+    let (_, code, arrow) = CODES.into_iter().find(|(kind, ..)| *kind == error.kind()).unwrap_or((
+        ErrorKind::Internal,
+        Code::Internal,
+        None,
+    ));
     let mut trailers = MetadataMap::new();
     if let Some(arrow) = arrow {
         trailers.insert(ARROW_STATUS, arrow.into());
@@ -76,6 +77,8 @@ pub struct Handle {
     pub params: Option<RecordBatch>,
     /// The held result that the handle stands for instead, on the server that holds it.
     pub held: Option<u128>,
+    /// Whether a description of it may be one of a change. A ticket reads, whatever it says here.
+    pub change: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -88,12 +91,20 @@ struct HandleMessage {
     params: Bytes,
     #[prost(bytes = "bytes", tag = "4")]
     held: Bytes,
+    #[prost(bool, tag = "5")]
+    change: bool,
 }
 
 impl Handle {
     /// The handle of a query.
     pub fn of(query: &Query) -> Self {
-        Self { sql: query.sql.clone(), snapshot: query.snapshot, params: query.params.clone(), held: None }
+        Self {
+            sql: query.sql.clone(),
+            snapshot: query.snapshot,
+            params: query.params.clone(),
+            held: None,
+            change: query.access == Access::Change,
+        }
     }
 
     /// Its bytes.
@@ -107,6 +118,7 @@ impl Handle {
             snapshot: self.snapshot.map(|id| id.0),
             params: self.params.as_ref().map(ipc::encode_batch).transpose()?.unwrap_or_default(),
             held: self.held.map(|id| Bytes::copy_from_slice(&id.to_be_bytes())).unwrap_or_default(),
+            change: self.change,
         };
         Ok([HANDLE_MARK, &message.encode_to_vec()].concat().into())
     }
@@ -122,7 +134,8 @@ impl Handle {
             0 => None,
             _ => Some(ipc::decode_batch(message.params).map_err(|_| wrong())?),
         };
-        Ok(Self { sql: message.sql, snapshot: message.snapshot.map(SnapshotId), params, held })
+        let snapshot = message.snapshot.map(SnapshotId);
+        Ok(Self { sql: message.sql, snapshot, params, held, change: message.change })
     }
 }
 
@@ -278,6 +291,7 @@ mod tests {
             snapshot: Some(SnapshotId(7)),
             params: Some(params),
             held: Some(u128::MAX - 1),
+            change: true,
         };
         let bytes = handle.encode().unwrap();
         assert_eq!(Command::decode(&bytes).unwrap(), Command::Query(handle));
@@ -285,10 +299,7 @@ mod tests {
             let _ = Command::decode(&bytes[..cut]);
         }
         assert_eq!(Command::decode(b"\xff\xfe").unwrap_err().kind(), ErrorKind::InvalidQuery);
-        assert_eq!(
-            Command::decode(b"\xffzepto\x01garbage").unwrap_err().kind(),
-            ErrorKind::InvalidQuery
-        );
+        assert_eq!(Command::decode(b"\xffzepto\x01garbage").unwrap_err().kind(), ErrorKind::InvalidQuery);
         let update = Command::encode_update("DELETE FROM t");
         assert_eq!(Command::decode(&update).unwrap(), Command::Update("DELETE FROM t".into()));
     }
@@ -303,7 +314,9 @@ mod tests {
 
     #[test]
     fn timeouts_are_read_in_every_unit() {
-        for (text, expected) in [("2S", Some(2_000)), ("1500m", Some(1_500)), ("1n", Some(1)), ("x", None), ("", None), ("5é", None)] {
+        for (text, expected) in
+            [("2S", Some(2_000)), ("1500m", Some(1_500)), ("1n", Some(1)), ("x", None), ("", None), ("5é", None)]
+        {
             let mut metadata = MetadataMap::new();
             if let Ok(value) = text.parse() {
                 metadata.insert("grpc-timeout", value);

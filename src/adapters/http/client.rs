@@ -55,7 +55,8 @@ impl Client {
 
     async fn json(&self, request: RequestBuilder) -> Result<Value> {
         let body = send(request).await?.bytes().await.map_err(lost)?;
-        serde_json::from_slice(&body).map_err(|error| Error::internal("the server's answer is no JSON").with_source(error))
+        serde_json::from_slice(&body)
+            .map_err(|error| Error::internal("the server's answer is no JSON").with_source(error))
     }
 }
 
@@ -85,7 +86,8 @@ impl QueryPort for Client {
         let headers = headers_from_query(&query)?;
         let request = self.post("/").headers(headers).header(ACCEPT, ARROW_STREAM).body(query.sql);
         let response = send(request).await?;
-        let kind = response.headers().get(STATEMENT_KIND).and_then(|kind| kind.to_str().ok()).unwrap_or_default().parse()?;
+        let kind =
+            response.headers().get(STATEMENT_KIND).and_then(|kind| kind.to_str().ok()).unwrap_or_default().parse()?;
         let mut reading = Reading {
             body: response.bytes_stream().map(|piece| piece.map_err(lost)).boxed(),
             deframer: Deframer::new(self.limits),
@@ -174,7 +176,9 @@ impl IngestPort for Client {
         let table_created = header(TABLE_CREATED).as_deref() == Some("true");
         let body = response.bytes().await.map_err(lost)?;
         let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let rows = answer["inserted"].as_u64().ok_or_else(|| Error::internal("the server's answer to an insert does not decode"))?;
+        let rows = answer["inserted"]
+            .as_u64()
+            .ok_or_else(|| Error::internal("the server's answer to an insert does not decode"))?;
         Ok(IngestSummary { rows, batches, bytes, table_created })
     }
 }

@@ -1,19 +1,17 @@
 //! The routes: each takes its request apart, asks a port, and puts the answer together.
 
 use crate::adapters::gate::{Gate, Request as Admitted, ServerOptions};
-use crate::adapters::http::incoming::{Failure, Incoming, Meta};
+use crate::adapters::http::incoming::{Body, Failure, Incoming, Meta};
 use crate::adapters::http::render::{NanStyle, Style, body};
 use crate::adapters::http::wire::{
-    ACCESS, ARROW_STREAM, BATCHES, BYTES, Format, STATEMENT_KIND, TABLE_CREATED, content_type, description_json, error_json,
-    query_from_headers, status_from_kind, table_json,
+    ACCESS, ARROW_STREAM, BATCHES, BYTES, Format, STATEMENT_KIND, TABLE_CREATED, content_type, description_json,
+    error_json, query_from_headers, status_from_kind, table_json,
 };
 use crate::adapters::ipc::{DecodeLimits, Deframer};
 use crate::ports::{
-    Append, BatchStream, Caller, Error, ErrorKind, IngestPort, Limits, Query, QueryPort, Reply, Result,
-    StatementKind,
+    Append, BatchStream, Caller, Error, ErrorKind, IngestPort, Limits, Query, QueryPort, Reply, Result, StatementKind,
 };
 use arrow::array::RecordBatch;
-use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderMap, Method, StatusCode};
@@ -184,7 +182,10 @@ impl Handlers {
 
     async fn append(&self, incoming: Incoming, admitted: &Admitted) -> Result<crate::ports::IngestSummary, Failure> {
         let media_type = content_type(&incoming.headers);
-        if !matches!(media_type.as_str(), "" | ARROW_STREAM | "application/octet-stream" | "application/x-www-form-urlencoded") {
+        if !matches!(
+            media_type.as_str(),
+            "" | ARROW_STREAM | "application/octet-stream" | "application/x-www-form-urlencoded"
+        ) {
             let message = format!("the body is an Arrow IPC stream ({ARROW_STREAM}), not {media_type}");
             return Err(Failure::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message));
         }
@@ -278,8 +279,17 @@ impl Handlers {
             return self.refuse(&incoming, Failure::method("GET"));
         }
         let ready = !self.gate.is_draining() && self.query.tables().await.is_ok();
-        let (status, word) = if ready { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not_ready") };
+        let (status, word) =
+            if ready { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not_ready") };
         json_response(status, &json!({"status": word, "backend": self.options.about.backend}).to_string())
+    }
+
+    /// Whatever has too much in its headers.
+    pub async fn oversized(&self, incoming: Incoming) -> Response {
+        let limit = self.options.limits.header_bytes_max;
+        let message = format!("the headers have more than {limit} bytes (header_bytes_max)");
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        self.refuse(&incoming, Failure::http(status, "HeadersTooLarge", message))
     }
 
     /// Whatever has no route.
@@ -310,7 +320,9 @@ impl Handlers {
     fn admit(&self, incoming: &Incoming) -> Result<Admitted, Response> {
         let verb = format!("{} {:.80}", incoming.method, incoming.path);
         let Meta { peer, request_id } = incoming.meta.clone();
-        self.gate.admit("http", verb, request_id.clone(), peer).map_err(|error| failure_response(&error.into(), &request_id))
+        self.gate
+            .admit("http", verb, request_id.clone(), peer)
+            .map_err(|error| failure_response(&error.into(), &request_id))
     }
 
     /// Refuses a request that no port hears of.
@@ -373,7 +385,7 @@ fn failure_response(failure: &Failure, request_id: &str) -> Response {
 
 /// The batches of an Arrow body. Its schema has come when this returns.
 async fn arrow_body(incoming: Incoming, limits: &Limits) -> Result<BatchStream, Failure> {
-    let mut reading = Reading { body: incoming.body.boxed(), deframer: Deframer::new(DecodeLimits::from(limits)) };
+    let mut reading = Reading { body: incoming.body, deframer: Deframer::new(DecodeLimits::from(limits)) };
     let mut first = None;
     while reading.deframer.schema().is_none() {
         let Some(piece) = reading.body.next().await else { break };
@@ -381,7 +393,10 @@ async fn arrow_body(incoming: Incoming, limits: &Limits) -> Result<BatchStream, 
         first = reading.deframer.next_batch()?;
     }
     let Some(schema) = reading.deframer.schema() else {
-        return Err(reading.deframer.finish().map_or_else(Failure::from, |()| Error::invalid("the body is empty").into()));
+        return Err(reading
+            .deframer
+            .finish()
+            .map_or_else(Failure::from, |()| Error::invalid("the body is empty").into()));
     };
     let batches = stream::unfold((Some(reading), first), |(reading, first)| async move {
         let mut reading = reading?;
@@ -396,7 +411,7 @@ async fn arrow_body(incoming: Incoming, limits: &Limits) -> Result<BatchStream, 
 }
 
 struct Reading {
-    body: stream::BoxStream<'static, Result<Bytes, Failure>>,
+    body: Body,
     deframer: Deframer,
 }
 

@@ -5,8 +5,11 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures::stream::{BoxStream, StreamExt};
 use http::{HeaderMap, Method, StatusCode};
 use std::collections::HashMap;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use sync_wrapper::SyncStream;
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 /// What the connection knows of a request.
@@ -31,7 +34,33 @@ pub struct Incoming {
     /// Peer and id.
     pub meta: Meta,
     /// Its body, piece by piece.
-    pub body: SyncStream<BoxStream<'static, Result<Bytes, Failure>>>,
+    pub body: Body,
+}
+
+/// A request's body. What is left of it when it is dropped is still read for a while: a client that is busy sending
+/// would otherwise lose its connection before it sees the answer.
+pub struct Body(Option<SyncStream<BoxStream<'static, Result<Bytes, Failure>>>>);
+
+/// How long the rest of a body is read.
+const DRAIN: Duration = Duration::from_secs(5);
+
+impl futures::Stream for Body {
+    type Item = Result<Bytes, Failure>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match &mut self.0 {
+            Some(pieces) => pieces.poll_next_unpin(cx),
+            None => Poll::Ready(None),
+        }
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if let (Some(mut rest), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn(timeout(DRAIN, async move { while let Some(Ok(_)) = rest.next().await {} }));
+        }
+    }
 }
 
 /// Why a request is refused: an error of the service, or a status of HTTP's own.
@@ -89,10 +118,10 @@ impl Failure {
 pub fn timely<B: Buf, E: std::error::Error + Send + Sync + 'static>(
     body: impl futures::Stream<Item = Result<B, E>> + Send + 'static,
     limits: &Limits,
-) -> BoxStream<'static, Result<Bytes, Failure>> {
+) -> Body {
     let patience = (limits.body_timeout_ms > 0).then(|| Duration::from_millis(limits.body_timeout_ms));
     let waiting = Some(Box::pin(body));
-    futures::stream::unfold(waiting, move |waiting| async move {
+    let pieces = futures::stream::unfold(waiting, move |waiting| async move {
         let mut body = waiting?;
         let next = match patience {
             Some(patience) => timeout(patience, body.next()).await,
@@ -110,8 +139,8 @@ pub fn timely<B: Buf, E: std::error::Error + Send + Sync + 'static>(
                 Some((Err(Failure::Port(error)), None))
             }
         }
-    })
-    .boxed()
+    });
+    Body(Some(SyncStream::new(pieces.fuse().boxed())))
 }
 
 impl Incoming {

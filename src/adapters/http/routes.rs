@@ -2,11 +2,11 @@
 
 use crate::adapters::http::handlers::Handlers;
 use crate::adapters::http::incoming::{Incoming, Meta, timely};
+use crate::adapters::http::server::HeadersTooLarge;
 use http::{HeaderMap, Method};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
-use sync_wrapper::SyncStream;
 use url::form_urlencoded;
 use warp::filters::BoxedFilter;
 use warp::path::FullPath;
@@ -15,6 +15,13 @@ use warp::{Filter, Reply};
 
 /// Every route.
 pub fn routes(handlers: Arc<Handlers>) -> BoxedFilter<(Response,)> {
+    let oversized = {
+        let handlers = handlers.clone();
+        warp::ext::get::<HeadersTooLarge>().and(incoming(handlers.clone())).then(move |_, incoming| {
+            let handlers = handlers.clone();
+            async move { handlers.oversized(incoming).await }
+        })
+    };
     macro_rules! route {
         ($path:expr, $handler:ident) => {{
             let handlers = handlers.clone();
@@ -42,7 +49,10 @@ pub fn routes(handlers: Arc<Handlers>) -> BoxedFilter<(Response,)> {
         })
     };
     let unknown = route!(warp::any(), unknown);
-    root.or(describe)
+    oversized
+        .or(root)
+        .unify()
+        .or(describe)
         .unify()
         .or(snapshot)
         .unify()
@@ -81,7 +91,7 @@ fn incoming(handlers: Arc<Handlers>) -> BoxedFilter<(Incoming,)> {
             async move {
                 let query: HashMap<_, _> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
                 let path = path.as_str().to_owned();
-                let body = SyncStream::new(timely(body, &limits));
+                let body = timely(body, &limits);
                 Ok::<_, Infallible>(Incoming { method, path, query, headers, meta, body })
             }
         })

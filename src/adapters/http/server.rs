@@ -18,9 +18,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tower::Layer;
 use tower::{Service, ServiceExt};
 use tower_http::compression::CompressionLayer;
-use tower::Layer;
 
 /// What hyper needs at least to read a request's headers into.
 const HEADER_BUFFER_BYTES_MIN: usize = 8 << 10;
@@ -50,8 +50,11 @@ impl Server {
         let routes = warp::service(routes(self.handlers));
         let service = CompressionLayer::new().layer(routes);
         let connections = GracefulShutdown::new();
-        let places = Arc::new(Semaphore::new(usize::try_from(self.limits.connections_max).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)));
+        let places = Arc::new(Semaphore::new(
+            usize::try_from(self.limits.connections_max).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS),
+        ));
         let grace = Duration::from_millis(self.limits.shutdown_grace_ms);
+        let header_bytes_max = self.limits.header_bytes_max;
         let stop = async {
             shutdown.await;
             self.gate.drain(grace).await;
@@ -67,7 +70,7 @@ impl Server {
             let answer = hyper::service::service_fn(move |request: Request<Body>| {
                 let service = service.clone();
                 let peer = peer.clone();
-                async move { serve_request(service, request, peer).await }
+                async move { serve_request(service, request, peer, header_bytes_max).await }
             });
             let connection = connections.watch(http(&self.limits).serve_connection(TokioIo::new(stream), answer));
             tokio::spawn(async move {
@@ -114,11 +117,16 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<Accep
     }
 }
 
+/// Marks a request whose headers are over the limit.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadersTooLarge;
+
 /// Gives a request its id, and the id to its response.
 async fn serve_request<S, B>(
     service: S,
     mut request: Request<Body>,
     peer: String,
+    header_bytes_max: u64,
 ) -> Result<http::Response<B>, S::Error>
 where
     S: Service<Request<Body>, Response = http::Response<B>>,
@@ -126,6 +134,11 @@ where
     let given = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
     let request_id = request_id(given);
     request.extensions_mut().insert(Meta { peer, request_id: request_id.clone() });
+    let bytes: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if bytes as u64 > header_bytes_max {
+        // hyper looks at its buffer only when it is full; what fitted into one read may be more than the limit.
+        request.extensions_mut().insert(HeadersTooLarge);
+    }
     let mut response = service.oneshot(request).await?;
     if let Ok(id) = request_id.parse() {
         response.headers_mut().insert(REQUEST_ID, id);

@@ -74,7 +74,8 @@ pub fn error_json(kind: &str, message: &str, request_id: &str) -> String {
 pub fn error_from_response(status: StatusCode, body: &[u8]) -> Error {
     let kind = kind_from_status(status);
     let value: Value = serde_json::from_slice(body).unwrap_or_default();
-    let message = value["error"]["message"].as_str().map_or_else(|| format!("the server answered {status}"), str::to_owned);
+    let message =
+        value["error"]["message"].as_str().map_or_else(|| format!("the server answered {status}"), str::to_owned);
     Error::new(kind, message)
 }
 
@@ -135,7 +136,8 @@ impl Format {
         let Some(accept) = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()) else {
             return Ok(Some(Self::Json));
         };
-        let types = accept.split(',').map(|part| part.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
+        let types =
+            accept.split(',').map(|part| part.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
         Ok(types.into_iter().find_map(|media_type| Self::accepted(&media_type)))
     }
 }
@@ -154,16 +156,16 @@ pub fn content_type(headers: &HeaderMap) -> String {
 pub fn query_from_headers(sql: String, headers: &HeaderMap, request_id: &str) -> Result<Query> {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let wrong = |name: &str, text: &str| Error::invalid(format!("header {name} can't be {text:?}"));
-    let number = |name: &str| {
-        text(name).map(|text| text.parse::<u64>().map_err(|_| wrong(name, text))).transpose()
-    };
+    let number = |name: &str| text(name).map(|text| text.parse::<u64>().map_err(|_| wrong(name, text))).transpose();
     let access = match text(ACCESS) {
         None | Some("change") => Access::Change,
         Some("read") => Access::Read,
         Some(other) => return Err(wrong(ACCESS, other)),
     };
     let params = text(PARAMS)
-        .map(|text| BASE64.decode(text).map_err(|_| wrong(PARAMS, text)).and_then(|bytes| ipc::decode_batch(bytes.into())))
+        .map(|text| {
+            BASE64.decode(text).map_err(|_| wrong(PARAMS, text)).and_then(|bytes| ipc::decode_batch(bytes.into()))
+        })
         .transpose()?;
     Ok(Query {
         sql,
@@ -257,16 +259,17 @@ pub fn table_from_json(value: &Value) -> Result<TableInfo> {
 }
 
 fn schema_from_json(value: &Value) -> Result<arrow::datatypes::SchemaRef> {
-    let bytes = BASE64.decode(value.as_str().unwrap_or_default()).map_err(|error| {
-        Error::internal("the server's schema does not decode").with_source(error)
-    })?;
+    let bytes = BASE64
+        .decode(value.as_str().unwrap_or_default())
+        .map_err(|error| Error::internal("the server's schema does not decode").with_source(error))?;
     ipc::decode_schema(Bytes::from(bytes))
 }
 
 #[cfg(test)]
 mod tests {
     use crate::adapters::http::wire::{
-        Format, error_from_response, error_json, headers_from_query, kind_from_status, query_from_headers, status_from_kind,
+        Format, error_from_response, error_json, headers_from_query, kind_from_status, query_from_headers,
+        status_from_kind,
     };
     use crate::ports::{Access, Caller, ErrorKind, Query, SnapshotId};
     use http::HeaderMap;

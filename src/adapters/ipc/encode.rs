@@ -41,11 +41,8 @@ impl Encoder {
             context: IpcWriteContext::default(),
             bytes_target: usize::try_from(bytes_target).unwrap_or(usize::MAX),
         };
-        let first = encoder.generator.schema_to_bytes_with_dictionary_tracker(
-            schema,
-            &mut encoder.tracker,
-            &encoder.options,
-        );
+        let first =
+            encoder.generator.schema_to_bytes_with_dictionary_tracker(schema, &mut encoder.tracker, &encoder.options);
         (encoder, first.into())
     }
 

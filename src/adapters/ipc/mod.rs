@@ -13,7 +13,5 @@ mod split;
 pub use decode::{DecodeLimits, Decoder};
 pub use describe::{decode_description, encode_description};
 pub use encode::{Encoder, Message};
-pub use frame::{
-    Deframer, END_OF_STREAM, decode_batch, decode_schema, encode_batch, encode_schema, frame,
-};
+pub use frame::{Deframer, END_OF_STREAM, decode_batch, decode_schema, encode_batch, encode_schema, frame};
 pub use split::split;

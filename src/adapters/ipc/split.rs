@@ -179,7 +179,8 @@ mod tests {
 
     #[test]
     fn skewed_values_are_cut_where_they_are() {
-        let text: Vec<String> = (0..1_000).map(|row| if row % 100 == 0 { "x".repeat(50_000) } else { "y".into() }).collect();
+        let text: Vec<String> =
+            (0..1_000).map(|row| if row % 100 == 0 { "x".repeat(50_000) } else { "y".into() }).collect();
         let whole = batch(Arc::new(StringArray::from(text)));
         let pieces = split(&whole, 60_000);
         assert!(pieces.iter().all(|piece| piece.num_rows() == 1 || super::slice_bytes(piece.column(0)) <= 60_000));

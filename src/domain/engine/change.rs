@@ -5,11 +5,11 @@
 //! are kept as they are. DataFusion's own hooks for changes are not used: they lose data (docs/design.md).
 
 use crate::domain::catalog::Snapshot;
+use crate::domain::catalog::resolve_name;
 use crate::domain::engine::Inner;
 use crate::domain::engine::stage::Stage;
 use crate::domain::executor::sql::{Delete, Insert, Name, TARGET, Truncate, Update};
 use crate::domain::executor::{Question, ROW_NUMBER};
-use crate::domain::catalog::resolve_name;
 use crate::domain::storage::{Segment, Table};
 use crate::ports::{BatchStream, Error, ErrorKind, Query, Result};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
@@ -299,11 +299,7 @@ fn assign(value: &ArrayRef, field: &Field) -> Result<ArrayRef> {
         same if same == field.data_type() => value.clone(),
         DataType::Null => new_null_array(field.data_type(), value.len()),
         _ => cast_with_options(value, field.data_type(), &strict).map_err(|error| {
-            Error::mismatch(format!(
-                "column {:?} is {}, and a value is none: {error}",
-                field.name(),
-                field.data_type()
-            ))
+            Error::mismatch(format!("column {:?} is {}, and a value is none: {error}", field.name(), field.data_type()))
         })?,
     };
     if !field.is_nullable() && cast.logical_null_count() > 0 {

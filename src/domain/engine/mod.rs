@@ -24,6 +24,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use sqlparser::ast;
+use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
@@ -50,6 +51,8 @@ impl Default for EngineOptions {
 #[derive(Debug, Clone)]
 pub struct Engine {
     inner: Arc<Inner>,
+    /// What the runtime needs to stay alive, for as long as there is a clone of this engine.
+    _runtime: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 /// What all clones of an engine share.
@@ -82,7 +85,13 @@ impl Engine {
             runtime: runtime.clone(),
         });
         runtime.spawn(expire_pins(Arc::downgrade(&inner)));
-        Ok(Self { inner })
+        Ok(Self { inner, _runtime: None })
+    }
+
+    /// The same engine, which keeps `runtime` until its last clone is gone.
+    #[must_use]
+    pub fn keeping(self, runtime: Arc<dyn Any + Send + Sync>) -> Self {
+        Self { _runtime: Some(runtime), ..self }
     }
 
     /// Runs a call on the engine's runtime.
@@ -206,7 +215,10 @@ impl Inner {
     fn allowance(&self, query: &Query) -> Result<Allowance> {
         let limits = &self.options.limits;
         let permit = self.permits.clone().try_acquire_owned().map_err(|_| {
-            Error::limit(format!("{} queries are running already (query_concurrency_max)", limits.query_concurrency_max))
+            Error::limit(format!(
+                "{} queries are running already (query_concurrency_max)",
+                limits.query_concurrency_max
+            ))
         })?;
         let limited = |ms: u64| (ms > 0).then(|| Duration::from_millis(ms));
         let deadline = query.timeout_ms.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms)));

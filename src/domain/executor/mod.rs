@@ -68,7 +68,10 @@ impl Executor {
     }
 
     /// Runs `work` on the engine's runtime; dropping the future stops it.
-    pub async fn on_engine<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    pub async fn on_engine<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
         let task = run::AbortOnDrop(self.engine.spawn(work));
         task.await
     }
@@ -87,10 +90,7 @@ fn session_config(partitions: usize) -> SessionConfig {
 impl<T> Future for run::AbortOnDrop<Result<T>> {
     type Output = Result<T>;
 
-    fn poll(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Self::Output> {
+    fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
         std::pin::Pin::new(&mut self.0).poll(cx).map(|joined| match joined {
             Ok(result) => result,
             Err(error) if error.is_cancelled() => Err(Error::stopping()),

@@ -22,8 +22,8 @@ use datafusion::execution::context::SQLOptions;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::logical_expr::{Distinct, Expr, LogicalPlan, LogicalPlanBuilder, cast};
-use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use sqlparser::ast;
 use std::sync::Arc;
@@ -122,11 +122,8 @@ fn bind(plan: LogicalPlan, params: Option<&RecordBatch>) -> Result<LogicalPlan, 
             params.num_rows()
         ));
     }
-    let values = params
-        .columns()
-        .iter()
-        .map(|column| ScalarValue::try_from_array(column, 0))
-        .collect::<Result<Vec<_>, _>>()?;
+    let values =
+        params.columns().iter().map(|column| ScalarValue::try_from_array(column, 0)).collect::<Result<Vec<_>, _>>()?;
     plan.with_param_values(values)
 }
 
@@ -177,9 +174,7 @@ fn plain_views(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
 
 /// A type with every view in it replaced.
 fn plain_type(data_type: &DataType) -> DataType {
-    let plain_field = |field: &FieldRef| {
-        Arc::new(field.as_ref().clone().with_data_type(plain_type(field.data_type())))
-    };
+    let plain_field = |field: &FieldRef| Arc::new(field.as_ref().clone().with_data_type(plain_type(field.data_type())));
     match data_type {
         DataType::Utf8View => DataType::Utf8,
         DataType::BinaryView => DataType::Binary,

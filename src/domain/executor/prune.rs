@@ -14,12 +14,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 /// For every segment whether it may hold a row that passes all of `filters`. When in doubt, it may.
-pub fn may_match(
-    segments: &[Arc<Segment>],
-    schema: &SchemaRef,
-    filters: &[Expr],
-    state: &dyn Session,
-) -> Vec<bool> {
+pub fn may_match(segments: &[Arc<Segment>], schema: &SchemaRef, filters: &[Expr], state: &dyn Session) -> Vec<bool> {
     let everything = || vec![true; segments.len()];
     let Some(filter) = conjunction(filters.to_vec()) else { return everything() };
     let decide = || {

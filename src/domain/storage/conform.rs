@@ -112,10 +112,7 @@ fn match_columns(source: &Schema, target: &Schema) -> Result<Vec<Option<usize>>>
     }
     let Some(unknown) = unknown else { return Ok(matches) };
     if matches.iter().any(Option::is_some) {
-        return Err(Error::mismatch(format!(
-            "the table has no column {unknown:?}; it has {}",
-            column_names(target)
-        )));
+        return Err(Error::mismatch(format!("the table has no column {unknown:?}; it has {}", column_names(target))));
     }
     if source.fields().len() != target.fields().len() {
         return Err(Error::mismatch(format!(
@@ -311,10 +308,8 @@ mod tests {
     const NS: DataType = DataType::Timestamp(TimeUnit::Nanosecond, None);
 
     fn target(columns: &[(&str, DataType, bool)]) -> Arc<Schema> {
-        let fields: Vec<_> = columns
-            .iter()
-            .map(|(name, data_type, nullable)| Field::new(*name, data_type.clone(), *nullable))
-            .collect();
+        let fields: Vec<_> =
+            columns.iter().map(|(name, data_type, nullable)| Field::new(*name, data_type.clone(), *nullable)).collect();
         Arc::new(Schema::new(fields))
     }
 
@@ -346,7 +341,11 @@ mod tests {
         let batch = conform(by_position, &target).unwrap();
         assert_eq!(batch.column(1).as_ref(), &TimestampNanosecondArray::from(vec![5_000_000_000]));
         assert_eq!(batch.column(2).as_ref(), &StringArray::from(vec!["hi"]));
-        refused(vec![("a", Arc::new(Int64Array::from(vec![1]))), ("c", Arc::new(Int64Array::from(vec![1])))], &target, &["\"c\""]);
+        refused(
+            vec![("a", Arc::new(Int64Array::from(vec![1]))), ("c", Arc::new(Int64Array::from(vec![1])))],
+            &target,
+            &["\"c\""],
+        );
         refused(vec![("b", Arc::new(StringArray::from(vec!["x"])))], &target, &["\"a\" is missing"]);
     }
 

@@ -115,11 +115,8 @@ mod tests {
     #[test]
     fn slices_of_one_allocation_count_once() {
         let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..1000));
-        let batch = RecordBatch::try_from_iter([
-            ("whole", column.slice(0, 500)),
-            ("part", column.slice(500, 500)),
-        ])
-        .unwrap();
+        let batch =
+            RecordBatch::try_from_iter([("whole", column.slice(0, 500)), ("part", column.slice(500, 500))]).unwrap();
         let bytes = held_bytes(&batch);
         assert!((8_000..9_000).contains(&bytes), "{bytes}");
     }

@@ -153,10 +153,7 @@ mod tests {
             Arc::new(StringArray::from(vec![Some("b"), None, Some("a")])),
             Some(Arc::new(StringArray::from(vec!["a", "b"]))),
         );
-        check(
-            Arc::new(Decimal128Array::from(vec![5, 1, 9])),
-            Some(Arc::new(Decimal128Array::from(vec![1, 9]))),
-        );
+        check(Arc::new(Decimal128Array::from(vec![5, 1, 9])), Some(Arc::new(Decimal128Array::from(vec![1, 9]))));
         let stats = column_stats(&Float64Array::from(vec![1.0, f64::NAN, -0.0, 0.0])).unwrap();
         let bounds = stats.bounds.as_any().downcast_ref::<Float64Array>().unwrap();
         assert!(bounds.value(0) == 0.0 && bounds.value(0).is_sign_negative() && bounds.value(1).is_nan());

@@ -59,8 +59,10 @@ impl Cells {
         use DataType::*;
         let cells = |array: &ArrayRef| Self::new(array.clone(), nan);
         let shape = match array.data_type() {
-            Boolean | Int8 | Int16 | Int32 | Int64 | UInt8 | UInt16 | UInt32 | UInt64 | Decimal32(..) | Decimal64(..)
-            | Decimal128(..) | Decimal256(..) => Shape::Formatted(Texts::of(&array, &FormatOptions::new())?, false),
+            Boolean | Int8 | Int16 | Int32 | Int64 | UInt8 | UInt16 | UInt32 | UInt64 | Decimal32(..)
+            | Decimal64(..) | Decimal128(..) | Decimal256(..) => {
+                Shape::Formatted(Texts::of(&array, &FormatOptions::new())?, false)
+            }
             Float16 | Float32 | Float64 => Shape::Float,
             Utf8 | LargeUtf8 | Utf8View => Shape::Text,
             Binary | LargeBinary | BinaryView | FixedSizeBinary(_) => Shape::Hex,
@@ -81,7 +83,8 @@ impl Cells {
             }
             Struct(fields) => {
                 let columns = array.as_struct().columns();
-                let members = fields.iter().zip(columns).map(|(field, column)| Ok((field.name().clone(), cells(column)?)));
+                let members =
+                    fields.iter().zip(columns).map(|(field, column)| Ok((field.name().clone(), cells(column)?)));
                 Shape::Struct(members.collect::<Result<_>>()?)
             }
             Map(..) => {
@@ -330,7 +333,6 @@ mod tests {
     use arrow::array::*;
     use arrow::datatypes::{Int32Type, Int64Type, i256};
     use std::sync::Arc;
-    use std::sync::Arc;
 
     fn check(array: impl Array + 'static, json: &[&str]) {
         let array: ArrayRef = Arc::new(array);
@@ -348,7 +350,10 @@ mod tests {
     fn numbers_keep_all_their_digits() {
         check(Int64Array::from(vec![Some(i64::MAX), None]), &["9223372036854775807", "null"]);
         check(UInt64Array::from(vec![u64::MAX]), &["18446744073709551615"]);
-        check(Float64Array::from(vec![0.1, -0.0, 1e300, f64::NAN, f64::INFINITY]), &["0.1", "-0.0", "1e300", "null", "null"]);
+        check(
+            Float64Array::from(vec![0.1, -0.0, 1e300, f64::NAN, f64::INFINITY]),
+            &["0.1", "-0.0", "1e300", "null", "null"],
+        );
         check(Float32Array::from(vec![0.1]), &["0.1"]);
         check(Decimal128Array::from(vec![-12345]).with_precision_and_scale(7, 2).unwrap(), &["-123.45"]);
         check(Decimal256Array::from(vec![i256::from_i128(5)]).with_precision_and_scale(60, 3).unwrap(), &["0.005"]);
@@ -361,7 +366,10 @@ mod tests {
         check(TimestampNanosecondArray::from(vec![ns]), &["\"2024-03-23T22:56:07.000000001\""]);
         check(TimestampSecondArray::from(vec![1_711_234_567]), &["\"2024-03-23T22:56:07\""]);
         check(TimestampMillisecondArray::from(vec![0]).with_timezone("UTC"), &["\"1970-01-01T00:00:00.000+00:00\""]);
-        check(TimestampMicrosecondArray::from(vec![0]).with_timezone("Asia/Tokyo"), &["\"1970-01-01T09:00:00.000000+09:00\""]);
+        check(
+            TimestampMicrosecondArray::from(vec![0]).with_timezone("Asia/Tokyo"),
+            &["\"1970-01-01T09:00:00.000000+09:00\""],
+        );
         check(TimestampSecondArray::from(vec![i64::MAX]), &["\"9223372036854775807\""]);
         check(Date32Array::from(vec![0]), &["\"1970-01-01\""]);
         check(Time64NanosecondArray::from(vec![1]), &["\"00:00:00.000000001\""]);

@@ -71,6 +71,8 @@ pub fn body(batches: BatchStream, style: Style, admitted: Admitted) -> impl Stre
         let next = next.map_err(|error| rendering.admitted.fail(error));
         Some((next, rest.then_some(rendering)))
     })
+    // The compressor asks once more after the end.
+    .fuse()
 }
 
 impl Rendering {
@@ -106,7 +108,9 @@ impl Rendering {
 impl Writer {
     fn write(&mut self, batch: &RecordBatch, out: &mut VecDeque<Bytes>) -> Result<()> {
         match self {
-            Self::Arrow(encoder) => out.extend(encoder.encode(batch)?.into_iter().flat_map(|message: Message| frame(message))),
+            Self::Arrow(encoder) => {
+                out.extend(encoder.encode(batch)?.into_iter().flat_map(|message: Message| frame(message)))
+            }
             Self::Text(writer) => {
                 for piece in split(batch, TEXT_BYTES_TARGET) {
                     out.push_back(writer.rows(&piece)?);

@@ -40,7 +40,8 @@ impl TextWriter {
     ///
     /// `Internal` for a type that has no text.
     pub fn rows(&mut self, batch: &RecordBatch) -> Result<Bytes> {
-        let columns = batch.columns().iter().map(|column| Cells::new(column.clone(), self.nan)).collect::<Result<Vec<_>>>()?;
+        let columns =
+            batch.columns().iter().map(|column| Cells::new(column.clone(), self.nan)).collect::<Result<Vec<_>>>()?;
         let mut out = Vec::new();
         for row in 0..batch.num_rows() {
             match self.format {

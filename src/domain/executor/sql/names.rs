@@ -268,9 +268,7 @@ impl VisitorMut for Rewrite<'_> {
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Box<Error>> {
         match expr {
             Expr::Identifier(ident) => or_break(self.ident(ident)),
-            Expr::CompoundIdentifier(idents) => {
-                or_break(idents.iter_mut().try_for_each(|ident| self.ident(ident)))
-            }
+            Expr::CompoundIdentifier(idents) => or_break(idents.iter_mut().try_for_each(|ident| self.ident(ident))),
             _ => ControlFlow::Continue(()),
         }
     }

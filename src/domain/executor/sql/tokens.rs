@@ -37,8 +37,67 @@ pub fn tokenize(sql: &str, limits: &Limits) -> Result<Vec<TokenWithSpan>> {
             limits.sql_operators_max
         )));
     }
+    check_nesting(&tokens, limits.sql_depth_max)?;
     number_placeholders(&mut tokens)?;
     Ok(tokens)
+}
+
+/// Nesting of the constructs that the parser tries in two ways, each of which tries what is inside in two ways.
+const RETRIED_DEPTH_MAX: usize = 12;
+
+/// Refuses deep nesting while it is still flat: of anything, because each level takes stack, and of a few constructs
+/// more strictly, because sqlparser needs twice the time for each level of them where something inside is wrong.
+fn check_nesting(tokens: &[TokenWithSpan], depth_max: u64) -> Result<()> {
+    let mut open: Vec<bool> = Vec::new();
+    let mut intervals = 0;
+    let mut before = Keyword::NoKeyword;
+    for token in tokens {
+        let keyword = match &token.token {
+            Token::Whitespace(_) => continue,
+            Token::Word(word) => word.keyword,
+            _ => Keyword::NoKeyword,
+        };
+        match &token.token {
+            Token::LParen | Token::LBracket | Token::LBrace => open.push(is_retried(before)),
+            Token::RParen | Token::RBracket | Token::RBrace => drop(open.pop()),
+            _ if keyword == Keyword::CASE => open.push(true),
+            _ if keyword == Keyword::END => drop(open.pop()),
+            _ => {}
+        }
+        intervals = if keyword == Keyword::INTERVAL { intervals + 1 } else { 0 };
+        let retried = open.iter().filter(|retried| **retried).count() + intervals;
+        if open.len() as u64 > depth_max || retried > RETRIED_DEPTH_MAX {
+            return Err(Error::invalid(format!(
+                "the statement nests deeper than {depth_max} levels (sql_depth_max), or {RETRIED_DEPTH_MAX} of CASE, CAST and the like"
+            )));
+        }
+        before = keyword;
+    }
+    Ok(())
+}
+
+fn is_retried(keyword: Keyword) -> bool {
+    matches!(
+        keyword,
+        Keyword::ARRAY
+            | Keyword::CAST
+            | Keyword::TRY_CAST
+            | Keyword::SAFE_CAST
+            | Keyword::CONVERT
+            | Keyword::TRY_CONVERT
+            | Keyword::OVERLAY
+            | Keyword::SUBSTRING
+            | Keyword::SUBSTR
+            | Keyword::TRIM
+            | Keyword::EXTRACT
+            | Keyword::POSITION
+            | Keyword::CEIL
+            | Keyword::FLOOR
+            | Keyword::STRUCT
+            | Keyword::MAP
+            | Keyword::INTERVAL
+            | Keyword::TRUNCATE
+    )
 }
 
 fn count_operators(tokens: &[TokenWithSpan]) -> u64 {
@@ -165,7 +224,9 @@ mod tests {
     #[test]
     fn empty_long_and_branched_statements_are_refused() {
         let limits = Limits { sql_bytes_max: 100, sql_operators_max: 3, ..Limits::default() };
-        for (sql, word) in [("", "empty"), (" ;; -- hi", "empty"), ("SELECT 1+2+3+4", "operators"), ("SELECT '", "no SQL")] {
+        for (sql, word) in
+            [("", "empty"), (" ;; -- hi", "empty"), ("SELECT 1+2+3+4", "operators"), ("SELECT '", "no SQL")]
+        {
             let error = tokenize(sql, &limits).unwrap_err();
             assert!(error.message().contains(word), "{error}");
         }

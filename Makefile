@@ -1,0 +1,56 @@
+# Everything there is to do here. `make help` lists it.
+
+SHELL := /bin/bash
+VENV := .venv
+PYTHON ?= python3
+SERVER = $(or $(CARGO_TARGET_DIR),target)/debug/zepto_flight_server
+TICKS ?= 1000
+
+.PHONY: help build run demo test test-rust test-clients fuzz bench lint doc ci clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+build: ## Build the server, as make run starts it
+	cargo build --profile quick
+
+run: ## Build and start the server with sample trades
+	cargo run --profile quick -- --ticks $(TICKS)
+
+demo: $(VENV)/ready ## Start a server, run examples/quickstart.py against it, stop it
+	cargo build
+	$(VENV)/bin/python examples/demo.py $(SERVER)
+
+test: test-rust test-clients ## Run every test there is, Rust and real clients
+
+test-rust: ## Run the Rust tests
+	cargo test
+
+test-clients: $(VENV)/ready ## Run the tests with real Python clients against the binary
+	cargo build
+	ZEPTO_TEST_SERVER=$(abspath $(SERVER)) $(VENV)/bin/python -m pytest -q tests/clients
+
+fuzz: ## Run the fuzz targets longer than the tests do
+	BOLERO_RANDOM_TEST_TIME_MS=60000 cargo test --test it fuzz
+
+bench: ## Measure a ping beside a heavy query
+	cargo bench --bench ping_under_load
+
+lint: ## Check formatting and run clippy
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+
+doc: ## Build the documentation
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
+
+ci: ## Run the gate, as CI does
+	bash .ci/run
+
+clean: ## Remove what was built
+	cargo clean
+	rm -rf $(VENV)
+
+$(VENV)/ready: tests/clients/requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install -q -r tests/clients/requirements.txt
+	touch $@

@@ -1,0 +1,277 @@
+//! The house rules, kept by reading the sources.
+//!
+//! Each layer has an allow-list of this crate's modules and of other crates; a new one is argued for in the diff of
+//! this file. Every source file opens with `//!`, and files and functions keep to their size but for the listed ones.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Lines of a file, tests included, and of a function.
+const FILE_LINES_MAX: usize = 400;
+const FUNCTION_LINES_MAX: usize = 70;
+
+/// Files that may be longer, and why. This list may only shrink.
+const LONG_FILES: [(&str, &str); 2] = [
+    ("src/domain/executor/sql/statement.rs", "one allow-list of statements, read as a whole"),
+    ("src/adapters/http/handlers.rs", "one short function for each route"),
+];
+
+/// Functions that may be longer, and why. This list may only shrink.
+const LONG_FUNCTIONS: [(&str, &str); 2] = [
+    ("src/domain/types.rs: names", "a table of names"),
+    ("src/adapters/http/render/cells.rs: new", "a table of types"),
+];
+
+struct Layer {
+    /// Files of the layer begin like this.
+    root: &'static str,
+    /// Modules of this crate that it may use.
+    inside: &'static [&'static str],
+    /// Other crates that it may use.
+    outside: &'static [&'static str],
+}
+
+const PORTS: &[&str] = &["arrow", "async_trait", "bytes", "futures", "thiserror"];
+const DOMAIN: &[&str] = &[
+    "arrow",
+    "async_trait",
+    "bytes",
+    "futures",
+    "thiserror",
+    "arc_swap",
+    "datafusion",
+    "sqlparser",
+    "strsim",
+    "tokio",
+    "tracing",
+];
+const SHARED: &[&str] = &["arrow", "bytes", "futures", "tokio", "tokio_util", "tracing", "uuid", "async_trait"];
+
+/// The first layer whose root a file begins with is its own.
+const LAYERS: [Layer; 9] = [
+    Layer { root: "src/ports/", inside: &["ports"], outside: PORTS },
+    Layer { root: "src/domain/executor/", inside: &["ports", "domain"], outside: DOMAIN },
+    Layer { root: "src/domain/", inside: &["ports", "domain"], outside: DOMAIN },
+    Layer { root: "src/adapters/ipc/", inside: &["ports", "adapters::ipc"], outside: &["arrow", "bytes", "futures"] },
+    Layer { root: "src/adapters/gate.rs", inside: &["ports", "adapters::gate"], outside: SHARED },
+    Layer { root: "src/adapters/stub.rs", inside: &["ports", "adapters::gate", "adapters::stub"], outside: SHARED },
+    Layer {
+        root: "src/adapters/flight/",
+        inside: &["ports", "adapters::ipc", "adapters::gate", "adapters::flight"],
+        outside: &[
+            "arrow",
+            "async_trait",
+            "bytes",
+            "futures",
+            "tokio",
+            "tracing",
+            "uuid",
+            "arrow_flight",
+            "prost",
+            "tonic",
+            "tonic_health",
+            "tokio_stream",
+            "tower",
+            "http",
+            "http_body",
+            "serde_json",
+            "tempfile",
+        ],
+    },
+    Layer {
+        root: "src/adapters/http/",
+        inside: &["ports", "adapters::ipc", "adapters::gate", "adapters::http"],
+        outside: &[
+            "arrow",
+            "async_trait",
+            "bytes",
+            "futures",
+            "tokio",
+            "tracing",
+            "warp",
+            "hyper",
+            "hyper_util",
+            "tower",
+            "tower_http",
+            "http",
+            "http_body_util",
+            "reqwest",
+            "serde_json",
+            "base64",
+            "csv",
+            "percent_encoding",
+            "sync_wrapper",
+            "url",
+        ],
+    },
+    Layer { root: "src/adapters/mod.rs", inside: &["adapters"], outside: &[] },
+];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Every source file below `folder`: its path from the root of the repository, and its text.
+fn files(folder: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    sources(&root().join(folder), &mut found);
+    found.sort();
+    let name = |path: &PathBuf| path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+    found.iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
+}
+
+/// Lines of code with their numbers: no comments, no tests.
+fn code(text: &str) -> Vec<(usize, String)> {
+    let lines = text.lines().enumerate().take_while(|(_, line)| !line.starts_with("#[cfg(test)]"));
+    lines
+        .map(|(at, line)| {
+            // A `//` inside of a string is an address.
+            let comment = line.find("//").filter(|at| line[..*at].matches('"').count() % 2 == 0);
+            (at + 1, line[..comment.unwrap_or(line.len())].to_owned())
+        })
+        .collect()
+}
+
+/// Names that stand before `::` and begin a path.
+fn path_roots(line: &str) -> BTreeSet<String> {
+    let mut roots = BTreeSet::new();
+    for (at, _) in line.match_indices("::") {
+        let before = &line[..at];
+        let start = before.rfind(|sign: char| !(sign.is_alphanumeric() || sign == '_')).map_or(0, |at| at + 1);
+        let first = !before[..start].ends_with("::") && before[start..].starts_with(|sign: char| sign.is_lowercase());
+        if first {
+            roots.insert(before[start..].to_owned());
+        }
+    }
+    roots
+}
+
+fn crates() -> BTreeSet<String> {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let table: toml::Table = manifest.parse().unwrap();
+    let names = table["dependencies"].as_table().unwrap().keys();
+    names.map(|name| name.replace('-', "_")).collect()
+}
+
+#[test]
+fn layers_use_only_what_they_may() {
+    let crates = crates();
+    let mut breaches = Vec::new();
+    for (file, text) in files("src") {
+        let Some(layer) = LAYERS.iter().find(|layer| file.starts_with(layer.root)) else { continue };
+        for (line_number, line) in code(&text) {
+            for name in path_roots(&line) {
+                if crates.contains(&name) && !layer.outside.contains(&name.as_str()) {
+                    breaches.push(format!("{file}:{line_number}: {} may not use the crate {name}", layer.root));
+                }
+            }
+            for (at, _) in line.match_indices("crate::") {
+                let rest = &line[at + 7..];
+                let fits = |module: &&&str| {
+                    rest.starts_with(**module) && !rest[module.len()..].starts_with(char::is_alphanumeric)
+                };
+                if !layer.inside.iter().any(|module| fits(&module)) {
+                    let module: String =
+                        rest.chars().take_while(|sign| sign.is_alphanumeric() || ":_".contains(*sign)).collect();
+                    breaches.push(format!("{file}:{line_number}: {} may not use crate::{module}", layer.root));
+                }
+            }
+            if line.contains("super::") || line.contains("crate::{") {
+                breaches.push(format!("{file}:{line_number}: paths begin with crate:: and name one layer each"));
+            }
+            let sockets_or_files =
+                ["tokio::net", "tokio::fs", "std::fs", "std::net"].iter().any(|path| line.contains(path));
+            if sockets_or_files && (file.starts_with("src/domain") || file.starts_with("src/ports")) {
+                breaches.push(format!("{file}:{line_number}: the domain opens no file and no socket"));
+            }
+            if line.contains("datafusion::") && !file.starts_with("src/domain/executor/") {
+                breaches.push(format!("{file}:{line_number}: DataFusion is named in domain::executor alone"));
+            }
+            let guarded = line.contains("cfg(feature") || line.contains("cfg(not(feature");
+            if guarded && file != "src/adapters/mod.rs" {
+                breaches.push(format!("{file}:{line_number}: features are looked at in src/adapters/mod.rs alone"));
+            }
+        }
+    }
+    assert!(breaches.is_empty(), "{}", breaches.join("\n"));
+}
+
+#[test]
+fn files_open_with_what_they_are_and_keep_their_size() {
+    let mut breaches = Vec::new();
+    let all: Vec<_> = ["src", "tests", "benches", "examples"].iter().flat_map(|folder| files(folder)).collect();
+    for (file, text) in &all {
+        if !text.starts_with("//! ") {
+            breaches.push(format!("{file}: does not open with //!"));
+        }
+        let lines = code(text).len();
+        let listed = LONG_FILES.iter().any(|(name, _)| name == file);
+        if file.starts_with("src") && lines > FILE_LINES_MAX && !listed {
+            breaches.push(format!("{file}: {lines} lines of code, more than {FILE_LINES_MAX}"));
+        }
+        if file.starts_with("src") && listed && lines <= FILE_LINES_MAX {
+            breaches.push(format!("{file}: is short enough to leave LONG_FILES"));
+        }
+    }
+    assert!(breaches.is_empty(), "{}", breaches.join("\n"));
+}
+
+#[test]
+fn functions_fit_a_screen() {
+    let mut breaches = Vec::new();
+    for (file, text) in files("src") {
+        let lines = code(&text);
+        for (at, (number, line)) in lines.iter().enumerate() {
+            let indent = line.len() - line.trim_start().len();
+            let head = line.trim_start();
+            let is_function =
+                ["fn ", "pub fn ", "async fn ", "pub async fn ", "pub(super) fn ", "pub(super) async fn "]
+                    .iter()
+                    .any(|start| head.starts_with(start));
+            let end = |line: &str| line == format!("{}}}", " ".repeat(indent));
+            if !is_function {
+                continue;
+            }
+            let length = lines[at..].iter().position(|(_, line)| end(line)).unwrap_or(0) + 1;
+            let name = head.split("fn ").nth(1).unwrap().split(['(', '<']).next().unwrap();
+            let key = format!("{file}: {name}");
+            if length > FUNCTION_LINES_MAX && !LONG_FUNCTIONS.iter().any(|(known, _)| *known == key) {
+                breaches.push(format!("{file}:{number}: {name} has {length} lines, more than {FUNCTION_LINES_MAX}"));
+            }
+        }
+    }
+    assert!(breaches.is_empty(), "{}", breaches.join("\n"));
+}
+
+#[test]
+fn every_limit_is_documented_for_operators() {
+    let limits = format!("{:?}", zepto_flight::ports::Limits::DEFAULT);
+    let page = fs::read_to_string(root().join("docs/configuration.md")).unwrap();
+    let names = limits.trim_start_matches("Limits {").split([',', '{', '}']).filter_map(|part| part.split(':').next());
+    for name in names.map(str::trim).filter(|name| !name.is_empty()) {
+        let flag = format!("`--{}`", name.replace('_', "-"));
+        assert!(page.contains(&flag), "docs/configuration.md says nothing of {flag}");
+    }
+}
+
+#[test]
+fn every_protocol_folder_has_its_three_parts() {
+    for protocol in ["flight", "http"] {
+        for part in ["server.rs", "client.rs", "wire.rs"] {
+            let path = root().join("src/adapters").join(protocol).join(part);
+            assert!(path.exists(), "{} is missing", path.display());
+        }
+    }
+}

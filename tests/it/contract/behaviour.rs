@@ -1,0 +1,215 @@
+//! What queries answer.
+
+use crate::harness::{Sut, int, numbers, one};
+use arrow::array::{AsArray, RecordBatch, StringViewArray};
+use arrow::datatypes::{DataType, Int64Type};
+use futures::StreamExt;
+use std::sync::Arc;
+use zepto_flight::ports::{ErrorKind, Query, StatementKind};
+
+pub async fn describe_tells_kind_schema_and_exact_rows(sut: Sut) {
+    sut.put("t", vec![numbers(0, 100)]).await.unwrap();
+    let describe = |sql: &'static str| {
+        let sut = sut.clone();
+        async move { sut.query.describe(Query::change(sql)).await.unwrap() }
+    };
+    let all = describe("SELECT * FROM t").await;
+    assert_eq!((all.kind, all.rows), (StatementKind::Read, Some(100)));
+    assert_eq!(all.schema, numbers(0, 1).schema());
+    assert_eq!(describe("SELECT n FROM t LIMIT 7").await.rows, Some(7));
+    assert_eq!(describe("SELECT count(*) FROM t").await.rows, Some(1));
+    assert_eq!(describe("SELECT n FROM t WHERE n > 5").await.rows, None);
+    let change = describe("DELETE FROM t").await;
+    assert_eq!((change.kind, change.rows), (StatementKind::Change, Some(1)));
+    assert_eq!(change.schema.field(0).name(), "deleted");
+    assert_eq!(describe("DROP TABLE t").await.kind, StatementKind::Definition);
+    assert_eq!(sut.rows("SELECT * FROM t").await, 100, "describing runs nothing");
+}
+
+pub async fn errors_keep_kind_and_message(sut: Sut) {
+    sut.define("CREATE TABLE trades (price FLOAT64)").await;
+    let cases = [
+        ("SELEC 1", ErrorKind::InvalidQuery, "parse"),
+        ("SELECT pric FROM trades", ErrorKind::InvalidQuery, "did you mean \"price\""),
+        ("SELECT 1; SELECT 2", ErrorKind::InvalidQuery, "one at a time"),
+        ("SELECT * FROM trade", ErrorKind::NotFound, "did you mean \"trades\""),
+        ("CREATE TABLE trades (a INT)", ErrorKind::AlreadyExists, "trades"),
+        ("COPY trades TO '/tmp/x'", ErrorKind::Unsupported, "COPY"),
+        ("INSERT INTO trades VALUES ('dear')", ErrorKind::SchemaMismatch, "price"),
+        ("", ErrorKind::InvalidQuery, "empty"),
+    ];
+    for (sql, kind, word) in cases {
+        let error = sut.change(sql).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{sql}: {error}");
+        assert!(error.message().contains(word), "{sql}: {error}");
+        assert!(!error.message().ends_with('.'), "{error}");
+    }
+}
+
+pub async fn empty_results_keep_their_schema(sut: Sut) {
+    sut.put("t", vec![numbers(0, 10)]).await.unwrap();
+    for sql in ["SELECT * FROM t WHERE false", "SELECT * FROM t WHERE n > 1000", "SELECT * FROM t LIMIT 0"] {
+        let reply = sut.query.query(Query::read(sql)).await.unwrap();
+        assert_eq!(reply.batches.schema(), numbers(0, 1).schema(), "{sql}");
+        assert_eq!(reply.batches.collect().await.unwrap().len(), 0, "{sql}");
+    }
+}
+
+pub async fn names_match_exactly_then_by_case(sut: Sut) {
+    sut.define("CREATE TABLE Quotes (Px FLOAT64, size INT64, SIZE INT64)").await;
+    assert_eq!(sut.count("INSERT INTO quotes (PX, size) VALUES (1.5, 2)").await, 1);
+    for sql in ["SELECT px FROM quotes", "SELECT q.PX FROM QUOTES q WHERE Q.px > 1", "SELECT \"Px\" FROM \"Quotes\""] {
+        let batches = sut.read(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        assert_eq!(batches[0].schema().field(0).name(), "Px", "{sql}");
+    }
+    assert_eq!(int(&sut.read("SELECT size FROM quotes").await.unwrap()), 2);
+    for (sql, kind) in [
+        ("SELECT Size FROM quotes", ErrorKind::InvalidQuery),
+        ("SELECT \"px\" FROM quotes", ErrorKind::InvalidQuery),
+        ("SELECT 1 FROM \"quotes\"", ErrorKind::NotFound),
+    ] {
+        assert_eq!(sut.read(sql).await.unwrap_err().kind(), kind, "{sql}");
+    }
+    let with = "WITH Best AS (SELECT max(px) AS Peak FROM quotes) SELECT peak FROM best";
+    assert_eq!(sut.read(with).await.unwrap()[0].schema().field(0).name(), "Peak");
+}
+
+pub async fn parameters_are_bound(sut: Sut) {
+    sut.put("t", vec![numbers(0, 100)]).await.unwrap();
+    let params = arrow::array::record_batch!(("a", Int64, [41]), ("b", Utf8, ["row 42"])).unwrap();
+    for sql in ["SELECT n FROM t WHERE n > ? AND name = ?", "SELECT n FROM t WHERE name = $2 AND n > $1"] {
+        let query = Query { params: Some(params.clone()), ..Query::read(sql) };
+        let described = sut.query.describe(query.clone()).await.unwrap();
+        let reply = sut.query.query(query).await.unwrap();
+        assert_eq!(described.schema, reply.batches.schema());
+        assert_eq!(int(&reply.batches.collect().await.unwrap()), 42, "{sql}");
+    }
+    let insert = Query { params: Some(params), ..Query::change("INSERT INTO t (n, name) VALUES (?, ?)") };
+    let inserted = sut.query.query(insert).await.unwrap().batches.collect().await.unwrap();
+    assert_eq!(int(&inserted), 1);
+    assert_eq!(sut.rows("SELECT * FROM t WHERE name = 'row 42'").await, 2);
+    assert_eq!(sut.read("SELECT ?").await.unwrap_err().kind(), ErrorKind::InvalidQuery);
+}
+
+pub async fn rows_come_back_in_ingestion_order(sut: Sut) {
+    let batches: Vec<_> = (0..40).map(|at| numbers(at * 5_000, 5_000)).collect();
+    sut.put("t", batches).await.unwrap();
+    for sql in [
+        "SELECT n FROM t",
+        "SELECT n FROM t WHERE half >= 0 AND n % 2 = 0",
+        "SELECT n + 1 AS m FROM (SELECT * FROM t WHERE n > 100) WHERE name IS NOT NULL",
+        "SELECT n FROM t WHERE n > 7 LIMIT 70000",
+        "SELECT n FROM t WHERE n < 50000 UNION ALL SELECT n + 1000000 FROM t WHERE n < 60000",
+    ] {
+        let all = one(&sut.read(sql).await.unwrap());
+        let values = all.column(0).as_primitive::<Int64Type>().values();
+        assert!(values.len() > 60_000 && values.is_sorted(), "{sql}");
+    }
+}
+
+pub async fn snapshots_stay_as_they_were(sut: Sut) {
+    sut.put("t", vec![numbers(0, 10)]).await.unwrap();
+    let snapshot = sut.query.snapshot().await.unwrap();
+    sut.put("t", vec![numbers(10, 10)]).await.unwrap();
+    sut.count("DELETE FROM t WHERE n < 5").await;
+    let then = |sql: &str| Query { snapshot: Some(snapshot), ..Query::read(sql) };
+    let reply = sut.query.query(then("SELECT count(*) FROM t")).await.unwrap();
+    assert_eq!(int(&reply.batches.collect().await.unwrap()), 10);
+    sut.define("DROP TABLE t").await;
+    let reply = sut.query.query(then("SELECT sum(n) FROM t")).await.unwrap();
+    assert_eq!(int(&reply.batches.collect().await.unwrap()), 45);
+    assert_eq!(sut.read("SELECT 1 FROM t").await.unwrap_err().kind(), ErrorKind::NotFound);
+    let unknown = zepto_flight::ports::SnapshotId(snapshot.0 + 1_000);
+    let query = Query { snapshot: Some(unknown), ..Query::read("SELECT 1") };
+    assert_eq!(sut.query.query(query).await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+pub async fn view_types_do_not_leak(sut: Sut) {
+    let views = StringViewArray::from(vec![Some("a value long enough to need a buffer"), None]);
+    let batch = RecordBatch::try_from_iter([("v", Arc::new(views) as _)]).unwrap();
+    sut.put("t", vec![batch.clone()]).await.unwrap();
+    let schema_of = |sql: &'static str| {
+        let sut = sut.clone();
+        async move { sut.query.query(Query::read(sql)).await.unwrap().batches.schema() }
+    };
+    assert_eq!(one(&sut.read("SELECT * FROM t").await.unwrap()), batch);
+    for (sql, data_type) in [
+        ("SELECT v AS w FROM (SELECT v FROM t ORDER BY v LIMIT 1)", DataType::Utf8View),
+        ("SELECT v, count(*) FROM t GROUP BY v", DataType::Utf8View),
+        ("SELECT upper(v) FROM t", DataType::Utf8),
+        ("SELECT concat(v, 'x') FROM t", DataType::Utf8),
+        ("SELECT CASE WHEN v IS NULL THEN v ELSE substr(v, 2) END FROM t", DataType::Utf8),
+        ("SELECT 'literal'", DataType::Utf8),
+    ] {
+        let schema = schema_of(sql).await;
+        assert_eq!(schema.field(0).data_type(), &data_type, "{sql}");
+        sut.read(sql).await.unwrap();
+    }
+}
+
+pub async fn an_error_after_the_first_batch_is_an_error(sut: Sut) {
+    let batches: Vec<_> = (0..50).map(|at| numbers(at * 40_000, 40_000)).collect();
+    sut.put("t", batches).await.unwrap();
+    let sql = "SELECT n, name, 1 / (1999999 - n) AS boom FROM t";
+    let mut batches = sut.query.query(Query::read(sql)).await.unwrap().batches;
+    let mut rows = 0;
+    let error = loop {
+        match batches.next().await {
+            Some(Ok(batch)) => rows += batch.num_rows(),
+            Some(Err(error)) => break error,
+            None => panic!("the stream ended well after {rows} rows"),
+        }
+    };
+    assert!(rows > 0 && rows < 2_000_000, "{rows}");
+    // HTTP can only break the connection by then.
+    assert!(matches!(error.kind(), ErrorKind::InvalidQuery | ErrorKind::Unavailable), "{error:?}");
+    assert!(batches.next().await.is_none());
+}
+
+pub async fn exact_counts_are_exact(sut: Sut) {
+    sut.put("t", (0..4).map(|at| numbers(at * 1_000, 1_000)).collect()).await.unwrap();
+    sut.put("u", vec![numbers(500, 100)]).await.unwrap();
+    for sql in [
+        "SELECT * FROM t",
+        "SELECT * FROM t LIMIT 10",
+        "SELECT * FROM t LIMIT 10 OFFSET 3995",
+        "SELECT * FROM t ORDER BY half DESC LIMIT 5",
+        "SELECT count(*), max(n) FROM t WHERE n > 10",
+        "SELECT name, count(*) FROM t GROUP BY name",
+        "SELECT DISTINCT n % 7 FROM t",
+        "SELECT * FROM t UNION ALL SELECT * FROM u",
+        "SELECT * FROM t JOIN u USING (n)",
+        "SELECT * FROM t LEFT JOIN u ON t.n = u.n",
+        "SELECT * FROM t, u WHERE t.n = u.n AND t.n < 550",
+        "SELECT * FROM t WHERE n IN (SELECT n FROM u)",
+        "SELECT unnest([1, 2, 3]) FROM u",
+        "SELECT sum(n) OVER (ORDER BY n ROWS 2 PRECEDING) FROM u",
+        "VALUES (1), (2), (3)",
+        "SELECT * FROM generate_series(1, 10)",
+        "SELECT 1 WHERE false",
+        "EXPLAIN SELECT 1",
+        "SHOW TABLES",
+        "DESCRIBE t",
+    ] {
+        let described = sut.query.describe(Query::read(sql)).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let reply = sut.query.query(Query::read(sql)).await.unwrap();
+        assert_eq!(reply.batches.schema(), described.schema, "{sql}");
+        let rows: usize = reply.batches.collect().await.unwrap().iter().map(RecordBatch::num_rows).sum();
+        if let Some(exact) = described.rows {
+            assert_eq!(exact, rows as u64, "{sql}");
+        }
+    }
+}
+
+pub async fn a_deadline_is_kept(sut: Sut) {
+    let endless = "SELECT count(*) FROM generate_series(1, 1000000000000) a WHERE a.value % 7 = 8";
+    let query = Query { timeout_ms: Some(300), ..Query::read(endless) };
+    let began = std::time::Instant::now();
+    let error = match sut.query.query(query).await {
+        Ok(reply) => reply.batches.collect().await.unwrap_err(),
+        Err(error) => error,
+    };
+    // HTTP has begun its answer by then.
+    assert!(matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Unavailable | ErrorKind::Cancelled), "{error:?}");
+    assert!(began.elapsed().as_secs() < 20);
+}

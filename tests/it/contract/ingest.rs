@@ -1,0 +1,129 @@
+//! What ingestion takes, refuses and leaves.
+
+use crate::harness::{Sut, int, numbers, one};
+use arrow::array::{AsArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use std::collections::HashMap;
+use std::sync::Arc;
+use zepto_flight::ports::{Append, BatchStream, Error, ErrorKind};
+
+pub async fn a_stream_makes_its_table(sut: Sut) {
+    let field = Field::new("n", DataType::Int64, false).with_metadata(HashMap::from([("unit".into(), "lots".into())]));
+    let schema = Schema::new_with_metadata(vec![field], HashMap::from([("pandas".into(), "{}".into())]));
+    let batch = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(Int64Array::from(vec![1, 2]))]).unwrap();
+    let summary = sut.put("t", vec![batch.clone(), batch.clone()]).await.unwrap();
+    assert_eq!((summary.rows, summary.batches, summary.table_created), (4, 2, true));
+    assert!(summary.bytes >= 32);
+    let back = sut.read("SELECT * FROM t").await.unwrap();
+    assert_eq!(back[0].schema().field(0), batch.schema().field(0), "field metadata and nullability stay");
+    assert!(back[0].schema().metadata().is_empty(), "schema metadata is not a result's");
+    let again = sut.put("t", vec![batch]).await.unwrap();
+    assert!(!again.table_created);
+    for name in ["", "a\nb", "__zepto_x", &"long".repeat(100)] {
+        assert_eq!(sut.put(name, vec![numbers(0, 1)]).await.unwrap_err().kind(), ErrorKind::InvalidQuery, "{name:?}");
+    }
+    let odd = "odd name & \"quotes\" ü";
+    sut.put(odd, vec![numbers(0, 3)]).await.unwrap();
+    assert_eq!(sut.rows(&format!("SELECT * FROM \"{}\"", odd.replace('"', "\"\""))).await, 3);
+}
+
+pub async fn columns_match_by_name_or_position(sut: Sut) {
+    sut.define("CREATE TABLE t (a INT64, b FLOAT64, c STRING)").await;
+    let named = RecordBatch::try_from_iter([
+        ("c", Arc::new(StringArray::from(vec!["x"])) as _),
+        ("a", Arc::new(Int32Array::from(vec![1])) as _),
+    ]);
+    sut.put("t", vec![named.unwrap()]).await.unwrap();
+    let placed = RecordBatch::try_from_iter([
+        ("one", Arc::new(Int64Array::from(vec![2])) as _),
+        ("two", Arc::new(Float64Array::from(vec![2.5])) as _),
+        ("three", Arc::new(StringArray::from(vec!["y"])) as _),
+    ]);
+    sut.put("t", vec![placed.unwrap()]).await.unwrap();
+    let all = one(&sut.read("SELECT * FROM t").await.unwrap());
+    let expected =
+        arrow::array::record_batch!(("a", Int64, [1, 2]), ("b", Float64, [None, Some(2.5)]), ("c", Utf8, ["x", "y"]));
+    assert_eq!(all.columns(), expected.unwrap().columns());
+}
+
+pub async fn a_stream_that_fails_leaves_no_trace(sut: Sut) {
+    let failing = |table: &str| {
+        let schema = numbers(0, 1).schema();
+        let items = vec![Ok(numbers(0, 70_000)), Ok(numbers(0, 70_000)), Err(Error::invalid("the source broke"))];
+        let batches = BatchStream::new(schema, futures::stream::iter(items));
+        let request = Append { table: table.to_owned(), ..Append::default() };
+        let sut = sut.clone();
+        async move { sut.ingest.append(request, batches).await }
+    };
+    let error = failing("new").await.unwrap_err();
+    assert_eq!((error.kind(), error.message()), (ErrorKind::InvalidQuery, "the source broke"));
+    sut.put("old", vec![numbers(0, 5)]).await.unwrap();
+    failing("old").await.unwrap_err();
+    let tables = sut.query.tables().await.unwrap();
+    assert_eq!(tables.len(), 1, "no table came of it");
+    assert_eq!(tables[0].rows, 5);
+    // The server is well, and the memory is back.
+    sut.put("new", vec![numbers(0, 7)]).await.unwrap();
+    assert_eq!(sut.rows("SELECT * FROM new").await, 7);
+}
+
+pub async fn arrival_time_is_filled_in(sut: Sut) {
+    sut.define("CREATE TABLE trades (symbol INT64, price FLOAT64, volume FLOAT64, timestamp TIMESTAMP_NS)").await;
+    let batch = arrow::array::record_batch!(
+        ("symbol", Int64, [1, 2]),
+        ("price", Float64, [150.25, 151.0]),
+        ("volume", Float64, [100.0, 200.0])
+    );
+    let batch = batch.unwrap();
+    sut.put("trades", vec![batch.clone(), batch]).await.unwrap();
+    assert_eq!(
+        int(&sut.read("SELECT count(DISTINCT timestamp) FROM trades").await.unwrap()),
+        1,
+        "one instant a stream"
+    );
+    let recent = "SELECT count(*) FROM trades WHERE timestamp > now() - INTERVAL '1 hour' AND timestamp <= now()";
+    assert_eq!(int(&sut.read(recent).await.unwrap()), 4);
+}
+
+pub async fn empty_streams_are_legal(sut: Sut) {
+    let schema = numbers(0, 1).schema();
+    let summary = sut.append("t", schema.clone(), Vec::new()).await.unwrap();
+    assert_eq!((summary.rows, summary.table_created), (0, true));
+    let empty = RecordBatch::new_empty(schema.clone());
+    sut.put("t", vec![empty.clone(), numbers(0, 2), empty]).await.unwrap();
+    assert_eq!(sut.rows("SELECT * FROM t").await, 2);
+}
+
+pub async fn what_does_not_fit_is_refused(sut: Sut) {
+    sut.define("CREATE TABLE t (n INT64 NOT NULL, s STRING)").await;
+    let column = |name: &str, column| RecordBatch::try_from_iter_with_nullable([(name, column, true)]).unwrap();
+    let cases = [
+        (column("n", Arc::new(Float64Array::from(vec![1.5])) as _), "Float64"),
+        (column("n", Arc::new(StringArray::from(vec!["1"]))), "Utf8"),
+        (column("n", Arc::new(Int64Array::from(vec![Some(1), None]))), "row 1"),
+        (column("s", Arc::new(StringArray::from(vec!["x"]))), "\"n\" is missing"),
+        (column("m", Arc::new(Int64Array::from(vec![1]))), "by position"),
+    ];
+    for (batch, word) in cases {
+        let error = sut.put("t", vec![batch.clone()]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::SchemaMismatch);
+        assert!(error.message().contains(word), "{word}: {error}");
+    }
+    assert_eq!(sut.rows("SELECT * FROM t").await, 0);
+    let twins = Schema::new(vec![Field::new("a", DataType::Int64, true), Field::new("a", DataType::Int64, true)]);
+    assert_eq!(sut.append("u", Arc::new(twins), Vec::new()).await.unwrap_err().kind(), ErrorKind::InvalidQuery);
+}
+
+pub async fn many_small_batches_come_back_in_order(sut: Sut) {
+    for stream in 0..30 {
+        let batches = (0..10).map(|at| numbers((stream * 10 + at) * 7, 7)).collect();
+        sut.put("t", batches).await.unwrap();
+    }
+    // Merging goes on in the background; no moment of it may show.
+    for _ in 0..20 {
+        let all = one(&sut.read("SELECT * FROM t").await.unwrap());
+        assert_eq!(all, numbers(0, 2_100));
+    }
+    let values = sut.read("SELECT n FROM t WHERE n >= 1000 AND n < 1010").await.unwrap();
+    assert_eq!(one(&values).column(0).as_primitive::<Int64Type>().values(), &(1_000..1_010).collect::<Vec<_>>()[..]);
+}

@@ -1,0 +1,281 @@
+//! HTTP as others speak it: exact statuses, headers and bytes.
+
+use crate::harness::{Sut, memory_with, numbers, one, serve_http};
+use arrow::array::RecordBatch;
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use zepto_flight::ports::Limits;
+
+async fn json_of(response: reqwest::Response) -> Value {
+    serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or_default()
+}
+
+struct Wire {
+    url: String,
+    http: reqwest::Client,
+    sut: Sut,
+}
+
+async fn wire() -> Wire {
+    wire_with(Limits::default()).await
+}
+
+async fn wire_with(limits: Limits) -> Wire {
+    let backend = memory_with(limits.clone());
+    let served = serve_http(backend.clone(), limits).await;
+    Wire { url: served.url, http: reqwest::Client::new(), sut: Sut::of(backend, vec![served.guard]) }
+}
+
+impl Wire {
+    async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> (u16, Value) {
+        let response = self.http.post(format!("{}{path}", self.url)).body(body).send().await.unwrap();
+        (response.status().as_u16(), json_of(response).await)
+    }
+
+    async fn get(&self, path: &str) -> (u16, Value) {
+        let response = self.http.get(format!("{}{path}", self.url)).send().await.unwrap();
+        (response.status().as_u16(), json_of(response).await)
+    }
+
+    async fn text(&self, path: &str, sql: &str) -> String {
+        let response = self.http.post(format!("{}{path}", self.url)).body(sql.to_owned()).send().await.unwrap();
+        assert_eq!(response.status(), 200, "{sql}");
+        response.text().await.unwrap()
+    }
+
+    fn address(&self) -> &str {
+        self.url.strip_prefix("http://").unwrap()
+    }
+
+    /// What comes back for raw bytes, until the server closes or a moment passes.
+    async fn raw(&self, request: &[u8], patience: Duration) -> String {
+        let mut stream = TcpStream::connect(self.address()).await.unwrap();
+        stream.write_all(request).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = tokio::time::timeout(patience, stream.read_to_end(&mut answer)).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+}
+
+fn ipc(batches: &[RecordBatch]) -> Vec<u8> {
+    let mut writer = StreamWriter::try_new(Vec::new(), &batches[0].schema()).unwrap();
+    batches.iter().for_each(|batch| writer.write(batch).unwrap());
+    writer.into_inner().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_in_every_format() {
+    let wire = wire().await;
+    let sql = "SELECT * FROM (VALUES (9223372036854775807, 1.5, 'a,\"b\"'), (NULL, CAST('NaN' AS FLOAT64), NULL)) AS t (n, f, s)";
+    let body = wire.text("/", sql).await;
+    let head = r#"{"columns":["n","f","s"],"data":[[9223372036854775807,1.5,"a,\"b\""],[null,null,null]],"rows":2,"execution_time_us":"#;
+    assert!(body.starts_with(head), "{body}");
+    let time = body[head.len()..].trim_end().trim_end_matches('}');
+    assert_eq!(time.split_once('.').unwrap().1.len(), 2, "{time}");
+    assert!(wire.text("/?nan=string", sql).await.contains("[null,\"NaN\",null]"));
+    assert_eq!(
+        wire.text("/?format=ndjson", sql).await,
+        "{\"n\":9223372036854775807,\"f\":1.5,\"s\":\"a,\\\"b\\\"\"}\n{\"n\":null,\"f\":null,\"s\":null}\n"
+    );
+    assert_eq!(wire.text("/?format=csv", sql).await, "n,f,s\n9223372036854775807,1.5,\"a,\"\"b\"\"\"\n,NaN,\n");
+    assert!(wire.text("/", "SELECT 1 AS a WHERE false").await.starts_with(r#"{"columns":["a"],"data":[],"rows":0,"#));
+    wire.sut.put("t", vec![numbers(0, 5_000)]).await.unwrap();
+    for (path, accept) in [
+        ("/?default_format=Arrow", ""),
+        ("/?default_format=ArrowStream", "text/csv"),
+        ("/", "application/vnd.apache.arrow.stream"),
+    ] {
+        let request = wire.http.post(format!("{}{path}", wire.url)).header("accept", accept).body("SELECT * FROM t");
+        let response = request.send().await.unwrap();
+        assert_eq!(response.headers()["content-type"], "application/vnd.apache.arrow.stream");
+        assert_eq!(response.headers()["x-zepto-format"], "arrow-stream");
+        let body = response.bytes().await.unwrap();
+        let batches: Vec<_> = StreamReader::try_new(body.as_ref(), None).unwrap().map(Result::unwrap).collect();
+        assert_eq!(one(&batches), numbers(0, 5_000));
+    }
+    for encoding in ["gzip", "zstd"] {
+        let request = wire.http.post(&wire.url).header("accept-encoding", encoding).body("SELECT * FROM t");
+        let response = request.send().await.unwrap();
+        assert_eq!(response.headers()["content-encoding"], encoding);
+        assert!(response.bytes().await.unwrap().len() < 80_000);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_answer_their_count() {
+    let wire = wire().await;
+    let (status, body) = wire.post("/", "CREATE TABLE t (n INT64)").await;
+    assert_eq!((status, &body["columns"], &body["rows"]), (200, &json!([]), &json!(0)));
+    for (sql, column, count) in [
+        ("INSERT INTO t VALUES (1), (2), (3)", "inserted", 3),
+        ("UPDATE t SET n = 0 WHERE n = 1", "updated", 1),
+        ("DELETE FROM t WHERE n > 1", "deleted", 2),
+    ] {
+        let (status, body) = wire.post("/", sql).await;
+        assert_eq!((status, &body["columns"], &body["data"]), (200, &json!([column]), &json!([[count]])));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn get_reads_only() {
+    let wire = wire().await;
+    let (status, body) = wire.get("/?query=SELECT%201%20AS%20a").await;
+    assert_eq!((status, &body["data"]), (200, &json!([[1]])));
+    for sql in
+        ["DROP%20TABLE%20t", "CREATE%20TABLE%20t%20(a%20INT)", "SELECT%201%20AS%20a%20INTO%20t", "COPY%20t%20TO%20'x'"]
+    {
+        let response = wire.http.get(format!("{}/?query={sql}", wire.url)).send().await.unwrap();
+        assert_eq!(response.status(), 405, "{sql}");
+        assert_eq!(response.headers()["allow"], "POST");
+    }
+    assert_eq!(wire.get("/?query=SELEC").await.0, 400);
+    let (status, body) = wire.get("/").await;
+    assert_eq!((status, body["engine"].as_str()), (200, Some("zepto-flight")));
+    assert!(wire.sut.query.tables().await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn arrow_goes_in() {
+    let wire = wire().await;
+    let body = ipc(&[numbers(0, 5), numbers(5, 5)]);
+    let response =
+        wire.http.post(format!("{}/insert/arrow?table=t", wire.url)).body(body.clone()).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(
+        (&response.headers()["x-zepto-batches"], &response.headers()["x-zepto-table-created"]),
+        (&"2".parse().unwrap(), &"true".parse().unwrap())
+    );
+    assert_eq!(json_of(response).await, json!({"inserted": 10, "failed": 0}));
+    assert_eq!(one(&wire.sut.read("SELECT * FROM t").await.unwrap()), numbers(0, 10));
+    // However the stream is cut off, nothing of it stays.
+    for cut in [0, 3, 20, body.len() / 2, body.len() - 9, body.len() - 1] {
+        let (status, answer) = wire.post("/insert/arrow?table=t", body[..cut].to_vec()).await;
+        assert_eq!((status, answer["error"]["kind"].as_str()), (400, Some("InvalidQuery")), "{cut}: {answer}");
+    }
+    let trailing = [body.clone(), b"more".to_vec()].concat();
+    assert_eq!(wire.post("/insert/arrow?table=t", trailing).await.0, 400);
+    let wrong =
+        RecordBatch::try_from_iter([("n", std::sync::Arc::new(arrow::array::StringArray::from(vec!["x"])) as _)])
+            .unwrap();
+    assert_eq!(wire.post("/insert/arrow?table=t", ipc(&[wrong])).await.0, 422);
+    let typed = |media_type: &str| {
+        wire.http
+            .post(format!("{}/insert/arrow?table=t", wire.url))
+            .header("content-type", media_type)
+            .body(body.clone())
+            .send()
+    };
+    assert_eq!(typed("text/csv").await.unwrap().status(), 415);
+    assert_eq!(typed("application/vnd.apache.arrow.stream").await.unwrap().status(), 200);
+    assert_eq!(wire.sut.rows("SELECT * FROM t").await, 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_other_routes() {
+    let wire = wire().await;
+    wire.sut.put("odd name", vec![numbers(0, 4)]).await.unwrap();
+    let (status, body) = wire.get("/tables").await;
+    assert_eq!((status, &body["tables"][0]["name"], &body["tables"][0]["rows"]), (200, &json!("odd name"), &json!(4)));
+    assert_eq!(body["tables"][0]["columns"][0], json!({"name": "n", "type": "Int64", "nullable": true}));
+    assert_eq!(wire.get("/tables/odd%20name").await.1["rows"], json!(4));
+    assert_eq!(wire.get("/tables/nope").await.0, 404);
+    let (status, body) = wire.post("/describe", "SELECT * FROM \"odd name\"").await;
+    assert_eq!((status, &body["kind"], &body["rows"]), (200, &json!("read"), &json!(4)));
+    let (status, body) = wire.post("/describe", "DROP TABLE \"odd name\"").await;
+    assert_eq!((status, &body["kind"], &body["rows"]), (200, &json!("definition"), &json!(0)));
+    assert_eq!(wire.get("/health").await.1["backend"], json!("test:"));
+    assert_eq!(wire.get("/ready").await, (200, json!({"status": "ready", "backend": "test:"})));
+    assert_eq!(wire.get("/version").await.1["version"], json!("test"));
+    assert_eq!(wire.get("/stats").await.1["rows"], json!(4));
+    let ping = wire.http.get(format!("{}/ping", wire.url)).send().await.unwrap();
+    assert_eq!(ping.text().await.unwrap(), "Ok\n");
+    let (status, body) = wire.get("/nowhere").await;
+    assert_eq!((status, &body["error"]["kind"]), (404, &json!("NotFound")));
+    for (path, allow) in [("/describe", "POST"), ("/insert/arrow", "POST"), ("/snapshot", "POST")] {
+        let response = wire.http.get(format!("{}{path}", wire.url)).send().await.unwrap();
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["allow"]),
+            (405, &allow.parse().unwrap()),
+            "{path}"
+        );
+    }
+    assert_eq!(wire.post("/tables", "").await.0, 405);
+    let deleted = wire.http.delete(&wire.url).send().await.unwrap();
+    assert_eq!((deleted.status().as_u16(), &deleted.headers()["allow"]), (405, &"GET, POST".parse().unwrap()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_told_what_is_wrong_with_them() {
+    let wire = wire_with(Limits { sql_bytes_max: 1_000, ..Limits::default() }).await;
+    let request = |media_type: &str, accept: &str, body: &str| {
+        wire.http
+            .post(&wire.url)
+            .header("content-type", media_type)
+            .header("accept", accept)
+            .body(body.to_owned())
+            .send()
+    };
+    assert_eq!(request("application/json", "*/*", "{}").await.unwrap().status(), 415);
+    assert_eq!(request("text/plain", "image/png", "SELECT 1").await.unwrap().status(), 406);
+    assert_eq!(request("text/plain", "*/*", &"x".repeat(2_000)).await.unwrap().status(), 413);
+    assert_eq!(wire.post("/", vec![0xff, 0xfe]).await.0, 400);
+    assert_eq!(wire.post("/", "").await.0, 400);
+    assert_eq!(wire.post("/?format=xml", "SELECT 1").await.0, 400);
+    assert_eq!(wire.post("/?nan=maybe", "SELECT 1").await.0, 400);
+    let own = wire.http.post(&wire.url).header("x-request-id", "abc-1").body("SELEC").send().await.unwrap();
+    assert_eq!(own.headers()["x-request-id"], "abc-1");
+    assert_eq!(json_of(own).await["error"]["request_id"], json!("abc-1"));
+    let odd =
+        wire.http.post(&wire.url).header("x-request-id", "no spaces please").body("SELECT 1").send().await.unwrap();
+    assert_eq!(odd.headers()["x-request-id"].len(), 32);
+    let large = wire.http.get(&wire.url).header("x-large", "x".repeat(100_000)).send().await.unwrap();
+    assert_eq!(large.status(), 431);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_clients_are_shown_the_door() {
+    let limits = Limits { header_timeout_ms: 300, body_timeout_ms: 300, ..Limits::default() };
+    let wire = wire_with(limits).await;
+    let began = Instant::now();
+    let patience = Duration::from_secs(10);
+    let headers = wire.raw(b"POST / HTTP/1.1\r\nHost: x\r\nX-Slow: ", patience).await;
+    assert!(!headers.contains(" 200 "), "{headers}");
+    let body = wire.raw(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nSELECT", patience).await;
+    assert!(body.starts_with("HTTP/1.1 408"), "{body}");
+    let insert = wire
+        .raw(b"POST /insert/arrow?table=t HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n\xff\xff", patience)
+        .await;
+    assert!(insert.starts_with("HTTP/1.1 408"), "{insert}");
+    let idle = wire.raw(b"", patience).await;
+    assert!(!idle.contains(" 200 "));
+    assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_idle_connections_hold_nobody_up() {
+    let wire = wire().await;
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
+    let mut idle = Vec::new();
+    for _ in 0..1_000 {
+        idle.push(TcpStream::connect(wire.address()).await.unwrap());
+    }
+    for _ in 0..10 {
+        assert_eq!(wire.post("/", "SELECT 1").await.0, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_result_leaves_before_it_is_whole() {
+    let wire = wire().await;
+    let mut stream = TcpStream::connect(wire.address()).await.unwrap();
+    let sql = "SELECT * FROM generate_series(1, 1000000000000)";
+    let request = format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{sql}", sql.len());
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut first = vec![0; 100_000];
+    stream.read_exact(&mut first).await.unwrap();
+    assert!(String::from_utf8_lossy(&first).contains("[1],[2],[3],"));
+}

@@ -1,0 +1,30 @@
+//! Mocks of the ports, for what no real backend does on demand.
+
+use async_trait::async_trait;
+use mockall::mock;
+use zepto_flight::ports::{
+    Append, BatchStream, Description, IngestPort, IngestSummary, Query, QueryPort, Reply, Result, SnapshotId, TableInfo,
+};
+
+mock! {
+    #[derive(Debug)]
+    pub Query {}
+
+    #[async_trait]
+    impl QueryPort for Query {
+        async fn describe(&self, query: Query) -> Result<Description>;
+        async fn query(&self, query: Query) -> Result<Reply>;
+        async fn snapshot(&self) -> Result<SnapshotId>;
+        async fn tables(&self) -> Result<Vec<TableInfo>>;
+    }
+}
+
+mock! {
+    #[derive(Debug)]
+    pub Ingest {}
+
+    #[async_trait]
+    impl IngestPort for Ingest {
+        async fn append(&self, request: Append, batches: BatchStream) -> Result<IngestSummary>;
+    }
+}

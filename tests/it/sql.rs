@@ -1,0 +1,276 @@
+//! What was seen to go wrong with SQL engines, and does not here.
+
+use crate::harness::{Sut, int, memory, numbers, one};
+use arrow::array::AsArray;
+use zepto_flight::ports::{ErrorKind, Query};
+
+fn sut() -> Sut {
+    Sut::of(memory(), Vec::new())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_but_reads_passes_for_a_read() {
+    let sut = sut();
+    sut.put("t", vec![numbers(0, 10)]).await.unwrap();
+    for sql in [
+        "INSERT INTO t VALUES (1, 1, 'x')",
+        "DELETE FROM t",
+        "UPDATE t SET n = 1",
+        "TRUNCATE t",
+        "CREATE TABLE u (a INT)",
+        "CREATE TABLE u AS SELECT 1",
+        "DROP TABLE t",
+        "ALTER TABLE t DROP COLUMN n",
+        "SELECT 1 AS a INTO u",
+        "SELECT * FROM (SELECT 1 AS a INTO u)",
+        "EXPLAIN ANALYZE INSERT INTO t VALUES (1, 1, 'x')",
+        "EXPLAIN DELETE FROM t",
+        "EXPLAIN ANALYZE DELETE FROM t",
+        "WITH x AS (SELECT 1) INSERT INTO t SELECT 1, 1.0, 'x'",
+        "WITH x AS (DELETE FROM t RETURNING n) SELECT * FROM x",
+        "COPY t TO '/tmp/zepto-should-not-exist.csv'",
+        "COPY (SELECT 1) TO '/tmp/zepto-should-not-exist.csv'",
+        "CREATE EXTERNAL TABLE e STORED AS CSV LOCATION '/etc/passwd'",
+        "SET datafusion.execution.batch_size = 1",
+        "PREPARE p AS SELECT 1",
+        "EXECUTE p",
+        "DEALLOCATE p",
+        "CREATE VIEW v AS SELECT 1",
+        "CREATE SCHEMA s",
+        "CREATE DATABASE d",
+        "CREATE FUNCTION f() RETURNS INT RETURN 1",
+        "BEGIN",
+        "COMMIT",
+        "USE t",
+        "KILL 1",
+        "MERGE INTO t USING t AS u ON t.n = u.n WHEN MATCHED THEN DELETE",
+        "GRANT SELECT ON t TO me",
+    ] {
+        let error = sut.read(sql).await.expect_err(sql);
+        assert_eq!(error.kind(), ErrorKind::InvalidQuery, "{sql}: {error}");
+        assert_eq!(sut.rows("SELECT * FROM t").await, 10, "{sql}");
+        assert_eq!(sut.query.tables().await.unwrap().len(), 1, "{sql}");
+    }
+    for sql in ["SELECT * FROM '/etc/passwd'", "SELECT * FROM \"/etc/passwd\"", "SELECT * FROM read_csv('/etc/passwd')"]
+    {
+        let error = sut.read(sql).await.expect_err(sql);
+        assert!(matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidQuery), "{sql}: {error}");
+    }
+    assert!(!std::path::Path::new("/tmp/zepto-should-not-exist.csv").exists());
+    for sql in ["SELECT * FROM t FOR UPDATE", "SELECT * FROM t FORMAT JSON", "SELECT * FROM t SETTINGS a = 1"] {
+        let error = sut.read(sql).await.expect_err(sql);
+        assert!(matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::InvalidQuery), "{sql}: {error}");
+    }
+    let explained = sut.read("EXPLAIN ANALYZE SELECT * FROM t").await.unwrap();
+    assert!(one(&explained).num_rows() > 0);
+}
+
+/// One of `terms` many `term`s, joined.
+fn chain(terms: usize, head: &str, term: &str, joint: &str) -> String {
+    format!("{head}{}", vec![term; terms].join(joint))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_flat_statements_are_refused_or_run_and_the_server_lives() {
+    let sut = sut();
+    sut.put("t", vec![numbers(0, 10)]).await.unwrap();
+    let forms: [(&str, &str, &str); 12] = [
+        ("SELECT ", "1", " + "),
+        ("SELECT ", "n", " - "),
+        ("SELECT * FROM t WHERE ", "n = 1", " OR "),
+        ("SELECT * FROM t WHERE ", "n = half", " AND "),
+        ("SELECT * FROM t WHERE ", "name LIKE 'x'", " OR NOT "),
+        ("", "SELECT 1", " UNION ALL "),
+        ("", "SELECT n FROM t", " UNION "),
+        ("", "SELECT 1", " EXCEPT "),
+        ("SELECT ", "'a'", " || "),
+        ("SELECT 1", "::TEXT", ""),
+        ("SELECT * FROM t ", "CROSS JOIN t", " "),
+        ("SELECT 1 FROM ", "(SELECT 1)", ", "),
+    ];
+    for (head, term, joint) in forms {
+        for terms in [5_000, 20_000] {
+            let error = sut.read(&chain(terms, head, term, joint)).await.expect_err(head);
+            assert!(matches!(error.kind(), ErrorKind::InvalidQuery | ErrorKind::Unsupported), "{term}{joint}: {error}");
+        }
+        // The most that the limits let through: an answer or an error, and a living server.
+        let operators_each =
+            term.matches("SELECT").count() + term.matches(['=', ':']).count() + term.matches(" LIKE").count();
+        let joints = usize::from(!joint.trim().is_empty()) + joint.matches("NOT").count();
+        let terms = 990 / (operators_each + joints).max(1);
+        let _ = sut.read(&chain(terms, head, term, joint)).await;
+        assert_eq!(sut.rows("SELECT 1").await, 1, "{term}{joint}");
+    }
+    let ctes: String = (1..5_000).map(|at| format!(", c{at} AS (SELECT * FROM c{})", at - 1)).collect();
+    let error = sut.read(&format!("WITH c0 AS (SELECT 1){ctes} SELECT * FROM c4999")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidQuery);
+    let ctes: String = (1..980).map(|at| format!(", c{at} AS (SELECT * FROM c{})", at - 1)).collect();
+    let _ = sut.read(&format!("WITH c0 AS (SELECT 1){ctes} SELECT * FROM c979")).await;
+    let values = vec!["(-1, 2.5, 'x')"; 20_000].join(", ");
+    assert_eq!(sut.count(&format!("INSERT INTO t VALUES {values}")).await, 20_000);
+    let list = (0..20_000).map(|n| n.to_string()).collect::<Vec<_>>().join(", ");
+    assert_eq!(sut.rows(&format!("SELECT * FROM t WHERE n IN ({list})")).await, 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deep_statements_are_refused_and_the_server_lives() {
+    let sut = sut();
+    for (open, core, close) in [
+        ("(", "1", ")"),
+        ("abs(", "1", ")"),
+        ("NOT ", "true", ""),
+        ("- ", "1", ""),
+        ("(SELECT ", "1", ")"),
+        ("CASE WHEN true THEN ", "1", " END"),
+        ("[", "1", "]"),
+        ("CAST(", "1", " AS TEXT)"),
+    ] {
+        for depth in [100, 3_000, 50_000] {
+            let sql = format!("SELECT {}{core}{}", open.repeat(depth), close.repeat(depth));
+            match sut.read(&sql).await {
+                Ok(_) => {
+                    assert!(close.is_empty() && depth == 100, "{open} {depth}: signs and NOTs are counted as operators")
+                }
+                Err(error) => assert_eq!(error.kind(), ErrorKind::InvalidQuery, "{open}: {error}"),
+            }
+        }
+        // Where something inside is wrong, sqlparser tries each level twice: that must stay a matter of moments.
+        for core in ["1 1 1", "", "1 AS x", ") "] {
+            let _ = sut.read(&format!("SELECT {}{core}", open.repeat(48))).await.unwrap_err();
+        }
+        let _ = sut.read(&format!("SELECT {}{core}{}", open.repeat(20), close.repeat(20))).await;
+    }
+    assert_eq!(sut.rows("SELECT 1").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_would_fill_any_memory_are_refused() {
+    let sut = sut();
+    for sql in [
+        "SELECT repeat('x', 1000000000000)",
+        "SELECT lpad('x', 1000000000000)",
+        "SELECT rpad('x', 1000000000000, 'ab')",
+        "SELECT range(0, 1000000000000)",
+        "SELECT generate_series(0, 1000000000000)",
+        "SELECT array_repeat(1, 1000000000000)",
+        "SELECT array_resize([1], 1000000000000)",
+        "SELECT space(1000000000000)",
+    ] {
+        assert!(sut.read(sql).await.is_err(), "{sql}");
+        assert_eq!(sut.rows("SELECT 1").await, 1, "{sql}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pruning_leaves_nothing_out() {
+    let sut = sut();
+    sut.define("CREATE TABLE t (f FLOAT64, n INT64, s STRING)").await;
+    for values in [
+        "(1.0, 1, 'a'), (2.0, 2, 'b')",
+        "('NaN', 3, NULL)",
+        "(-0.0, NULL, 'zz')",
+        "(NULL, NULL, NULL)",
+        "('Infinity', 9, '')",
+    ] {
+        sut.count(&format!("INSERT INTO t VALUES {values}")).await;
+    }
+    // The same rows in one segment, where there is nothing to prune.
+    sut.define("CREATE TABLE whole AS SELECT * FROM t ORDER BY n").await;
+    for filter in [
+        "f > 1.5",
+        "f < 0.5",
+        "f = 0.0",
+        "f = CAST('NaN' AS FLOAT64)",
+        "f >= CAST('Infinity' AS FLOAT64)",
+        "f <> 1.0",
+        "f IS NULL",
+        "n BETWEEN 2 AND 3",
+        "n IN (1, 9)",
+        "n NOT IN (1, 9)",
+        "s = 'zz'",
+        "s LIKE 'z%'",
+        "s > 'a'",
+        "s IS NOT NULL",
+        "n + 1 = 4",
+        "n > 5 OR f < 1.5",
+        "NOT (n > 2)",
+        "n IS DISTINCT FROM 3",
+        "coalesce(n, 7) = 7",
+        "false",
+        "true",
+    ] {
+        let count = |table: &str| format!("SELECT count(*) FROM {table} WHERE {filter}");
+        let pruned = int(&sut.read(&count("t")).await.unwrap());
+        assert_eq!(pruned, int(&sut.read(&count("whole")).await.unwrap()), "{filter}");
+        let rows = sut.rows(&format!("SELECT * FROM t WHERE {filter}")).await;
+        assert_eq!(rows as i64, pruned, "{filter}");
+    }
+    let plan = one(&sut.read("EXPLAIN SELECT * FROM t WHERE n > 5").await.unwrap());
+    let text: String = plan.column(1).as_string::<i32>().iter().flatten().collect();
+    assert!(text.contains("segments=1,"), "{text}");
+    let plan = one(&sut.read("EXPLAIN SELECT * FROM t LIMIT 1").await.unwrap());
+    let text: String = plan.column(1).as_string::<i32>().iter().flatten().collect();
+    assert!(text.contains("segments=1, rows=1,"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn types_by_name_in_casts_and_times_that_move() {
+    let sut = sut();
+    let sql = "SELECT CAST('5' AS INT64), CAST(2 AS FLOAT32), CAST('x' AS SYMBOL), CAST('2024-01-01' AS TIMESTAMP_NS), 1::UINT64";
+    let schema = sut.read(sql).await.unwrap()[0].schema();
+    let types: Vec<_> = schema.fields().iter().map(|field| field.data_type().to_string()).collect();
+    assert_eq!(types, ["Int64", "Float32", "Dictionary(Int32, Utf8)", "Timestamp(ns)", "UInt64"]);
+    let now = "SELECT CAST(now() AS BIGINT)";
+    let first = int(&sut.read(now).await.unwrap());
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    assert!(int(&sut.read(now).await.unwrap()) > first, "now() stands still");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn much_of_select_works() {
+    let sut = sut();
+    sut.put("t", vec![numbers(0, 100)]).await.unwrap();
+    for (sql, rows) in [
+        ("WITH RECURSIVE c AS (SELECT 1 AS x UNION ALL SELECT x + 1 FROM c WHERE x < 10) SELECT * FROM c", 10),
+        ("SELECT n, rank() OVER (PARTITION BY n % 3 ORDER BY half DESC) FROM t", 100),
+        ("SELECT n % 2 AS odd, sum(half) FROM t GROUP BY odd HAVING sum(half) > 0 ORDER BY odd", 2),
+        ("SELECT a.n FROM t a LEFT ANTI JOIN t b ON a.n = b.n + 50", 50),
+        ("SELECT * FROM t WHERE EXISTS (SELECT 1 FROM t u WHERE u.n = t.n + 90)", 10),
+        ("SELECT date_bin(INTERVAL '5 minutes', TIMESTAMP '2024-01-01 00:07:00')", 1),
+        ("SELECT unnest(make_array(1, 2, 3))", 3),
+        ("SELECT n FROM t INTERSECT SELECT n + 95 FROM t", 5),
+        ("SELECT regexp_replace('abc', 'b', 'x'), md5('a'), encode('a', 'hex'), substr('abc', 2)", 1),
+        ("SELECT * FROM generate_series(1, 5)", 5),
+        ("SELECT approx_percentile_cont(0.5) WITHIN GROUP (ORDER BY half) FROM t", 1),
+    ] {
+        let batches = sut.read(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        assert_eq!(batches.iter().map(|batch| batch.num_rows()).sum::<usize>(), rows, "{sql}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn appends_go_on_while_a_table_changes() {
+    let sut = sut();
+    sut.put("t", vec![numbers(0, 50_000)]).await.unwrap();
+    let appends = async {
+        for at in 0..50 {
+            sut.put("t", vec![numbers(1_000_000 + at * 10, 10)]).await.unwrap();
+        }
+    };
+    let changes = async {
+        let mut deleted = 0;
+        for at in 0..10 {
+            deleted +=
+                sut.count(&format!("DELETE FROM t WHERE n < {} AND n >= {}", (at + 1) * 1_000, at * 1_000)).await;
+            assert_eq!(
+                sut.query.query(Query::change("UPDATE t SET half = 0 WHERE n = 40000")).await.unwrap().kind.as_str(),
+                "change"
+            );
+        }
+        deleted
+    };
+    let ((), deleted) = tokio::join!(appends, changes);
+    assert_eq!(deleted, 10_000);
+    assert_eq!(sut.rows("SELECT * FROM t").await, 40_000 + 500);
+    assert_eq!(sut.rows("SELECT * FROM t WHERE n >= 1000000").await, 500);
+}
