@@ -102,6 +102,7 @@ macro_rules! left_out {
                 /// # Errors
                 ///
                 /// `Unsupported`, always.
+                #[expect(clippy::new_ret_no_self, reason = "it stands in for a client, and there is none to make")]
                 pub fn new(url: &str, _: &Limits) -> Result<Ports> {
                     Err(Error::unsupported(format!(
                         concat!("{:?} needs ", $name, ", which this build was made without"),

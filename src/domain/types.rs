@@ -10,6 +10,7 @@ use sqlparser::ast::{ArrayElemTypeDef, DataType as SqlType};
 use std::sync::Arc;
 
 /// Name, and what it stands for. The first name of a type is its canonical one.
+#[expect(clippy::too_many_lines, reason = "a table of names")]
 fn names() -> Vec<(&'static str, DataType)> {
     use DataType::*;
     let utc = || Some("UTC".into());

@@ -30,7 +30,7 @@ def test_query_to_polars(client):
 
 def test_query_to_duckdb(client):
     trades = client.do_get(fl.Ticket("SELECT * FROM trades")).to_reader()
-    total = duckdb.sql("SELECT count(*), max(price) FROM trades").fetchone()
+    (total,) = duckdb.sql("SELECT count(*), max(price) FROM trades").fetchall()
     assert total == (1000, 151.99)
     del trades
 

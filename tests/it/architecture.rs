@@ -71,6 +71,7 @@ const LAYERS: [Layer; 9] = [
             "prost",
             "tonic",
             "tonic_health",
+            "tokio_util",
             "tokio_stream",
             "tower",
             "http",

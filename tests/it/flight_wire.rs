@@ -130,7 +130,7 @@ async fn flight_info_is_exact_and_its_ticket_pins_what_it_counted() {
             assert_eq!(counted as i64, rows, "{descriptor}");
             assert_eq!(**reply.schema().unwrap(), schema);
         }
-        wire.sut.count(&format!("DELETE FROM t WHERE n >= 0")).await;
+        wire.sut.count("DELETE FROM t WHERE n >= 0").await;
         wire.sut.put("t", vec![numbers(0, 1_000)]).await.unwrap();
     }
     for cmd in ["DROP TABLE t", "SELECT * INTO u FROM t", "WITH x AS (SELECT 1) INSERT INTO t SELECT 1, 1, 'x'"] {

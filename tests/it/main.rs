@@ -2,6 +2,8 @@
 //!
 //! `contract` runs the same cases over every path that a query can take; the rest looks at one thing each.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on says so by panicking")]
+
 mod architecture;
 mod contract;
 mod end_to_end;

@@ -84,6 +84,7 @@ impl Model {
         }
     }
 
+    #[allow(clippy::too_many_lines, reason = "one arm for each kind of step")]
     async fn run(&mut self, sut: &Sut, step: Step) {
         match step {
             Step::Create(table) => {

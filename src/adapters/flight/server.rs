@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::codegen::tokio_stream::StreamExt as _;
 use tonic::transport::Server as GrpcServer;
@@ -22,6 +23,9 @@ use tower::util::MapRequestLayer;
 const STREAM_WINDOW_BYTES: u32 = 16 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
 const FRAME_BYTES: u32 = 1 << 20;
+
+/// How long connections get to send what is left after a stop.
+const FLUSH: Duration = Duration::from_secs(2);
 
 /// A Flight server that is ready to listen.
 #[derive(Debug)]
@@ -61,6 +65,7 @@ impl Server {
         });
         let grace = Duration::from_millis(limits.shutdown_grace_ms);
         let gate = self.gate.clone();
+        let drained = CancellationToken::new();
         let stop = async move {
             shutdown.await;
             health.set_not_serving::<FlightServiceServer<Service>>().await;
@@ -76,12 +81,18 @@ impl Server {
             .layer(MapRequestLayer::new(watch_end))
             .add_service(health_service)
             .add_service(flight)
-            .serve_with_incoming(connections);
+            .serve_with_incoming_shutdown(connections, drained.cancelled());
+        tokio::pin!(serving);
+        let failed = |error| Error::unavailable("Flight stopped listening").with_source(error);
         tokio::select! {
-            served = serving => served.map_err(|error| Error::unavailable("Flight stopped listening").with_source(error)),
-            () = stop => Ok(()),
-            () = results.expire() => Ok(()),
+            served = &mut serving => return served.map_err(failed),
+            () = stop => {}
+            () = results.expire() => {}
         }
+        // What was cut off still has to reach its clients, behind whatever they have not read yet.
+        drained.cancel();
+        let _ = tokio::time::timeout(FLUSH, serving).await;
+        Ok(())
     }
 }
 

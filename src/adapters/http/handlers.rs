@@ -40,7 +40,7 @@ impl Handlers {
             (&Method::GET, Some(sql)) => {
                 let mut admitted = match self.admit(&incoming) {
                     Ok(admitted) => admitted,
-                    Err(refused) => return refused,
+                    Err(refused) => return *refused,
                 };
                 incoming.headers.insert(ACCESS, http::HeaderValue::from_static("read"));
                 let reply = self.run(sql.clone(), &incoming, &mut admitted).await;
@@ -55,7 +55,7 @@ impl Handlers {
             (&Method::POST, _) => {
                 let mut admitted = match self.admit(&incoming) {
                     Ok(admitted) => admitted,
-                    Err(refused) => return refused,
+                    Err(refused) => return *refused,
                 };
                 let reply = match self.statement(&mut incoming).await {
                     Ok(sql) => self.run(sql, &incoming, &mut admitted).await,
@@ -132,7 +132,7 @@ impl Handlers {
         }
         let mut admitted = match self.admit(&incoming) {
             Ok(admitted) => admitted,
-            Err(refused) => return refused,
+            Err(refused) => return *refused,
         };
         let sql = self.statement(&mut incoming).await;
         let described = async {
@@ -152,7 +152,7 @@ impl Handlers {
         }
         let mut admitted = match self.admit(&incoming) {
             Ok(admitted) => admitted,
-            Err(refused) => return refused,
+            Err(refused) => return *refused,
         };
         let snapshot = self.query.snapshot().await;
         answer(snapshot.map(|id| json!({"snapshot": id.0.to_string()})).map_err(Failure::from), &mut admitted)
@@ -165,7 +165,7 @@ impl Handlers {
         }
         let mut admitted = match self.admit(&incoming) {
             Ok(admitted) => admitted,
-            Err(refused) => return refused,
+            Err(refused) => return *refused,
         };
         match self.append(incoming, &admitted).await {
             Ok(summary) => {
@@ -305,7 +305,7 @@ impl Handlers {
         }
         match self.admit(incoming) {
             Ok(mut admitted) => answer(work(incoming).await, &mut admitted),
-            Err(refused) => refused,
+            Err(refused) => *refused,
         }
     }
 
@@ -317,19 +317,19 @@ impl Handlers {
         json_response(StatusCode::OK, &work().to_string())
     }
 
-    fn admit(&self, incoming: &Incoming) -> Result<Admitted, Response> {
+    fn admit(&self, incoming: &Incoming) -> Result<Admitted, Box<Response>> {
         let verb = format!("{} {:.80}", incoming.method, incoming.path);
         let Meta { peer, request_id } = incoming.meta.clone();
         self.gate
             .admit("http", verb, request_id.clone(), peer)
-            .map_err(|error| failure_response(&error.into(), &request_id))
+            .map_err(|error| Box::new(failure_response(&error.into(), &request_id)))
     }
 
     /// Refuses a request that no port hears of.
     fn refuse(&self, incoming: &Incoming, failure: Failure) -> Response {
         match self.admit(incoming) {
             Ok(mut admitted) => failed(failure, &mut admitted),
-            Err(refused) => refused,
+            Err(refused) => *refused,
         }
     }
 }

@@ -46,6 +46,7 @@ impl Inner {
         let mut stage = Stage::new(&self.budget, &self.options.limits);
         while let Some(batch) = batches.next().await {
             let batch = batch?;
+            let _room = self.budget.reserve(conform.growth_bytes(&batch))?;
             stage.push(conform.apply(&batch, stage.rows())?)?;
         }
         loop {

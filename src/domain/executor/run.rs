@@ -58,6 +58,8 @@ impl Executor {
                 Ok(()) => Message::End,
                 Err(error) => Message::Failed(error),
             };
+            // The reader may ask for its next query as soon as it sees the end of this one.
+            drop(allowance);
             // Nobody listens any more where this fails.
             let _ = sender.send(last).await;
         });

@@ -57,6 +57,26 @@ impl Conform {
         Ok(Self { target: target.clone(), columns })
     }
 
+    /// Bytes that `batch` may grow by where columns are filled in or dictionaries written out: little may have come,
+    /// and much be meant.
+    pub fn growth_bytes(&self, batch: &RecordBatch) -> u64 {
+        let rows = batch.num_rows() as u64;
+        let width = |field: &Field| field.data_type().primitive_width().unwrap_or(16) as u64;
+        let growth = |(field, source): (&Arc<Field>, &Source)| match source {
+            Source::Keep(_) | Source::Rescale(..) => 0,
+            Source::Null | Source::Arrival(_) => rows.saturating_mul(width(field)),
+            Source::Widen(index) => match batch.column(*index).data_type() {
+                DataType::Null => rows.saturating_mul(width(field)),
+                DataType::Dictionary(..) if !matches!(field.data_type(), DataType::Dictionary(..)) => {
+                    let values = batch.column(*index).as_any_dictionary().values().clone();
+                    rows.saturating_mul(longest_bytes(&values))
+                }
+                _ => 0,
+            },
+        };
+        self.target.fields().iter().zip(&self.columns).map(growth).fold(0, u64::saturating_add)
+    }
+
     /// `batch` as the table wants it. `rows_before` rows of the stream came before it, for messages.
     ///
     /// # Errors
@@ -263,6 +283,17 @@ fn rescale(field: &Field, column: &ArrayRef, factor: i64, rows_before: u64) -> R
         _ => cast(&scaled, field.data_type()),
     }
     .map_err(broken)
+}
+
+/// Bytes of the longest value, at most.
+fn longest_bytes(values: &ArrayRef) -> u64 {
+    let lengths = match values.data_type() {
+        DataType::Utf8View | DataType::BinaryView => None,
+        _ => arrow::compute::kernels::length::length(values).ok(),
+    };
+    let lengths = lengths.and_then(|lengths| cast(&lengths, &DataType::Int64).ok());
+    let longest = lengths.and_then(|lengths| arrow::compute::max(lengths.as_primitive::<Int64Type>()));
+    longest.map_or(values.get_buffer_memory_size() as u64, |longest| u64::try_from(longest).unwrap_or(0))
 }
 
 /// A cast that fails rather than makes a null of what does not fit.

@@ -34,7 +34,7 @@ pub struct Style {
 
 /// What turns batches into bytes.
 enum Writer {
-    Arrow(Encoder),
+    Arrow(Box<Encoder>),
     Text(TextWriter),
 }
 
@@ -52,7 +52,7 @@ pub fn body(batches: BatchStream, style: Style, admitted: Admitted) -> impl Stre
     let (writer, first) = match style.format {
         Format::Arrow => {
             let (encoder, first) = Encoder::new(&schema, style.message_bytes_target);
-            (Writer::Arrow(encoder), frame(first).into_iter().filter(|part| !part.is_empty()).collect())
+            (Writer::Arrow(Box::new(encoder)), frame(first).into_iter().filter(|part| !part.is_empty()).collect())
         }
         format => {
             let (writer, head) = TextWriter::new(format, style.nan, &schema);

@@ -6,7 +6,7 @@
 
 use crate::domain::catalog::{Snapshot, resolve_name};
 use crate::domain::storage::Table;
-use crate::ports::{Error, Result};
+use crate::ports::{Error, ErrorKind, Result};
 use sqlparser::ast::{
     Cte, Expr, Ident, JoinConstraint, ObjectName, ObjectNamePart, Query, Select, SelectItem,
     SelectItemQualifiedWildcardKind, Statement, TableAlias, TableFactor, Visit, VisitMut, Visitor, VisitorMut,
@@ -17,9 +17,6 @@ use std::sync::Arc;
 
 /// What the table of a DELETE or UPDATE is called in the query that finds its rows.
 pub const TARGET: &str = "__zepto_target";
-
-/// The schema that describes the others.
-const INFORMATION_SCHEMA: &str = "information_schema";
 
 /// The tables that a statement reads, under the names that it now calls them by.
 #[derive(Debug, Default)]
@@ -130,7 +127,7 @@ struct Relations<'a> {
 
 impl Relations<'_> {
     fn find(&mut self, name: &ObjectName) -> Result<()> {
-        let Some(ident) = table_ident(name)? else { return Ok(()) };
+        let ident = table_ident(name)?;
         if let (TARGET, Some(table)) = (ident.value.as_str(), self.target) {
             self.found.insert(TARGET.to_owned(), table.clone());
             return Ok(());
@@ -160,14 +157,13 @@ impl Visitor for Relations<'_> {
     }
 }
 
-/// The last part of a table's name where it is one of ours; none where it belongs to the information schema.
-fn table_ident(name: &ObjectName) -> Result<Option<&Ident>> {
+/// The last part of a table's name; the one schema there is, `public`, may stand before it.
+fn table_ident(name: &ObjectName) -> Result<&Ident> {
     let parts: Vec<_> = name.0.iter().filter_map(ObjectNamePart::as_ident).collect();
     match parts.as_slice() {
-        [table] => Ok(Some(table)),
-        [schema, _] if schema.value.eq_ignore_ascii_case(INFORMATION_SCHEMA) => Ok(None),
-        [schema, table] if schema.value.eq_ignore_ascii_case("public") => Ok(Some(table)),
-        _ => Err(Error::new(crate::ports::ErrorKind::NotFound, format!("table {name} not found"))),
+        [table] => Ok(table),
+        [schema, table] if schema.value.eq_ignore_ascii_case("public") => Ok(table),
+        _ => Err(Error::new(ErrorKind::NotFound, format!("table {name} not found"))),
     }
 }
 
@@ -205,15 +201,6 @@ impl Rewrite<'_> {
 
     fn table(&self, name: &mut ObjectName) -> Result<()> {
         let single = name.0.len() == 1;
-        let folded = |ident: &Ident| ident.value.eq_ignore_ascii_case(INFORMATION_SCHEMA);
-        if name.0.first().and_then(ObjectNamePart::as_ident).is_some_and(folded) {
-            for part in &mut name.0 {
-                if let ObjectNamePart::Identifier(ident) = part {
-                    ident.value.make_ascii_lowercase();
-                }
-            }
-            return Ok(());
-        }
         let Some(ObjectNamePart::Identifier(ident)) = name.0.last_mut() else { return Ok(()) };
         let quoted = ident.quote_style.is_some();
         let cte = resolve_name(&ident.value, quoted, self.ctes.iter().map(String::as_str))?;
