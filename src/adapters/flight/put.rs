@@ -12,6 +12,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use arrow_flight::sql::DoPutUpdateResult;
 use arrow_flight::{FlightData, PutResult};
+use bytes::Bytes;
 use futures::stream;
 use prost::Message as _;
 use std::time::Duration;
@@ -193,7 +194,12 @@ impl Incoming {
         if data.data_header.is_empty() {
             return Ok(None);
         }
-        self.decoder.decode(&Message { header: data.data_header.clone(), body: data.data_body.clone() })
+        // Metadata shares the message's allocation; a batch must not keep it alive.
+        let body = match data.app_metadata.len() > data.data_body.len() {
+            true => Bytes::copy_from_slice(&data.data_body),
+            false => data.data_body.clone(),
+        };
+        self.decoder.decode(&Message { header: data.data_header.clone(), body })
     }
 
     async fn next_batch(&mut self) -> Result<Option<RecordBatch>> {

@@ -91,6 +91,10 @@ impl Handlers {
             let message = format!("there are application/json, application/x-ndjson, text/csv and {ARROW_STREAM}");
             Failure::http(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
         })?;
+        if !incoming.meta.framed && matches!(format, Format::Csv | Format::Ndjson) {
+            let message = "over HTTP/1.0 nobody could tell a result in this format from a part of it; use HTTP/1.1";
+            return Err(Failure::http(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "VersionNotSupported", message));
+        }
         let nan = match incoming.query.get("nan").map(String::as_str) {
             None | Some("null") => NanStyle::Null,
             Some("string") => NanStyle::Text,
@@ -319,7 +323,7 @@ impl Handlers {
 
     fn admit(&self, incoming: &Incoming) -> Result<Admitted, Box<Response>> {
         let verb = format!("{} {:.80}", incoming.method, incoming.path);
-        let Meta { peer, request_id } = incoming.meta.clone();
+        let Meta { peer, request_id, .. } = incoming.meta.clone();
         self.gate
             .admit("http", verb, request_id.clone(), peer)
             .map_err(|error| Box::new(failure_response(&error.into(), &request_id)))

@@ -19,6 +19,8 @@ pub struct Meta {
     pub peer: String,
     /// Its id.
     pub request_id: String,
+    /// Whether the end of a body shows: before HTTP/1.1 it is where the connection ends, whatever ended it.
+    pub framed: bool,
 }
 
 /// A request.

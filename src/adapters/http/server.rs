@@ -133,7 +133,8 @@ where
 {
     let given = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
     let request_id = request_id(given);
-    request.extensions_mut().insert(Meta { peer, request_id: request_id.clone() });
+    let meta = Meta { peer, request_id: request_id.clone(), framed: request.version() >= http::Version::HTTP_11 };
+    request.extensions_mut().insert(meta);
     let bytes: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if bytes as u64 > header_bytes_max {
         // hyper looks at its buffer only when it is full; what fitted into one read may be more than the limit.

@@ -5,12 +5,13 @@
 
 use crate::adapters::ipc::encode::Message;
 use crate::ports::{Error, Limits, Result};
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::buffer::Buffer;
 use arrow::datatypes::SchemaRef;
 use arrow::ipc::convert::fb_to_schema;
 use arrow::ipc::reader::{read_dictionary, read_record_batch};
 use arrow::ipc::{self, CompressionType, MessageHeader, root_as_message};
+use bytes::Bytes;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -78,13 +79,14 @@ impl Decoder {
                 let body = Buffer::from(message.body.clone());
                 read_dictionary(&body, dictionary, &schema, &mut self.dictionaries, &header.version())
                     .map_err(|error| Error::invalid(format!("a dictionary of the stream does not decode: {error}")))?;
+                self.check_dictionaries()?;
                 Ok(None)
             }
             MessageHeader::RecordBatch => {
                 let batch = header.header_as_record_batch().ok_or_else(corrupt)?;
                 self.check(&batch, &message.body)?;
                 let schema = self.started()?;
-                let body = Buffer::from(message.body.clone());
+                let body = Buffer::from(own(message));
                 read_record_batch(&body, batch, schema, &self.dictionaries, None, &header.version())
                     .map(Some)
                     .map_err(|error| Error::invalid(format!("a batch of the stream does not decode: {error}")))
@@ -109,6 +111,18 @@ impl Decoder {
         self.schema.clone().ok_or_else(|| Error::invalid("the stream has a batch before its schema"))
     }
 
+    /// Dictionaries stay until the stream ends, and may grow by deltas: all of them count as one message.
+    fn check_dictionaries(&self) -> Result<()> {
+        let bytes: usize = self.dictionaries.values().map(|values| values.get_buffer_memory_size()).sum();
+        if bytes as u64 > self.limits.inflated_bytes_max.max(self.limits.message_bytes_max) {
+            return Err(Error::limit(format!(
+                "the stream's dictionaries take {bytes} bytes, more than {} (inflated_bytes_max)",
+                self.limits.inflated_bytes_max
+            )));
+        }
+        Ok(())
+    }
+
     /// Refuses sizes that would be allocated before anybody noticed that they are not true.
     fn check(&self, batch: &ipc::RecordBatch<'_>, body: &[u8]) -> Result<()> {
         let bits = i64::try_from(body.len()).unwrap_or(i64::MAX).saturating_mul(8);
@@ -130,6 +144,14 @@ impl Decoder {
             None => Ok(()),
         }
     }
+}
+
+/// The body of a message, for itself where it would keep a larger header alive.
+fn own(message: &Message) -> Bytes {
+    if message.header.len() > message.body.len() {
+        return Bytes::copy_from_slice(&message.body);
+    }
+    message.body.clone()
 }
 
 fn corrupt() -> Error {

@@ -3,7 +3,7 @@
 //! The segments are rebuilt outside of the catalogue's lock; what arrived meanwhile is rebuilt inside, which is little.
 
 use crate::domain::engine::Inner;
-use crate::domain::engine::change::column_index;
+use crate::domain::engine::change::{Held, column_index};
 use crate::domain::engine::define::defined;
 use crate::domain::executor::sql::{AlterTable, Alteration};
 use crate::domain::storage::{Segment, Table};
@@ -21,12 +21,10 @@ struct Reshape {
 impl Inner {
     /// Alters a table.
     pub(super) async fn alter_table(self: &Arc<Self>, alter: AlterTable) -> Result<BatchStream> {
-        let lock = match self.table(&self.catalog.present(), &alter.table) {
+        let Held { name, base, _changing, .. } = match self.hold(&alter.table).await {
             Err(error) if alter.if_exists && error.kind() == ErrorKind::NotFound => return Ok(defined()),
-            found => found?.1.change_lock(),
+            held => held?,
         };
-        let _changing = lock.lock_owned().await;
-        let (name, base) = self.table(&self.catalog.present(), &alter.table)?;
         let reshape = Reshape::new(&base, &alter.alterations)?;
         let rebuilt = self.rebuild(&reshape, base.segments())?;
         self.catalog.publish(|present| {
@@ -44,7 +42,14 @@ impl Inner {
 
     fn rebuild(&self, reshape: &Reshape, segments: &[Arc<Segment>]) -> Result<Vec<Arc<Segment>>> {
         let rebuilt = segments.iter().map(|segment| reshape.batch(segment.batch()));
-        rebuilt.map(|batch| Ok(Segment::replacing(batch?, &self.budget))).collect()
+        // Columns that come take memory; without any, what is rebuilt only takes the place of what was there.
+        let grows = reshape.sources.contains(&None);
+        rebuilt
+            .map(|batch| match grows {
+                true => Segment::try_new(batch?, &self.budget),
+                false => Ok(Segment::replacing(batch?, &self.budget)),
+            })
+            .collect()
     }
 }
 

@@ -10,7 +10,7 @@ use crate::domain::engine::Inner;
 use crate::domain::engine::stage::Stage;
 use crate::domain::executor::sql::{Delete, Insert, Name, TARGET, Truncate, Update};
 use crate::domain::executor::{Question, ROW_NUMBER};
-use crate::domain::storage::{Segment, Table};
+use crate::domain::storage::{Reservation, Segment, Table};
 use crate::ports::{BatchStream, Error, ErrorKind, Query, Result};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::compute::{
@@ -22,8 +22,35 @@ use sqlparser::ast::{self, Expr, Ident, SelectItem, SetExpr, TableAlias};
 use sqlparser::dialect::GenericDialect;
 use sqlparser::parser::Parser;
 use std::sync::Arc;
+use tokio::sync::OwnedMutexGuard;
+
+/// A table that nobody else rewrites for now.
+pub(super) struct Held {
+    /// The state of everything from which the change starts.
+    pub snapshot: Arc<Snapshot>,
+    /// The table's exact name.
+    pub name: String,
+    /// Its state in that snapshot.
+    pub base: Arc<Table>,
+    /// Its change lock.
+    pub _changing: OwnedMutexGuard<()>,
+}
 
 impl Inner {
+    /// Waits until nobody else rewrites a table. Where it was replaced meanwhile, the lock that was waited for is
+    /// another table's: then it starts over.
+    pub(super) async fn hold(&self, table: &Name) -> Result<Held> {
+        loop {
+            let lock = self.table(&self.catalog.present(), table)?.1.change_lock();
+            let _changing = lock.clone().lock_owned().await;
+            let snapshot = self.catalog.present();
+            let (name, base) = self.table(&snapshot, table)?;
+            if Arc::ptr_eq(&lock, &base.change_lock()) {
+                return Ok(Held { snapshot, name, base, _changing });
+            }
+        }
+    }
+
     /// Rows inserted.
     pub(super) async fn insert(self: &Arc<Self>, insert: Insert, query: &Query) -> Result<u64> {
         let snapshot = self.catalog.present();
@@ -53,12 +80,10 @@ impl Inner {
 
     /// Rows deleted.
     pub(super) async fn delete(self: &Arc<Self>, delete: Delete, query: &Query) -> Result<u64> {
-        let lock = self.table(&self.catalog.present(), &delete.table)?.1.change_lock();
-        let _changing = lock.lock_owned().await;
-        let snapshot = self.catalog.present();
-        let (name, base) = self.table(&snapshot, &delete.table)?;
+        let Held { snapshot, name, base, _changing } = self.hold(&delete.table).await?;
         let Some(predicate) = delete.predicate else { return self.empty(&name, &base) };
         let found = self.find(snapshot, &base, delete.alias, Some(predicate), Vec::new(), query).await?;
+        let _marks = self.budget.reserve(base.rows())?;
         let mut doomed = vec![false; usize::try_from(base.rows()).unwrap_or(usize::MAX)];
         for batch in found.collect().await? {
             for row in batch.column(0).as_primitive::<UInt64Type>().values() {
@@ -92,13 +117,10 @@ impl Inner {
 
     /// Rows deleted.
     pub(super) async fn truncate(self: &Arc<Self>, truncate: &Truncate) -> Result<u64> {
-        let found = self.table(&self.catalog.present(), &truncate.table);
-        let lock = match found {
+        let Held { name, base, _changing, .. } = match self.hold(&truncate.table).await {
             Err(error) if truncate.if_exists && error.kind() == ErrorKind::NotFound => return Ok(0),
-            found => found?.1.change_lock(),
+            held => held?,
         };
-        let _changing = lock.lock_owned().await;
-        let (name, base) = self.table(&self.catalog.present(), &truncate.table)?;
         self.empty(&name, &base)
     }
 
@@ -109,14 +131,11 @@ impl Inner {
 
     /// Rows updated.
     pub(super) async fn update(self: &Arc<Self>, update: Update, query: &Query) -> Result<u64> {
-        let lock = self.table(&self.catalog.present(), &update.table)?.1.change_lock();
-        let _changing = lock.lock_owned().await;
-        let snapshot = self.catalog.present();
-        let (name, base) = self.table(&snapshot, &update.table)?;
+        let Held { snapshot, name, base, _changing } = self.hold(&update.table).await?;
         let (columns, values): (Vec<_>, Vec<_>) = update.assignments.into_iter().unzip();
         let columns = assigned_columns(base.schema(), &columns)?;
         let found = self.find(snapshot, &base, update.alias, update.predicate, values, query).await?;
-        let found = sorted_rows(found).await?;
+        let (found, _memory) = self.sorted_rows(found).await?;
         let values = columns
             .iter()
             .zip(&found.columns()[1..])
@@ -178,6 +197,21 @@ impl Inner {
         Ok(self.executor.run(plan, allowance))
     }
 
+    /// All of `found`, in the order of its row numbers, and its memory.
+    async fn sorted_rows(&self, mut found: BatchStream) -> Result<(RecordBatch, Vec<Reservation>)> {
+        let schema = found.schema();
+        let (mut batches, mut memory) = (Vec::new(), Vec::new());
+        while let Some(batch) = found.next().await {
+            let batch = batch?;
+            memory.push(self.budget.reserve(batch.get_array_memory_size() as u64)?);
+            batches.push(batch);
+        }
+        let all = concat_batches(&schema, &batches).map_err(rewrite_failed)?;
+        let order = sort_to_indices(all.column(0), None, None).map_err(rewrite_failed)?;
+        let sorted = take_record_batch(&all, &order).map_err(rewrite_failed)?;
+        Ok((sorted, memory))
+    }
+
     /// Puts `segments` in the place of `base`'s; what arrived since stays.
     fn replace(&self, name: &str, base: &Arc<Table>, segments: Vec<Arc<Segment>>) -> Result<()> {
         self.catalog.publish(|present| {
@@ -224,15 +258,6 @@ fn rows_query(alias: Ident, predicate: Option<Expr>, values: Vec<Expr>) -> Resul
         }));
     }
     Ok(statement)
-}
-
-/// All of `found`, in the order of its row numbers.
-async fn sorted_rows(found: BatchStream) -> Result<RecordBatch> {
-    let schema = found.schema();
-    let batches = found.collect().await?;
-    let all = concat_batches(&schema, &batches).map_err(rewrite_failed)?;
-    let order = sort_to_indices(all.column(0), None, None).map_err(rewrite_failed)?;
-    take_record_batch(&all, &order).map_err(rewrite_failed)
 }
 
 /// Position of each of `columns`, which are all there and all different.

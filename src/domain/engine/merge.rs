@@ -2,7 +2,6 @@
 
 use crate::domain::engine::Inner;
 use crate::domain::storage::{merge_run, mergeable_run};
-use crate::ports::Result;
 use std::sync::Arc;
 
 impl Inner {
@@ -19,25 +18,36 @@ impl Inner {
         let (inner, name, id) = (self.clone(), name.to_owned(), table.id());
         self.runtime.spawn(async move {
             let _lock = lock;
-            while let Ok(true) = inner.merge_once(&name, id) {
+            let mut from = 0;
+            while let Some(next) = inner.merge_once(&name, id, from) {
+                from = next;
                 tokio::task::yield_now().await;
             }
         });
     }
 
-    /// Merges one run of segments. False where there is none, or the table is gone.
-    fn merge_once(&self, name: &str, id: u64) -> Result<bool> {
+    /// Merges one run of segments at or after `from`: where to look for the next, if there may be one.
+    fn merge_once(&self, name: &str, id: u64, from: usize) -> Option<usize> {
         let snapshot = self.catalog.present();
-        let Some(base) = snapshot.tables().get(name).filter(|table| table.id() == id) else { return Ok(false) };
-        let Some(run) = mergeable_run(base.segments()) else { return Ok(false) };
-        let merged = merge_run(&base.segments()[run.clone()], &self.budget)?;
+        let base = snapshot.tables().get(name).filter(|table| table.id() == id)?;
+        let run = mergeable_run(base.segments().get(from..)?)?;
+        let run = from + run.start..from + run.end;
+        let merged = match merge_run(&base.segments()[run.clone()], &self.budget) {
+            Ok(merged) => merged,
+            Err(error) => {
+                // Dictionaries that together outgrow their keys stay apart; what comes after may still be merged.
+                tracing::debug!(table = name, %error, "a run of segments stays as it is");
+                return Some(run.end);
+            }
+        };
         let mut segments = base.segments().to_vec();
         segments.splice(run, [merged]);
-        self.catalog.publish(|present| match present.tables().get(name) {
+        let published = self.catalog.publish(|present| match present.tables().get(name) {
             Some(table) if table.id() == id => {
                 Ok((vec![(name.to_owned(), Some(table.rewritten(base, segments)))], true))
             }
             _ => Ok((Vec::new(), false)),
-        })
+        });
+        published.is_ok_and(|published| published).then_some(from)
     }
 }

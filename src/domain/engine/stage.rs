@@ -2,10 +2,14 @@
 //!
 //! Dropping a stage gives everything back, which is all that undoing an ingestion takes.
 
-use crate::domain::storage::{Budget, Segment};
+use crate::domain::storage::{Budget, Segment, held_bytes};
 use crate::ports::{Error, IngestSummary, Limits, Result};
-use arrow::array::RecordBatch;
+use arrow::array::{Array, ArrayRef, RecordBatch, UInt64Array};
+use arrow::compute::take_record_batch;
 use std::sync::Arc;
+
+/// Bytes beyond its own that a batch may keep alive in any case.
+const KEPT_BYTES: u64 = 64 << 10;
 
 /// Segments that wait for their publication.
 #[derive(Debug)]
@@ -43,7 +47,7 @@ impl Stage {
         if batch.num_rows() == 0 {
             return Ok(());
         }
-        let segment = Segment::try_new(batch, &self.budget)?;
+        let segment = Segment::try_new(compact(batch), &self.budget)?;
         self.summary.bytes += segment.bytes();
         if self.summary.bytes > self.bytes_max {
             return Err(Error::limit(format!("the stream has more than {} bytes (stream_bytes_max)", self.bytes_max)));
@@ -65,5 +69,19 @@ impl Stage {
     /// What it came to; whether a table was made, its publisher knows.
     pub fn summary(&self) -> IngestSummary {
         self.summary
+    }
+}
+
+/// The same rows in memory of their own, where they are a small part of what they would keep alive: results of a query
+/// are slices of other tables' segments.
+fn compact(batch: RecordBatch) -> RecordBatch {
+    let sliced = |column: &ArrayRef| column.to_data().get_slice_memory_size().ok();
+    let used: Option<usize> = batch.columns().iter().map(sliced).sum();
+    match used {
+        Some(used) if held_bytes(&batch) > 2 * used as u64 + KEPT_BYTES => {
+            let rows = UInt64Array::from_iter_values(0..batch.num_rows() as u64);
+            take_record_batch(&batch, &rows).unwrap_or(batch)
+        }
+        _ => batch,
     }
 }

@@ -10,6 +10,7 @@ mod plan;
 mod prune;
 mod run;
 mod scan;
+mod sized;
 pub mod sql;
 
 pub use plan::Question;
@@ -18,12 +19,13 @@ pub use scan::ROW_NUMBER;
 
 use crate::domain::executor::error::from_datafusion;
 use crate::domain::executor::plan::Types;
+use crate::domain::executor::sized::sized;
 use crate::ports::{Error, Limits, Result};
-use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionState;
+use datafusion::execution::{FunctionRegistry, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
 use std::fmt;
 use std::sync::Arc;
@@ -58,13 +60,17 @@ impl Executor {
             .map_err(from_datafusion)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let state = |partitions| {
-            SessionStateBuilder::new_with_default_features()
+            let mut state = SessionStateBuilder::new_with_default_features()
                 .with_config(session_config(partitions))
                 .with_runtime_env(runtime.clone())
                 .with_type_planner(Arc::new(Types))
-                .build()
+                .build();
+            for function in sized(state.scalar_functions().clone().values()) {
+                state.register_udf(function).map_err(from_datafusion)?;
+            }
+            Ok::<_, Error>(state)
         };
-        Ok(Self { engine, serial: state(1), parallel: state(cores) })
+        Ok(Self { engine, serial: state(1)?, parallel: state(cores)? })
     }
 
     /// Runs `work` on the engine's runtime; dropping the future stops it.

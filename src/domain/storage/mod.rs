@@ -11,7 +11,7 @@ mod segment;
 mod table;
 
 pub use conform::Conform;
-pub use memory::Budget;
+pub use memory::{Budget, Reservation, held_bytes};
 pub use merge::{merge_run, mergeable_run};
 pub use segment::Segment;
 pub use table::Table;

@@ -32,13 +32,13 @@ impl Segment {
     ///
     /// `LimitExceeded` where the memory is not free.
     pub fn try_new(batch: RecordBatch, budget: &Budget) -> Result<Arc<Self>> {
-        let memory = budget.reserve(held_bytes(&batch))?;
+        let memory = budget.reserve(charge(&batch))?;
         Ok(Self::with_memory(batch, memory))
     }
 
     /// A segment that takes the place of others, which give back their memory soon: never refused.
     pub fn replacing(batch: RecordBatch, budget: &Budget) -> Arc<Self> {
-        let memory = budget.reserve_unchecked(held_bytes(&batch));
+        let memory = budget.reserve_unchecked(charge(&batch));
         Self::with_memory(batch, memory)
     }
 
@@ -66,6 +66,11 @@ impl Segment {
     pub fn stats(&self, index: usize) -> Option<&ColumnStats> {
         self.stats.get(index).and_then(Option::as_ref)
     }
+}
+
+/// What a batch costs: its allocations, and a bit for each row of a batch that has none.
+fn charge(batch: &RecordBatch) -> u64 {
+    held_bytes(batch).max(batch.num_rows() as u64 / 8)
 }
 
 /// Bounds of a column of a type that queries compare: numbers, times, strings. None where there is no value.

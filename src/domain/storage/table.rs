@@ -66,8 +66,8 @@ impl Table {
     /// The state in which `base`'s segments are replaced by `segments`; what arrived since `base` stays.
     pub fn rewritten(&self, base: &Self, segments: Vec<Arc<Segment>>) -> Self {
         let kept = base.segments.len();
-        debug_assert!(
-            self.segments[..kept].iter().zip(&base.segments).all(|(a, b)| Arc::ptr_eq(a, b)),
+        assert!(
+            self.segments.len() >= kept && self.segments.iter().zip(&base.segments).all(|(a, b)| Arc::ptr_eq(a, b)),
             "segments were rewritten without the change lock"
         );
         let mut next = self.clone();

@@ -70,6 +70,13 @@ pub async fn names_match_exactly_then_by_case(sut: Sut) {
     ] {
         assert_eq!(sut.read(sql).await.unwrap_err().kind(), kind, "{sql}");
     }
+    for sql in [
+        "SELECT max(px) AS px FROM quotes",
+        "SELECT px * 2 AS PX FROM quotes WHERE PX > 0 ORDER BY PX",
+        "WITH quotes AS (SELECT px AS price FROM Quotes) SELECT price FROM quotes",
+    ] {
+        assert_eq!(sut.rows(sql).await, 1, "{sql}");
+    }
     let with = "WITH Best AS (SELECT max(px) AS Peak FROM quotes) SELECT peak FROM best";
     assert_eq!(sut.read(with).await.unwrap()[0].schema().field(0).name(), "Peak");
 }

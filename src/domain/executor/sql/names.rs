@@ -10,6 +10,7 @@ use crate::ports::{Error, ErrorKind, Result};
 use sqlparser::ast::{
     Cte, Expr, Ident, JoinConstraint, ObjectName, ObjectNamePart, Query, Select, SelectItem,
     SelectItemQualifiedWildcardKind, Statement, TableAlias, TableFactor, Visit, VisitMut, Visitor, VisitorMut,
+    visit_expressions_mut,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -40,12 +41,11 @@ impl Names {
             return Err(*error);
         }
         let tables = relations.found;
+        let columns = tables.values().flat_map(|table| table.schema().fields());
+        let columns: BTreeSet<_> = columns.map(|field| field.name().clone()).collect();
         let mut known = aliases.names;
-        for (name, table) in &tables {
-            known.insert(name.clone());
-            known.extend(table.schema().fields().iter().map(|field| field.name().clone()));
-        }
-        let mut rewrite = Rewrite { snapshot, ctes: &aliases.ctes, known: &known };
+        known.extend(tables.keys().chain(&columns).cloned());
+        let mut rewrite = Rewrite { snapshot, ctes: &aliases.ctes, columns: &columns, known: &known };
         match VisitMut::visit(statement, &mut rewrite) {
             ControlFlow::Break(error) => Err(*error),
             ControlFlow::Continue(()) => Ok(Self { tables }),
@@ -178,10 +178,27 @@ fn or_break(result: Result<()>) -> ControlFlow<Box<Error>> {
 struct Rewrite<'a> {
     snapshot: &'a Snapshot,
     ctes: &'a BTreeSet<String>,
+    columns: &'a BTreeSet<String>,
     known: &'a BTreeSet<String>,
 }
 
 impl Rewrite<'_> {
+    /// Where an alias cannot be meant – among what SELECT computes, and in WHERE – columns come first: in
+    /// `SELECT max(px) AS px` the first `px` may be the column `Px`.
+    fn columns_first(&self, expr: &mut Expr) {
+        let visited = visit_expressions_mut(expr, |expr| match expr {
+            Expr::Identifier(ident) if ident.quote_style.is_none() => {
+                let found = resolve_name(&ident.value, false, self.columns.iter().map(String::as_str));
+                if let Ok(Some(column)) = found {
+                    column.clone_into(&mut ident.value);
+                }
+                ControlFlow::<()>::Continue(())
+            }
+            _ => ControlFlow::Continue(()),
+        });
+        debug_assert!(visited.is_continue(), "nothing breaks off");
+    }
+
     fn ident(&self, ident: &mut Ident) -> Result<()> {
         let quoted = ident.quote_style.is_some();
         if let Some(found) = resolve_name(&ident.value, quoted, self.known.iter().map(String::as_str))? {
@@ -203,11 +220,16 @@ impl Rewrite<'_> {
         let single = name.0.len() == 1;
         let Some(ObjectNamePart::Identifier(ident)) = name.0.last_mut() else { return Ok(()) };
         let quoted = ident.quote_style.is_some();
+        // Exactly before by case, and of two that are alike the statement's own.
+        let exact = self.ctes.contains(&ident.value) || self.snapshot.tables().contains_key(&ident.value);
         let cte = resolve_name(&ident.value, quoted, self.ctes.iter().map(String::as_str))?;
-        if let (Some(cte), true) = (cte, single) {
-            cte.clone_into(&mut ident.value);
-        } else if let Ok(table) = self.snapshot.resolve(&ident.value, quoted) {
-            table.clone_into(&mut ident.value);
+        let found = match cte {
+            _ if exact => None,
+            Some(cte) if single => Some(cte),
+            _ => self.snapshot.resolve(&ident.value, quoted).ok(),
+        };
+        if let Some(found) = found {
+            found.clone_into(&mut ident.value);
         }
         if let (false, Some(ObjectNamePart::Identifier(schema))) = (single, name.0.first_mut()) {
             schema.value.make_ascii_lowercase();
@@ -238,9 +260,16 @@ impl VisitorMut for Rewrite<'_> {
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Box<Error>> {
         for item in &mut select.projection {
-            if let SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) = item {
-                or_break(self.object(name))?;
+            match item {
+                SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) => {
+                    or_break(self.object(name))?;
+                }
+                SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => self.columns_first(expr),
+                _ => {}
             }
+        }
+        if let Some(predicate) = &mut select.selection {
+            self.columns_first(predicate);
         }
         or_break(self.joins(select))
     }

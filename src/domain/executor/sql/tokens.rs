@@ -43,7 +43,7 @@ pub fn tokenize(sql: &str, limits: &Limits) -> Result<Vec<TokenWithSpan>> {
 }
 
 /// Nesting of the constructs that the parser tries in two ways, each of which tries what is inside in two ways.
-const RETRIED_DEPTH_MAX: usize = 12;
+const RETRIED_DEPTH_MAX: usize = 8;
 
 /// Refuses deep nesting while it is still flat: of anything, because each level takes stack, and of a few constructs
 /// more strictly, because sqlparser needs twice the time for each level of them where something inside is wrong.
