@@ -42,13 +42,15 @@ pub fn tokenize(sql: &str, limits: &Limits) -> Result<Vec<TokenWithSpan>> {
     Ok(tokens)
 }
 
-/// Nesting of the constructs that the parser tries in two ways, each of which tries what is inside in two ways.
+/// Nesting of what takes twice the time for each level: constructs that the parser tries in two ways, and subqueries in
+/// expressions, which the optimiser walks twice. Eight levels are a matter of moments, twenty-five of days.
 const RETRIED_DEPTH_MAX: usize = 8;
 
 /// Refuses deep nesting while it is still flat: of anything, because each level takes stack, and of a few constructs
-/// more strictly, because sqlparser needs twice the time for each level of them where something inside is wrong.
+/// more strictly, because each level of them takes twice the time.
 fn check_nesting(tokens: &[TokenWithSpan], depth_max: u64) -> Result<()> {
-    let mut open: Vec<bool> = Vec::new();
+    let mut open: Vec<(bool, Keyword)> = Vec::new();
+    let mut just_opened = false;
     let mut intervals = 0;
     let mut before = Keyword::NoKeyword;
     for token in tokens {
@@ -58,22 +60,44 @@ fn check_nesting(tokens: &[TokenWithSpan], depth_max: u64) -> Result<()> {
             _ => Keyword::NoKeyword,
         };
         match &token.token {
-            Token::LParen | Token::LBracket | Token::LBrace => open.push(is_retried(before)),
+            Token::LParen | Token::LBracket | Token::LBrace => open.push((is_retried(before), before)),
             Token::RParen | Token::RBracket | Token::RBrace => drop(open.pop()),
-            _ if keyword == Keyword::CASE => open.push(true),
+            _ if keyword == Keyword::CASE => open.push((true, before)),
+            _ if matches!(keyword, Keyword::SELECT | Keyword::WITH) && just_opened => {
+                if let Some((retried, after)) = open.last_mut() {
+                    *retried = !begins_relation(*after);
+                }
+            }
             _ if keyword == Keyword::END => drop(open.pop()),
             _ => {}
         }
         intervals = if keyword == Keyword::INTERVAL { intervals + 1 } else { 0 };
-        let retried = open.iter().filter(|retried| **retried).count() + intervals;
+        let retried = open.iter().filter(|(retried, _)| *retried).count() + intervals;
         if open.len() as u64 > depth_max || retried > RETRIED_DEPTH_MAX {
             return Err(Error::invalid(format!(
-                "the statement nests deeper than {depth_max} levels (sql_depth_max), or {RETRIED_DEPTH_MAX} of CASE, CAST and the like"
+                "the statement nests deeper than {depth_max} levels (sql_depth_max), or {RETRIED_DEPTH_MAX} of CASE, CAST, subqueries in expressions and the like"
             )));
         }
+        just_opened = token.token == Token::LParen;
         before = keyword;
     }
     Ok(())
+}
+
+/// Whether a subquery that opens after this keyword is a table, which is walked once.
+fn begins_relation(keyword: Keyword) -> bool {
+    matches!(
+        keyword,
+        Keyword::FROM
+            | Keyword::JOIN
+            | Keyword::LATERAL
+            | Keyword::AS
+            | Keyword::MATERIALIZED
+            | Keyword::UNION
+            | Keyword::ALL
+            | Keyword::EXCEPT
+            | Keyword::INTERSECT
+    )
 }
 
 fn is_retried(keyword: Keyword) -> bool {
@@ -211,6 +235,22 @@ mod tests {
         assert_eq!(operators("SELECT 1 UNION ALL SELECT 2"), 3);
         assert_eq!(operators("SELECT a::INT::TEXT[1]"), 4);
         assert_eq!(operators("INSERT INTO t VALUES (-1, - 2, +3), (-4, -5, -6)"), 1);
+    }
+
+    #[test]
+    fn nesting_is_counted_by_what_it_costs() {
+        let nest = |open: &str, core: &str, close: &str, depth: usize| {
+            let sql = format!("SELECT {}{core}{}", open.repeat(depth), close.repeat(depth));
+            tokenize(&sql, &Limits::default()).is_ok()
+        };
+        for (open, core, close) in
+            [("(SELECT ", "1", ")"), ("CAST(", "1", " AS TEXT)"), ("CASE WHEN a THEN ", "1", " END")]
+        {
+            assert!(nest(open, core, close, 8) && !nest(open, core, close, 9), "{open}");
+        }
+        for (open, core, close) in [("* FROM (SELECT ", "1", ") x"), ("(", "1", ")"), ("abs(", "1", ")")] {
+            assert!(nest(open, core, close, 50) && !nest(open, core, close, 51), "{open}");
+        }
     }
 
     #[test]
