@@ -12,10 +12,10 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 build: ## Build the server, as make run starts it
-	cargo build --profile quick
+	cargo build
 
 run: ## Build and start the server with sample trades
-	cargo run --profile quick -- --ticks $(TICKS)
+	cargo run -- --ticks $(TICKS)
 
 demo: $(VENV)/ready ## Start a server, run examples/quickstart.py against it, stop it
 	cargo build

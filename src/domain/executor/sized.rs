@@ -82,14 +82,14 @@ impl ScalarUDFImpl for Checked {
 /// Bytes that a call makes, about. None where the arguments are not of a kind that makes many.
 fn result_bytes(name: &str, args: &[ArrayRef]) -> Option<u128> {
     let rows = 0..args.first()?.len();
-    let number = |at: usize| args.get(at).and_then(|array| ticks(array));
+    let number = |at: usize| args.get(at).and_then(ticks);
     match name {
         "range" | "generate_series" => {
             let (start, stop) = match args.len() {
                 1 => (None, number(0)?),
                 _ => (Some(number(0)?), number(1)?),
             };
-            let step = args.get(2).and_then(|array| ticks(array));
+            let step = args.get(2).and_then(ticks);
             let items = rows.map(|row| {
                 let start = start.as_ref().map_or(0, |start| start[row]);
                 let step = step.as_ref().map_or(1, |step| step[row]).unsigned_abs().max(1);
