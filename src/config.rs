@@ -132,7 +132,7 @@ limit_settings! {
     header_timeout_ms: "ZEPTO_HEADER_TIMEOUT_MS",
     /// Milliseconds between two pieces of a request's body over HTTP; 0: no limit
     body_timeout_ms: "ZEPTO_BODY_TIMEOUT_MS",
-    /// Open connections for each protocol
+    /// Open HTTP connections
     connections_max: "ZEPTO_CONNECTIONS_MAX",
     /// Tables
     tables_max: "ZEPTO_TABLES_MAX",

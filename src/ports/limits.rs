@@ -39,7 +39,7 @@ pub struct Limits {
     pub header_timeout_ms: u64,
     /// Time between two pieces of a request's body.
     pub body_timeout_ms: u64,
-    /// Open connections for each protocol.
+    /// Open HTTP connections; more wait. Flight does not keep it yet.
     pub connections_max: u64,
     /// Tables there may be.
     pub tables_max: u64,
