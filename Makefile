@@ -2,11 +2,13 @@
 
 SHELL := /bin/bash
 VENV := .venv
+PEERS := .peers
 PYTHON ?= python3
 SERVER = $(or $(CARGO_TARGET_DIR),target)/debug/zepto_flight_server
+RELEASE = $(or $(CARGO_TARGET_DIR),target)/release/zepto_flight_server
 TICKS ?= 1000
 
-.PHONY: help build run demo test test-rust test-clients fuzz bench lint doc ci clean
+.PHONY: help build run demo test test-rust test-left-out test-clients fuzz bench bench-ping lint doc ci clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,10 +23,13 @@ demo: $(VENV)/ready ## Start a server, run examples/quickstart.py against it, st
 	cargo build
 	$(VENV)/bin/python examples/demo.py $(SERVER)
 
-test: test-rust test-clients ## Run every test there is, Rust and real clients
+test: test-rust test-left-out test-clients ## Run every test there is, Rust and real clients
 
 test-rust: ## Run the Rust tests
 	cargo test
+
+test-left-out: ## Check that builds without Flight, HTTP or both start with stubs
+	$(PYTHON) tests/left_out.py
 
 test-clients: $(VENV)/ready ## Run the tests with real Python clients against the binary
 	cargo build
@@ -33,7 +38,13 @@ test-clients: $(VENV)/ready ## Run the tests with real Python clients against th
 fuzz: ## Run the fuzz targets longer than the tests do
 	BOLERO_RANDOM_TEST_TIME_MS=60000 cargo test --test it fuzz
 
-bench: ## Measure a ping beside a heavy query
+bench: $(PEERS)/ready ## Measure against peers and write docs/benchmarks.md
+	cargo build --release
+	$(PEERS)/bin/python bench/run.py --server $(RELEASE) --data target/bench/data --out target/bench/results.json
+	$(PEERS)/bin/python bench/instructions.py target/bench/results.json
+	$(PEERS)/bin/python bench/report.py target/bench/results.json docs/benchmarks.md
+
+bench-ping: ## Measure a ping beside a heavy query
 	cargo bench --bench ping_under_load
 
 lint: ## Check formatting and run clippy
@@ -48,9 +59,14 @@ ci: ## Run the gate, as CI does
 
 clean: ## Remove what was built
 	cargo clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(PEERS)
 
 $(VENV)/ready: tests/clients/requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install -q -r tests/clients/requirements.txt
+	touch $@
+
+$(PEERS)/ready: bench/requirements.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install -q --only-binary=:all: -r bench/requirements.txt
 	touch $@

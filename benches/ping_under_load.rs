@@ -41,8 +41,11 @@ fn main() {
         let client = app::connect(&url, EngineOptions::default()).expect("a client");
         for round in 1..=3 {
             let idle = pings(client.query.as_ref()).await;
-            let mut heavy = backend.query.query(Query::read(HEAVY)).await.expect("the heavy query starts").batches;
-            let running = tokio::spawn(async move { heavy.next().await });
+            let query = backend.query.clone();
+            let running = tokio::spawn(async move {
+                let mut batches = query.query(Query::read(HEAVY)).await.expect("the heavy query runs").batches;
+                batches.next().await
+            });
             let busy = pings(client.query.as_ref()).await;
             let still_running = !running.is_finished();
             running.abort();

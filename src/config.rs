@@ -116,10 +116,14 @@ limit_settings! {
     sql_operators_max: "ZEPTO_SQL_OPERATORS_MAX",
     /// Levels of nesting in one statement
     sql_depth_max: "ZEPTO_SQL_DEPTH_MAX",
+    /// Plans kept for statements that are asked again
+    plans_max: "ZEPTO_PLANS_MAX",
     /// Rows of one ingested stream
     stream_rows_max: "ZEPTO_STREAM_ROWS_MAX",
     /// Bytes of one ingested stream
     stream_bytes_max: "ZEPTO_STREAM_BYTES_MAX",
+    /// Bytes that all streams stage before only the oldest is read on
+    staged_bytes_max: "ZEPTO_STAGED_BYTES_MAX",
     /// Bytes of one received message
     message_bytes_max: "ZEPTO_MESSAGE_BYTES_MAX",
     /// Bytes of one received message after decompression
@@ -132,7 +136,7 @@ limit_settings! {
     header_timeout_ms: "ZEPTO_HEADER_TIMEOUT_MS",
     /// Milliseconds between two pieces of a request's body over HTTP; 0: no limit
     body_timeout_ms: "ZEPTO_BODY_TIMEOUT_MS",
-    /// Open HTTP connections
+    /// Open connections of each protocol; more wait
     connections_max: "ZEPTO_CONNECTIONS_MAX",
     /// Tables
     tables_max: "ZEPTO_TABLES_MAX",

@@ -202,6 +202,18 @@ impl Request {
         }
     }
 
+    /// What `work` comes to, unless the server stops first.
+    ///
+    /// # Errors
+    ///
+    /// Those of `work`, and `Unavailable`.
+    pub async fn unless_cut<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            () = self.gate.0.cut.cancelled() => Err(Error::stopping()),
+            done = work => done,
+        }
+    }
+
     /// The same batches, cut off where the server stops.
     pub fn until_cut(&self, batches: BatchStream) -> BatchStream {
         let schema = batches.schema();

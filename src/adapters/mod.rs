@@ -5,6 +5,7 @@
 
 pub mod gate;
 pub mod ipc;
+pub mod listen;
 pub mod stub;
 
 #[cfg(feature = "flight")]

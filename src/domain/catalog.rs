@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Default)]
 pub struct Snapshot {
     version: u64,
+    definitions: u64,
     tables: BTreeMap<String, Arc<Table>>,
 }
 
@@ -41,6 +42,12 @@ struct Pin {
 pub type Edits = Vec<(String, Option<Table>)>;
 
 impl Snapshot {
+    /// Counts the changes of names and schemas. Two snapshots with the same number have the same tables, of the same
+    /// columns; only their rows differ.
+    pub fn definitions(&self) -> u64 {
+        self.definitions
+    }
+
     /// All tables, by name.
     pub fn tables(&self) -> &BTreeMap<String, Arc<Table>> {
         &self.tables
@@ -117,7 +124,7 @@ impl Catalog {
     /// snapshot's id means nothing to the next engine.
     pub fn new(limits: &Limits, first_version: u64) -> Self {
         Self {
-            present: ArcSwap::from_pointee(Snapshot { version: first_version, tables: BTreeMap::new() }),
+            present: ArcSwap::from_pointee(Snapshot { version: first_version, ..Snapshot::default() }),
             publishing: Mutex::default(),
             pins: Mutex::default(),
             pins_max: usize::try_from(limits.snapshots_max).unwrap_or(usize::MAX),
@@ -150,7 +157,10 @@ impl Catalog {
             return Ok(result);
         }
         let mut tables = present.tables.clone();
+        let mut defines = false;
         for (name, table) in edits {
+            let before = tables.get(&name).map(|table| table.schema());
+            defines |= before != table.as_ref().map(Table::schema);
             match table {
                 Some(table) => tables.insert(name, Arc::new(table)),
                 None => tables.remove(&name),
@@ -159,7 +169,8 @@ impl Catalog {
         if tables.len() > self.tables_max && tables.len() > present.tables.len() {
             return Err(Error::limit(format!("there are {} tables already (tables_max)", self.tables_max)));
         }
-        self.present.store(Arc::new(Snapshot { version: present.version + 1, tables }));
+        let definitions = present.definitions + u64::from(defines);
+        self.present.store(Arc::new(Snapshot { version: present.version + 1, definitions, tables }));
         Ok(result)
     }
 

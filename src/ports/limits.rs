@@ -4,7 +4,7 @@
 //! queries and memory, the protocols those on what arrives. `docs/configuration.md` lists them for operators, and a
 //! test holds the list, the flags and this struct together.
 
-/// All limits. A time of 0 means no limit in time; sizes have no such exception.
+/// All limits. A time of 0 means no limit in time; sizes and counts have no such exception.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Memory of all tables, of what is being ingested, and of pinned snapshots.
@@ -23,10 +23,14 @@ pub struct Limits {
     pub sql_operators_max: u64,
     /// Nesting of expressions and subqueries in one statement.
     pub sql_depth_max: u64,
+    /// Plans kept for statements that are asked again; 0: none.
+    pub plans_max: u64,
     /// Rows of one ingested stream.
     pub stream_rows_max: u64,
     /// Bytes of one ingested stream.
     pub stream_bytes_max: u64,
+    /// Bytes that all streams together may stage before only the oldest of them is read on.
+    pub staged_bytes_max: u64,
     /// Bytes of one received gRPC message, and of one message of an Arrow stream over HTTP.
     pub message_bytes_max: u64,
     /// Bytes of one received message after decompression.
@@ -39,7 +43,7 @@ pub struct Limits {
     pub header_timeout_ms: u64,
     /// Time between two pieces of a request's body.
     pub body_timeout_ms: u64,
-    /// Open HTTP connections; more wait. Flight does not keep it yet.
+    /// Open connections of each protocol; more wait.
     pub connections_max: u64,
     /// Tables there may be.
     pub tables_max: u64,
@@ -70,8 +74,10 @@ impl Limits {
         sql_bytes_max: MIB,
         sql_operators_max: 1_000,
         sql_depth_max: 50,
+        plans_max: 1_024,
         stream_rows_max: 10_000_000_000,
         stream_bytes_max: 64 * GIB,
+        staged_bytes_max: 4 * GIB,
         message_bytes_max: 64 * MIB,
         inflated_bytes_max: GIB,
         message_bytes_target: 2 * MIB,

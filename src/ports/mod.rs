@@ -14,4 +14,4 @@ pub use batches::BatchStream;
 pub use error::{Error, ErrorKind, Result};
 pub use ingest::{Append, IngestPort, IngestSummary};
 pub use limits::Limits;
-pub use query::{Access, Caller, Description, Query, QueryPort, Reply, SnapshotId, StatementKind, TableInfo};
+pub use query::{Access, Caller, Description, Part, Query, QueryPort, Reply, SnapshotId, StatementKind, TableInfo};

@@ -1,10 +1,11 @@
 //! The query port: SQL in, record batches out.
 
-use crate::ports::{BatchStream, Result};
+use crate::ports::{BatchStream, Error, Result};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 /// What a caller lets a statement do. The safe one is the default.
@@ -20,6 +21,44 @@ pub enum Access {
 /// Names a state of all tables that the backend keeps for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SnapshotId(pub u64);
+
+/// One of several parts of an answer. All of them, one after the other, are the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    index: u32,
+    count: u32,
+}
+
+impl Part {
+    /// Part `index` of `count`, counted from 0.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidQuery` where there is no such part.
+    pub fn new(index: u32, count: u32) -> Result<Self> {
+        if index < count {
+            Ok(Self { index, count })
+        } else {
+            Err(Error::invalid(format!("there is no part {index} of {count}; parts count from 0")))
+        }
+    }
+
+    /// Its number, from 0.
+    pub fn index(self) -> u32 {
+        self.index
+    }
+
+    /// How many parts there are.
+    pub fn count(self) -> u32 {
+        self.count
+    }
+
+    /// Those of `rows` rows that are in it.
+    pub fn rows_of(self, rows: u64) -> Range<u64> {
+        let begin = |index: u32| (u128::from(rows) * u128::from(index) / u128::from(self.count)) as u64;
+        begin(self.index)..begin(self.index + 1)
+    }
+}
 
 /// Who is asking, for logs and later for policy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,6 +78,8 @@ pub struct Query {
     pub access: Access,
     /// Read this pinned state instead of the present one.
     pub snapshot: Option<SnapshotId>,
+    /// Answer with this part alone. Parts of one answer read the same pinned state; what cannot be divided is in the first.
+    pub part: Option<Part>,
     /// Time allowed until the last batch is taken, in milliseconds; the backend's own limit holds as well.
     pub timeout_ms: Option<u64>,
     /// Who is asking.
@@ -149,7 +190,8 @@ pub trait QueryPort: fmt::Debug + Send + Sync + 'static {
     /// unknown table or an expired snapshot; `Unsupported` for statements that are refused.
     async fn describe(&self, query: Query) -> Result<Description>;
 
-    /// Starts `query`. A read runs as its stream is polled; a change has happened when this returns.
+    /// Starts `query`. A read has its first batch when this returns, and its later ones come as the stream is polled, some
+    /// of them ahead of it; a change has happened.
     ///
     /// # Errors
     ///

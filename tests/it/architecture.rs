@@ -49,16 +49,17 @@ const DOMAIN: &[&str] = &[
 const SHARED: &[&str] = &["arrow", "bytes", "futures", "tokio", "tokio_util", "tracing", "uuid", "async_trait"];
 
 /// The first layer whose root a file begins with is its own.
-const LAYERS: [Layer; 9] = [
+const LAYERS: [Layer; 10] = [
     Layer { root: "src/ports/", inside: &["ports"], outside: PORTS },
     Layer { root: "src/domain/executor/", inside: &["ports", "domain"], outside: DOMAIN },
     Layer { root: "src/domain/", inside: &["ports", "domain"], outside: DOMAIN },
     Layer { root: "src/adapters/ipc/", inside: &["ports", "adapters::ipc"], outside: &["arrow", "bytes", "futures"] },
     Layer { root: "src/adapters/gate.rs", inside: &["ports", "adapters::gate"], outside: SHARED },
+    Layer { root: "src/adapters/listen.rs", inside: &["ports"], outside: &["tokio", "tracing"] },
     Layer { root: "src/adapters/stub.rs", inside: &["ports", "adapters::gate", "adapters::stub"], outside: SHARED },
     Layer {
         root: "src/adapters/flight/",
-        inside: &["ports", "adapters::ipc", "adapters::gate", "adapters::flight"],
+        inside: &["ports", "adapters::ipc", "adapters::gate", "adapters::listen", "adapters::flight"],
         outside: &[
             "arrow",
             "async_trait",
@@ -69,10 +70,10 @@ const LAYERS: [Layer; 9] = [
             "uuid",
             "arrow_flight",
             "prost",
+            "sync_wrapper",
             "tonic",
             "tonic_health",
             "tokio_util",
-            "tokio_stream",
             "tower",
             "http",
             "http_body",
@@ -82,7 +83,7 @@ const LAYERS: [Layer; 9] = [
     },
     Layer {
         root: "src/adapters/http/",
-        inside: &["ports", "adapters::ipc", "adapters::gate", "adapters::http"],
+        inside: &["ports", "adapters::ipc", "adapters::gate", "adapters::listen", "adapters::http"],
         outside: &[
             "arrow",
             "async_trait",
@@ -103,6 +104,7 @@ const LAYERS: [Layer; 9] = [
             "csv",
             "percent_encoding",
             "sync_wrapper",
+            "form_urlencoded",
             "url",
         ],
     },

@@ -317,3 +317,68 @@ async fn messages_beyond_the_limit_are_refused_by_name() {
     assert!(status.message().contains("message_bytes_max"), "{status}");
     assert!(wire.sut.query.tables().await.unwrap().is_empty());
 }
+
+/// A request with one header more.
+fn with_header<T>(body: T, name: &'static str, value: &str) -> Request<T> {
+    let mut request = Request::new(body);
+    request.metadata_mut().insert(name, value.parse().unwrap());
+    request
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_choose_size_and_compression_of_messages() {
+    let mut wire = wire().await;
+    let rows = numbers(0, 100_000);
+    wire.sut.put("t", vec![rows.clone()]).await.unwrap();
+    for (name, value) in [
+        ("x-zepto-max-message-bytes", "16384"),
+        ("x-zepto-ipc-compression", "lz4"),
+        ("x-zepto-ipc-compression", "zstd"),
+    ] {
+        let request = with_header(Ticket::new("SELECT * FROM t"), name, value);
+        let messages: Vec<FlightData> =
+            wire.raw.do_get(request).await.unwrap().into_inner().try_collect().await.unwrap();
+        let bytes: usize = messages.iter().map(|message| message.data_body.len()).sum();
+        match value {
+            "16384" => assert!(messages.iter().all(|message| message.data_body.len() < 17_000)),
+            _ => assert!(bytes < rows.get_array_memory_size() / 2, "{value}: {bytes}"),
+        }
+        let decoded = FlightRecordBatchStream::new_from_flight_data(stream::iter(messages.into_iter().map(Ok)));
+        assert_eq!(one(&decoded.try_collect::<Vec<_>>().await.unwrap()), rows, "{value}");
+    }
+    for (name, value) in [
+        ("x-zepto-max-message-bytes", "many"),
+        ("x-zepto-max-message-bytes", "1"),
+        ("x-zepto-ipc-compression", "brotli"),
+    ] {
+        let status = wire.raw.do_get(with_header(Ticket::new("SELECT 1"), name, value)).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(status.message().contains(name) && status.message().contains("takes"), "{status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints_divide_one_state_and_keep_its_count() {
+    let mut wire = wire().await;
+    wire.sut.put("t", vec![numbers(0, 10_000)]).await.unwrap();
+    for (sql, rows) in
+        [("SELECT * FROM t", 10_000), ("SELECT * FROM t WHERE n % 10 = 0", 1_000), ("SELECT n FROM t LIMIT 5", 5)]
+    {
+        let request = with_header(FlightDescriptor::new_cmd(sql), "x-zepto-endpoints", "4");
+        let info = wire.raw.get_flight_info(request).await.unwrap().into_inner();
+        assert_eq!((info.endpoint.len(), info.total_records, info.ordered), (4, rows, true), "{sql}");
+        wire.sut.put("t", vec![numbers(10_000, 10)]).await.unwrap();
+        let mut found = Vec::new();
+        for endpoint in info.endpoint {
+            found.extend(wire.get(endpoint.ticket.unwrap().ticket).await.unwrap());
+        }
+        let found = one(&found);
+        assert_eq!(found.num_rows() as i64, rows, "{sql}");
+        assert!(found.column(0).as_primitive::<arrow::datatypes::Int64Type>().values().is_sorted(), "{sql}");
+        wire.sut.count("DELETE FROM t WHERE n >= 10000").await;
+    }
+    for value in ["0", "257", "two"] {
+        let request = with_header(FlightDescriptor::new_cmd("SELECT 1"), "x-zepto-endpoints", value);
+        assert_eq!(wire.raw.get_flight_info(request).await.unwrap_err().code(), Code::InvalidArgument);
+    }
+}

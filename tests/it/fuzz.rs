@@ -8,16 +8,16 @@ use bolero::check;
 use bytes::Bytes;
 use std::sync::OnceLock;
 use zepto_flight::adapters::flight::{Command, put_target};
-use zepto_flight::adapters::ipc::{self, DecodeLimits, Decoder, Deframer, Encoder, Message};
+use zepto_flight::adapters::ipc::{DecodeLimits, Decoder, Deframer, END_OF_STREAM, Encoder, Encoding};
 use zepto_flight::ports::Limits;
 
 fn limits() -> DecodeLimits {
     DecodeLimits { message_bytes_max: 1 << 20, inflated_bytes_max: 1 << 24 }
 }
 
-/// A whole stream with strings, nulls and a dictionary: what the fuzzer bends.
-fn sample() -> &'static [Message] {
-    static SAMPLE: OnceLock<Vec<Message>> = OnceLock::new();
+/// Header and body of each message of a stream with strings, nulls and a dictionary: what the fuzzer bends.
+fn sample() -> &'static [(Bytes, Bytes)] {
+    static SAMPLE: OnceLock<Vec<(Bytes, Bytes)>> = OnceLock::new();
     SAMPLE.get_or_init(|| {
         use arrow::array::*;
         let symbols: DictionaryArray<arrow::datatypes::Int8Type> =
@@ -35,8 +35,9 @@ fn sample() -> &'static [Message] {
             ("s", std::sync::Arc::new(StringArray::from(vec!["x", "y", "z"]))),
         ])
         .unwrap();
-        let (mut encoder, schema) = Encoder::new(&batch.schema(), 1 << 20);
-        [vec![schema], encoder.encode(&batch).unwrap()].concat()
+        let (mut encoder, schema) = Encoder::new(&batch.schema(), Encoding::plain(1 << 20));
+        let messages = [schema].into_iter().chain(encoder.encode(&batch).unwrap());
+        messages.map(|message| (message.header(), message.body().concat().into())).collect()
     })
 }
 
@@ -78,26 +79,22 @@ fn messages_of_a_put() {
         let mut messages = sample().to_vec();
         for (at, header, edits) in edits {
             let count = messages.len();
-            let message = &mut messages[at % count];
-            let part = if *header { &mut message.header } else { &mut message.body };
+            let (head, body) = &mut messages[at % count];
+            let part = if *header { head } else { body };
             *part = bend(part, &edits[..edits.len().min(4)]);
         }
         let mut decoder = Decoder::new(limits());
-        for message in &messages {
-            let _ = decoder.decode(message);
+        for (header, body) in messages {
+            let _ = decoder.decode(&header, body.into());
         }
     });
 }
 
 #[test]
 fn bodies_of_an_insert() {
-    let stream: Bytes = sample()
-        .iter()
-        .cloned()
-        .flat_map(ipc::frame)
-        .chain([Bytes::from_static(&ipc::END_OF_STREAM)])
-        .flatten()
-        .collect();
+    let framed = |header: &Bytes| [&[0xff; 4], &(header.len() as u32).to_le_bytes()[..], header].concat();
+    let messages = sample().iter().flat_map(|(header, body)| [framed(header), body.to_vec()]);
+    let stream: Bytes = messages.chain([END_OF_STREAM.to_vec()]).flatten().collect();
     check!().with_type::<(Vec<(u16, u8)>, Vec<u8>, u16)>().with_iterations(20_000).for_each(|(edits, raw, cut)| {
         let bent = bend(&stream, &edits[..edits.len().min(6)]);
         for bytes in [bent, raw.clone().into()] {
@@ -125,7 +122,7 @@ fn compressed_bodies_cannot_claim_what_they_like() {
         let stream = writer.into_inner().unwrap();
         let read = |bytes: &[u8], inflated_bytes_max: u64| {
             let mut deframer = Deframer::new(DecodeLimits { message_bytes_max: 1 << 30, inflated_bytes_max });
-            deframer.push(bytes);
+            deframer.push(Bytes::copy_from_slice(bytes));
             deframer.next_batch()
         };
         assert_eq!(read(&stream, 1 << 30).unwrap().unwrap(), batch, "{codec:?}");

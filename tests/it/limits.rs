@@ -1,8 +1,12 @@
 //! Every limit is kept, and named in the error that it makes.
 
-use crate::harness::{Sut, memory_with, numbers};
+use crate::harness::{Served, Sut, connect, memory, memory_with, numbers, serve_flight, serve_http};
 use futures::StreamExt;
-use zepto_flight::ports::{ErrorKind, Limits, Query};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use zepto_flight::domain::{Engine, EngineOptions, PlanCounts};
+use zepto_flight::ports::{Append, BatchStream, ErrorKind, Limits, Query, QueryPort};
 
 fn sut(limits: Limits) -> Sut {
     Sut::of(memory_with(limits), Vec::new())
@@ -73,7 +77,7 @@ async fn limits_on_concurrency_and_patience() {
     let refused = sut.query.query(Query::read("SELECT 1")).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::LimitExceeded);
     assert!(refused.message().contains("query_concurrency_max"), "{refused}");
-    tokio::time::sleep(std::time::Duration::from_millis(900)).await;
+    tokio::time::sleep(Duration::from_millis(900)).await;
     let mut stalled = None;
     while let Some(batch) = first.next().await {
         stalled = batch.err();
@@ -94,4 +98,109 @@ async fn a_reader_that_stops_holds_the_query_and_little_memory() {
     }
     drop(batches);
     assert_eq!(sut.rows("SELECT 1").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_too_many_waits_for_its_place() {
+    let limits = Limits { connections_max: 1, ..Limits::default() };
+    for Served { url, guard: _guard } in
+        [serve_flight(memory(), limits.clone()).await, serve_http(memory(), limits.clone()).await]
+    {
+        let address = url.split_once("://").unwrap().1;
+        let idle = TcpStream::connect(address).await.unwrap();
+        let client = connect(&url);
+        let mut waiting = client.query.query(Query::read("SELECT 1"));
+        assert!(timeout(Duration::from_millis(300), &mut waiting).await.is_err(), "{url}");
+        drop(idle);
+        timeout(Duration::from_secs(20), waiting).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plans_are_kept_up_to_their_number_and_never_past_their_moment() {
+    let limits = Limits { plans_max: 2, ..Limits::default() };
+    let runtime = tokio::runtime::Handle::current();
+    let engine = Engine::new(runtime, EngineOptions { limits, create_tables: true }).unwrap();
+    let ask = |sql: &'static str| {
+        let engine = engine.clone();
+        async move { engine.query(Query::read(sql)).await.unwrap().batches.collect().await.unwrap() }
+    };
+    let counts = |hits, misses| PlanCounts { hits, misses };
+    for sql in ["SELECT 1", "SELECT 1", "SELECT 2", "SELECT 1", "SELECT 3", "SELECT 1"] {
+        ask(sql).await;
+    }
+    assert_eq!(engine.plan_counts(), counts(3, 3));
+    ask("SELECT 2").await;
+    assert_eq!(engine.plan_counts(), counts(3, 4), "the least recently used had given way");
+    let now = "SELECT CAST(now() AS STRING) AS n";
+    let first = ask(now).await;
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    assert_ne!(ask(now).await, first);
+    assert_eq!(engine.plan_counts(), counts(3, 6));
+    for _ in 0..2 {
+        ask("SELECT repeat('x', 1000000)").await;
+    }
+    assert_eq!(engine.plan_counts(), counts(3, 8), "what the optimiser has computed may be large, and is not kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_does_not_wait_for_ever_for_one_that_stopped() {
+    let sut = sut(Limits { staged_bytes_max: 1_000, stall_timeout_ms: 300, ..Limits::default() });
+    let ingest = sut.ingest.clone();
+    let schema = numbers(0, 1).schema();
+    let stopped = futures::stream::iter([Ok(numbers(0, 1_000))]).chain(futures::stream::pending());
+    let stopped = BatchStream::new(schema, stopped);
+    let append = Append { table: "a".into(), ..Append::default() };
+    let oldest = tokio::spawn(async move { ingest.append(append, stopped).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let error = sut.put("b", vec![numbers(0, 1_000), numbers(0, 1_000)]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LimitExceeded);
+    assert!(error.message().contains("staged_bytes_max"), "{error}");
+    oldest.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_holds_where_nothing_is_computed_and_nobody_reads() {
+    let sut = sut(Limits::default());
+    sut.put("t", (0..20).map(|at| numbers(at * 50_000, 50_000)).collect()).await.unwrap();
+    let query = Query { timeout_ms: Some(300), ..Query::read("SELECT * FROM t") };
+    let mut batches = sut.query.query(query).await.unwrap().batches;
+    batches.next().await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let mut last = None;
+    while let Some(batch) = batches.next().await {
+        last = batch.err();
+    }
+    assert_eq!(last.expect("the deadline has passed").kind(), ErrorKind::Timeout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_wait_for_the_oldest_where_too_much_is_staged() {
+    let sut = sut(Limits { staged_bytes_max: 1_000, ..Limits::default() });
+    let begin = |table: &'static str| {
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        let batches = futures::stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)));
+        let batches = BatchStream::new(numbers(0, 1).schema(), batches.map(Ok));
+        let ingest = sut.ingest.clone();
+        let append = Append { table: table.into(), ..Append::default() };
+        (sender, tokio::spawn(async move { ingest.append(append, batches).await }))
+    };
+    let (oldest, first) = begin("a");
+    oldest.send(numbers(0, 1_000)).await.unwrap();
+    oldest.send(numbers(0, 1_000)).await.unwrap();
+    let (younger, second) = begin("b");
+    let sending = tokio::spawn(async move {
+        for _ in 0..10 {
+            younger.send(numbers(0, 1_000)).await.unwrap();
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!sending.is_finished(), "the younger stream is not read");
+    for _ in 0..10 {
+        oldest.send(numbers(0, 1_000)).await.unwrap();
+    }
+    drop(oldest);
+    assert_eq!(first.await.unwrap().unwrap().rows, 12_000);
+    assert_eq!(second.await.unwrap().unwrap().rows, 10_000);
+    sending.await.unwrap();
 }

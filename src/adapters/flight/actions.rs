@@ -63,7 +63,7 @@ async fn describe(service: &Service, body: &[u8], request_id: &str) -> Result<By
     let query = match Command::decode(body)? {
         Command::Query(handle) => {
             let access = if handle.change { Access::Change } else { Access::Read };
-            Query { sql: handle.sql, params: handle.params, access, snapshot: handle.snapshot, ..Query::default() }
+            handle.into_query(access)
         }
         Command::Update(sql) => Query { sql, access: Access::Change, ..Query::default() },
         Command::Unknown(name) => return Err(unknown_command(&name)),

@@ -5,7 +5,7 @@
 use crate::adapters::flight::actions::{DESCRIBE, SNAPSHOT};
 use crate::adapters::flight::put::summary_from_json;
 use crate::adapters::flight::wire::{Command, Handle, error_from_status, flight_data};
-use crate::adapters::ipc::{DecodeLimits, Decoder, Encoder, Message, decode_description, decode_schema};
+use crate::adapters::ipc::{DecodeLimits, Decoder, Encoder, Encoding, decode_description, decode_schema};
 use crate::ports::{
     Access, Append, BatchStream, Description, Error, IngestPort, IngestSummary, Limits, Query, QueryPort, Reply,
     Result, SnapshotId, StatementKind, TableInfo,
@@ -156,7 +156,7 @@ impl Reading {
         if data.data_header.is_empty() {
             return Ok(None);
         }
-        self.decoder.decode(&Message { header: data.data_header, body: data.data_body })
+        self.decoder.decode(&data.data_header, data.data_body.into())
     }
 }
 
@@ -240,8 +240,8 @@ fn put_messages(
     bytes_target: u64,
     failed: oneshot::Sender<Error>,
 ) -> impl futures::Stream<Item = FlightData> + Send + 'static {
-    let (mut encoder, schema) = Encoder::new(&batches.schema(), bytes_target);
-    let mut first = flight_data(schema);
+    let (mut encoder, schema) = Encoder::new(&batches.schema(), Encoding::plain(bytes_target));
+    let mut first = flight_data(&schema);
     first.flight_descriptor = Some(FlightDescriptor::new_path(vec![table]));
     let mut failed = Some(failed);
     let rest = batches.map(move |batch| batch.and_then(|batch| encoder.encode(&batch))).then(move |messages| {
@@ -258,7 +258,7 @@ fn put_messages(
             }
         }
     });
-    stream::iter([first]).chain(rest.flat_map(stream::iter).map(flight_data))
+    stream::iter([first]).chain(rest.flat_map(stream::iter).map(|message| flight_data(&message)))
 }
 
 impl std::fmt::Debug for Client {

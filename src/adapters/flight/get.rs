@@ -1,13 +1,13 @@
 //! DoGet: batches out, as they come.
 
-use crate::adapters::flight::wire::{flight_data, status_from_error};
+use crate::adapters::flight::grpc::{Pieces, flight_data};
+use crate::adapters::flight::wire::status_from_error;
 use crate::adapters::gate::Request as Admitted;
-use crate::adapters::ipc::{Encoder, Message};
+use crate::adapters::ipc::{Encoder, Encoding, Message};
 use crate::ports::{BatchStream, Result};
-use arrow_flight::FlightData;
-use futures::stream::{self, BoxStream, StreamExt};
+use bytes::Bytes;
+use futures::stream::{self, StreamExt};
 use std::collections::VecDeque;
-use tonic::Status;
 
 /// Where a stream is.
 struct Sending {
@@ -18,22 +18,15 @@ struct Sending {
 }
 
 /// The messages of `batches`, the schema first. The request is logged when the last one was taken, or nobody wants it.
-pub fn flight_stream(
-    batches: BatchStream,
-    admitted: Admitted,
-    bytes_target: u64,
-) -> BoxStream<'static, Result<FlightData, Status>> {
-    let (encoder, schema) = Encoder::new(&batches.schema(), bytes_target);
+pub fn flight_stream(batches: BatchStream, admitted: Admitted, encoding: Encoding) -> Pieces {
+    let (encoder, schema) = Encoder::new(&batches.schema(), encoding);
     let sending =
         Sending { batches: admitted.until_cut(batches), encoder, waiting: VecDeque::from([schema]), admitted };
     stream::unfold(Some(sending), |sending| async move {
         let mut sending = sending?;
         let next = sending.next().await?;
         match sending.admitted.settle(next) {
-            Ok(message) => {
-                sending.admitted.sent(0, (message.header.len() + message.body.len()) as u64);
-                Some((Ok(flight_data(message)), Some(sending)))
-            }
+            Ok(pieces) => Some((Ok(pieces), Some(sending))),
             Err(error) => Some((Err(status_from_error(&error)), None)),
         }
     })
@@ -41,10 +34,11 @@ pub fn flight_stream(
 }
 
 impl Sending {
-    async fn next(&mut self) -> Option<Result<Message>> {
+    async fn next(&mut self) -> Option<Result<Vec<Bytes>>> {
         loop {
             if let Some(message) = self.waiting.pop_front() {
-                return Some(Ok(message));
+                self.admitted.sent(0, message.bytes() as u64);
+                return Some(flight_data(&message));
             }
             match self.batches.next().await {
                 None => {

@@ -4,7 +4,7 @@
 //! that follows, so no query runs twice. Results stay in memory up to a limit for all of them together, go to spool
 //! files beyond, and are let go some time after their last use. A ticket may be redeemed as often as one likes.
 
-use crate::adapters::ipc::{DecodeLimits, Deframer, END_OF_STREAM, Encoder, frame};
+use crate::adapters::ipc::{DecodeLimits, Deframer, END_OF_STREAM, Encoder, Encoding, Message};
 use crate::ports::{BatchStream, Error, ErrorKind, Limits, Result};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -201,29 +201,30 @@ struct Spool {
 impl Spool {
     fn create(schema: &SchemaRef, bytes_target: u64) -> Result<Self> {
         let file = NamedTempFile::with_prefix("zepto-result-").map_err(spool_failed)?;
-        let (encoder, first) = Encoder::new(schema, bytes_target);
+        let (encoder, first) = Encoder::new(schema, Encoding::plain(bytes_target));
         let mut spool = Self { file: BufWriter::new(file), encoder, bytes: 0 };
-        spool.append(&frame(first))?;
+        spool.append(first)?;
         Ok(spool)
     }
 
     fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         for message in self.encoder.encode(batch)? {
-            self.append(&frame(message))?;
+            self.append(message)?;
         }
         Ok(())
     }
 
-    fn append(&mut self, parts: &[impl AsRef<[u8]>]) -> Result<()> {
-        for part in parts {
-            self.file.write_all(part.as_ref()).map_err(spool_failed)?;
-            self.bytes += part.as_ref().len() as u64;
-        }
-        Ok(())
+    fn append(&mut self, message: Message) -> Result<()> {
+        message.into_pieces().try_for_each(|piece| self.write_bytes(&piece))
+    }
+
+    fn write_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        self.bytes += bytes.len() as u64;
+        self.file.write_all(bytes).map_err(spool_failed)
     }
 
     fn finish(mut self) -> Result<NamedTempFile> {
-        self.append(&[END_OF_STREAM])?;
+        self.write_bytes(&END_OF_STREAM)?;
         self.file.into_inner().map_err(|error| spool_failed(error.into_error()))
     }
 }
@@ -245,14 +246,14 @@ fn read_spool(file: File) -> impl futures::Stream<Item = Result<RecordBatch>> + 
 type SpoolItem = Option<(RecordBatch, (File, Deframer))>;
 
 fn read_batch(mut file: File, mut deframer: Deframer) -> Result<SpoolItem> {
-    let mut buffer = vec![0; READ_BYTES];
     loop {
         if let Some(batch) = deframer.next_batch()? {
             return Ok(Some((batch, (file, deframer))));
         }
-        match file.read(&mut buffer).map_err(spool_failed)? {
+        let mut piece = Vec::with_capacity(READ_BYTES);
+        match Read::take(&mut file, READ_BYTES as u64).read_to_end(&mut piece).map_err(spool_failed)? {
             0 => return deframer.finish().map(|()| None),
-            read => deframer.push(&buffer[..read]),
+            _ => deframer.push(piece.into()),
         }
     }
 }

@@ -3,10 +3,12 @@
 mod actions;
 mod client;
 mod get;
+mod grpc;
 mod held;
 mod put;
 mod server;
 mod service;
+mod threads;
 mod wire;
 
 /// Whether this is the real thing, or its stand-in.

@@ -1,40 +1,29 @@
 //! DoPut: batches in, whole or not at all; and changes in Flight SQL's form.
 
-use crate::adapters::flight::server::BodyEnd;
+use crate::adapters::flight::grpc::{FlightData, Incoming as Messages};
 use crate::adapters::flight::service::Service;
-use crate::adapters::flight::wire::{Handle, PutTarget, error_from_status, put_target, timeout_ms};
+use crate::adapters::flight::wire::{Handle, PutTarget, put_target, timeout_ms};
 use crate::adapters::gate::Request as Admitted;
-use crate::adapters::ipc::{DecodeLimits, Decoder, Message};
-use crate::ports::{
-    Access, Append, BatchStream, Caller, Error, ErrorKind, IngestSummary, Query, Result, StatementKind,
-};
+use crate::adapters::ipc::{DecodeLimits, Decoder};
+use crate::ports::{Access, Append, BatchStream, Caller, Error, IngestSummary, Query, Result, StatementKind};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
+use arrow_flight::PutResult;
 use arrow_flight::sql::DoPutUpdateResult;
-use arrow_flight::{FlightData, PutResult};
-use bytes::Bytes;
 use futures::stream;
 use prost::Message as _;
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tonic::{Request, Streaming};
+use tonic::Request;
 
 /// How long the rest of a refused stream is read, so that its client gets to see why.
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// Answers one DoPut.
-pub async fn put(
-    service: &Service,
-    request: Request<Streaming<FlightData>>,
-    admitted: &mut Admitted,
-) -> Result<PutResult> {
+pub async fn put(service: &Service, request: Request<Messages>, admitted: &mut Admitted) -> Result<PutResult> {
     let timeout_ms = timeout_ms(request.metadata());
-    let end = request.extensions().get::<BodyEnd>().cloned().unwrap_or_default();
-    let mut incoming = Incoming {
-        messages: request.into_inner(),
-        end,
-        decoder: Decoder::new(DecodeLimits::from(&service.options.limits)),
-    };
+    let mut incoming =
+        Incoming { messages: request.into_inner(), decoder: Decoder::new(DecodeLimits::from(&service.options.limits)) };
     let result = dispatch(service, &mut incoming, admitted, timeout_ms).await;
     match result {
         Ok(Step::Done(result)) => Ok(result),
@@ -58,19 +47,20 @@ async fn dispatch(
     admitted: &mut Admitted,
     timeout_ms: Option<u64>,
 ) -> Result<Step> {
-    let first = incoming.message().await?.ok_or_else(|| Error::invalid("DoPut came without a message"))?;
+    let first = incoming.messages.flight_data().await?.ok_or_else(|| Error::invalid("DoPut came without a message"))?;
     let descriptor = first
-        .flight_descriptor
+        .descriptor
         .as_ref()
         .ok_or_else(|| Error::invalid("the first message of DoPut has no descriptor: send the table's name in it"))?;
-    match put_target(descriptor)? {
+    let target = put_target(descriptor)?;
+    match target {
         PutTarget::Update(handle) => update(service, handle, admitted, timeout_ms).await.map(Step::Done),
         PutTarget::Table(table) => {
-            let mut batch = incoming.decode(&first)?;
+            let mut batch = incoming.decode(first)?;
             while incoming.decoder.schema().is_none() {
-                let next = incoming.message().await?;
+                let next = incoming.messages.flight_data().await?;
                 let next = next.ok_or_else(|| Error::invalid("DoPut ended before its schema"))?;
-                batch = incoming.decode(&next)?;
+                batch = incoming.decode(next)?;
             }
             Ok(Step::Append { table, first: batch })
         }
@@ -84,14 +74,8 @@ async fn update(
     timeout_ms: Option<u64>,
 ) -> Result<PutResult> {
     admitted.statement(&handle.sql);
-    let query = Query {
-        sql: handle.sql,
-        params: handle.params,
-        access: Access::Change,
-        snapshot: handle.snapshot,
-        timeout_ms,
-        caller: Caller { request_id: admitted.id().to_owned() },
-    };
+    let caller = Caller { request_id: admitted.id().to_owned() };
+    let query = Query { timeout_ms, caller, ..handle.into_query(Access::Change) };
     let reply = service.query.query(query).await?;
     admitted.kind(reply.kind);
     let kind = reply.kind;
@@ -173,58 +157,26 @@ pub fn summary_from_json(text: &[u8]) -> Result<IngestSummary> {
 
 /// The client's half of a DoPut.
 struct Incoming {
-    messages: Streaming<FlightData>,
-    end: BodyEnd,
+    messages: Messages,
     decoder: Decoder,
 }
 
 impl Incoming {
-    async fn message(&mut self) -> Result<Option<FlightData>> {
-        match self.messages.message().await {
-            Ok(None) if !self.end.reached() => {
-                Err(Error::new(ErrorKind::Cancelled, "the client went away before the end of its stream"))
-            }
-            Ok(message) => Ok(message),
-            Err(status) => Err(receive_error(&status)),
-        }
-    }
-
-    fn decode(&mut self, data: &FlightData) -> Result<Option<RecordBatch>> {
+    fn decode(&mut self, data: FlightData) -> Result<Option<RecordBatch>> {
         // A message may carry metadata alone.
-        if data.data_header.is_empty() {
+        if data.header.is_empty() {
             return Ok(None);
         }
-        // Metadata shares the message's allocation; a batch must not keep it alive.
-        let body = match data.app_metadata.len() > data.data_body.len() {
-            true => Bytes::copy_from_slice(&data.data_body),
-            false => data.data_body.clone(),
-        };
-        self.decoder.decode(&Message { header: data.data_header.clone(), body })
+        self.decoder.decode(&data.header, data.body)
     }
 
     async fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
-        while let Some(message) = self.message().await? {
-            if let Some(batch) = self.decode(&message)? {
+        while let Some(data) = self.messages.flight_data().await? {
+            if let Some(batch) = self.decode(data)? {
                 return Ok(Some(batch));
             }
         }
         Ok(None)
-    }
-}
-
-/// A message that could not be received: too large, garbled, or its connection is gone.
-fn receive_error(status: &tonic::Status) -> Error {
-    match status.code() {
-        tonic::Code::OutOfRange | tonic::Code::ResourceExhausted => {
-            Error::limit(format!("{} (message_bytes_max); send smaller batches", status.message()))
-        }
-        tonic::Code::Internal => Error::invalid(format!("the stream is no Flight data: {}", status.message())),
-        _ => match error_from_status(status) {
-            error if error.kind() == ErrorKind::Unavailable => {
-                Error::new(ErrorKind::Cancelled, "the connection was lost before the end of the stream")
-            }
-            error => error,
-        },
     }
 }
 
@@ -245,5 +197,5 @@ impl Drop for Reading {
 
 /// Reads on for a while: a client that is still writing sees the error only once it stops.
 async fn drain(mut incoming: Incoming) {
-    let _ = tokio::time::timeout(DRAIN, async { while let Ok(Some(_)) = incoming.messages.message().await {} }).await;
+    let _ = tokio::time::timeout(DRAIN, incoming.messages.skip()).await;
 }

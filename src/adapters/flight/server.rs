@@ -1,23 +1,25 @@
 //! The listening half of Flight: one gRPC server over whatever implements the ports.
 
+use crate::adapters::flight::grpc;
 use crate::adapters::flight::held::Results;
 use crate::adapters::flight::service::Service;
+use crate::adapters::flight::threads::Threads;
 use crate::adapters::gate::{Gate, ServerOptions};
-use crate::ports::{Error, IngestPort, QueryPort, Result};
+use crate::adapters::listen::{Connection, Listener};
+use crate::ports::{IngestPort, Limits, QueryPort, Result};
 use arrow_flight::flight_service_server::FlightServiceServer;
-use std::pin::Pin;
+use futures::future::{BoxFuture, FutureExt};
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
-use tonic::codegen::tokio_stream::StreamExt as _;
+use tonic::server::NamedService;
 use tonic::transport::Server as GrpcServer;
+use tonic::transport::server::{Connected, TcpConnectInfo};
 use tonic_health::server::health_reporter;
-use tower::util::MapRequestLayer;
 
 /// HTTP/2 windows: large enough that loopback and a fast network are never waiting for one.
 const STREAM_WINDOW_BYTES: u32 = 16 << 20;
@@ -48,99 +50,108 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// `Unavailable` where the listener fails.
+    /// `Unavailable` where the system gives no thread.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
-        let limits = &self.options.limits;
-        let message_bytes_max = usize::try_from(limits.message_bytes_max).unwrap_or(usize::MAX);
-        let header_bytes_max = u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX);
+        let Self { service, gate, options } = self;
+        let grace = Duration::from_millis(options.limits.shutdown_grace_ms);
+        let listener = Listener::new(listener, &options.limits);
+        let results = service.results.clone();
         let (health, health_service) = health_reporter();
         health.set_serving::<FlightServiceServer<Service>>().await;
-        let results = self.service.results.clone();
-        let flight = FlightServiceServer::new(self.service)
-            .max_decoding_message_size(message_bytes_max)
-            .max_encoding_message_size(usize::MAX);
-        let connections = TcpListenerStream::new(listener).map(|stream| {
-            // tonic leaves a listener's streams as they are, and Nagle would hold back every small reply.
-            stream.and_then(|stream| stream.set_nodelay(true).map(|()| stream))
-        });
-        let grace = Duration::from_millis(limits.shutdown_grace_ms);
-        let gate = self.gate.clone();
         let drained = CancellationToken::new();
-        let stop = async move {
+        // Whatever becomes of this call, its threads end.
+        let _end = drained.clone().drop_guard();
+        let service = Arc::new(service);
+        let threads = Threads::start({
+            let drained = drained.clone();
+            move |connections| {
+                let flight = Flight::new(service.clone(), &options.limits);
+                let serving = grpc_server(&options.limits)
+                    .add_service(health_service.clone())
+                    .add_service(flight)
+                    .serve_with_incoming_shutdown(connections, drained.clone().cancelled_owned());
+                async move {
+                    if let Err(error) = serving.await {
+                        tracing::error!(%error, "a thread stopped serving Flight");
+                    }
+                }
+            }
+        })?;
+        let accepting = async {
+            loop {
+                threads.give(listener.accept().await);
+            }
+        };
+        let stop = async {
             shutdown.await;
             health.set_not_serving::<FlightServiceServer<Service>>().await;
             gate.drain(grace).await;
         };
-        let serving = GrpcServer::builder()
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_frame_size(FRAME_BYTES)
-            .http2_max_header_list_size(header_bytes_max)
-            .http2_keepalive_interval(Some(Duration::from_secs(60)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(20)))
-            .layer(MapRequestLayer::new(watch_end))
-            .add_service(health_service)
-            .add_service(flight)
-            .serve_with_incoming_shutdown(connections, drained.cancelled());
-        tokio::pin!(serving);
-        let failed = |error| Error::unavailable("Flight stopped listening").with_source(error);
         tokio::select! {
-            served = &mut serving => return served.map_err(failed),
             () = stop => {}
+            () = accepting => {}
             () = results.expire() => {}
         }
         // What was cut off still has to reach its clients, behind whatever they have not read yet.
         drained.cancel();
-        let _ = tokio::time::timeout(FLUSH, serving).await;
+        let _ = tokio::time::timeout(FLUSH, threads.ended()).await;
         Ok(())
     }
 }
 
-/// Whether a request's body came to its proper end. tonic reports a call that its client cancelled as one that ended,
-/// which would publish half a stream.
-#[derive(Debug, Clone, Default)]
-pub struct BodyEnd(Arc<AtomicBool>);
+fn grpc_server(limits: &Limits) -> GrpcServer {
+    GrpcServer::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
+        .http2_max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
+        .http2_keepalive_interval(Some(Duration::from_secs(60)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+}
 
-impl BodyEnd {
-    /// Whether the client said that nothing follows.
-    pub fn reached(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        TcpConnectInfo { local_addr: None, remote_addr: Some(self.peer()) }
     }
 }
 
-fn watch_end(mut request: http::Request<Body>) -> http::Request<Body> {
-    let end = BodyEnd::default();
-    request.extensions_mut().insert(end.clone());
-    request.map(|body| Body::new(Watched { body, end }))
+/// The Flight service: the calls that carry batches by our own hand, the rest by tonic's.
+#[derive(Debug, Clone)]
+struct Flight {
+    service: Arc<Service>,
+    by_tonic: FlightServiceServer<Service>,
 }
 
-/// A body that notes its end.
-struct Watched {
-    body: Body,
-    end: BodyEnd,
+impl Flight {
+    fn new(service: Arc<Service>, limits: &Limits) -> Self {
+        let message_bytes_max = usize::try_from(limits.message_bytes_max).unwrap_or(usize::MAX);
+        let by_tonic = FlightServiceServer::from_arc(service.clone()).max_decoding_message_size(message_bytes_max);
+        Self { service, by_tonic }
+    }
 }
 
-impl http_body::Body for Watched {
-    type Data = <Body as http_body::Body>::Data;
-    type Error = <Body as http_body::Body>::Error;
+impl NamedService for Flight {
+    const NAME: &'static str = <FlightServiceServer<Service> as NamedService>::NAME;
+}
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        // A body may be over without its end: hyper takes a reset with NO_ERROR for one. Only the flag knows.
-        if polled.is_ready() && self.body.is_end_stream() {
-            self.end.0.store(true, Ordering::Release);
+impl tower::Service<http::Request<Body>> for Flight {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let service = self.service.clone();
+        let method = request.uri().path().rsplit('/').next().unwrap_or_default();
+        match method {
+            "DoGet" => async move { Ok(grpc::response(service.get(request).await)) }.boxed(),
+            "DoPut" => async move { Ok(grpc::response(service.put(request).await)) }.boxed(),
+            _ => self.by_tonic.call(request),
         }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
     }
 }

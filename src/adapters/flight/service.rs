@@ -1,13 +1,16 @@
 //! The RPCs: each takes its request apart, asks a port, and puts the answer together.
 
+use crate::adapters::flight::grpc::Pieces;
 use crate::adapters::flight::held::Results;
 use crate::adapters::flight::wire::{
-    Command, Handle, command_of, select_all, status_from_error, timeout_ms, unknown_command,
+    Command, Handle, command_of, encoding, endpoints, select_all, status_from_error, timeout_ms, unknown_command,
 };
-use crate::adapters::flight::{actions, get, put};
+use crate::adapters::flight::{actions, get, grpc, put};
 use crate::adapters::gate::{Gate, Request as Admitted, ServerOptions, request_id};
 use crate::adapters::ipc::encode_schema;
-use crate::ports::{Access, Caller, Error, IngestPort, Query, QueryPort, Result, TableInfo};
+use crate::ports::{
+    Access, BatchStream, Caller, Description, Error, IngestPort, Part, Query, QueryPort, Result, TableInfo,
+};
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, HandshakeRequest,
@@ -16,6 +19,7 @@ use arrow_flight::{
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt};
 use std::sync::Arc;
+use tonic::body::Body;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Header with a request's id, in both directions.
@@ -43,41 +47,91 @@ impl Service {
 
     /// The query of a handle, as this request asks for it.
     fn read(handle: Handle, request_id: &str, timeout_ms: Option<u64>) -> Query {
-        Query {
-            sql: handle.sql,
-            params: handle.params,
-            access: Access::Read,
-            snapshot: handle.snapshot,
-            timeout_ms,
-            caller: Caller { request_id: request_id.to_owned() },
-        }
+        let caller = Caller { request_id: request_id.to_owned() };
+        Query { timeout_ms, caller, ..handle.into_query(Access::Read) }
     }
 
-    /// Schema, exact number of rows and ticket of what a descriptor asks for.
-    async fn flight_info(&self, descriptor: FlightDescriptor, query: Query) -> Result<FlightInfo> {
+    /// Schema, exact number of rows and tickets of what a descriptor asks for, in as many endpoints as its caller wants.
+    async fn flight_info(&self, descriptor: FlightDescriptor, query: Query, endpoints: u32) -> Result<FlightInfo> {
         let snapshot = match query.snapshot {
             Some(pinned) => pinned,
             None => self.query.snapshot().await?,
         };
         let query = Query { snapshot: Some(snapshot), ..query };
+        let mut info = FlightInfo::new().with_descriptor(descriptor).with_total_bytes(-1).with_ordered(true);
+        let mut total = 0;
+        for index in 0..endpoints {
+            let part = if endpoints > 1 { Some(Part::new(index, endpoints)?) } else { query.part };
+            let (described, handle, rows) = self.endpoint(Query { part, ..query.clone() }).await?;
+            info.schema = encode_schema(&described.schema);
+            info = info.with_endpoint(FlightEndpoint::new().with_ticket(Ticket::new(handle.encode()?)));
+            total += rows;
+        }
+        Ok(info.with_total_records(i64::try_from(total).unwrap_or(-1)))
+    }
+
+    /// What stands for a query until its ticket comes back, and its exact number of rows.
+    async fn endpoint(&self, query: Query) -> Result<(Description, Handle, u64)> {
         let described = self.query.describe(query.clone()).await?;
-        let (handle, rows) = match described.rows {
-            Some(rows) => (Handle::of(&query), rows),
-            // The count is part of the answer, so the query runs, once: its ticket stands for what it found.
-            None => {
-                let reply = self.query.query(query).await?;
-                let (held, rows) = self.results.hold(reply.batches).await?;
-                (Handle { held: Some(held), ..Handle::default() }, rows)
+        if let Some(rows) = described.rows {
+            return Ok((described, Handle::of(&query), rows));
+        }
+        // The count is part of the answer, so the query runs, once: its ticket stands for what it found.
+        let reply = self.query.query(query).await?;
+        let (held, rows) = self.results.hold(reply.batches).await?;
+        Ok((described, Handle { held: Some(held), ..Handle::default() }, rows))
+    }
+}
+
+/// The calls that carry batches.
+impl Service {
+    /// DoGet.
+    pub async fn get(&self, request: http::Request<Body>) -> Reply<Pieces> {
+        let mut request = self.by_hand(request)?;
+        let mut admitted = self.admit("DoGet", &request)?;
+        admitted.kind(crate::ports::StatementKind::Read);
+        let timeout_ms = timeout_ms(request.metadata());
+        let encoding = encoding(request.metadata(), &self.options.limits);
+        let found = match (encoding, request.get_mut().single::<Ticket>().await) {
+            (Ok(encoding), Ok(ticket)) => {
+                self.batches(&ticket.ticket, timeout_ms, &mut admitted).await.map(|batches| (batches, encoding))
             }
+            (Err(error), _) | (_, Err(error)) => Err(error),
         };
-        let mut info = FlightInfo::new()
-            .with_descriptor(descriptor)
-            .with_endpoint(FlightEndpoint::new().with_ticket(Ticket::new(handle.encode()?)))
-            .with_total_records(i64::try_from(rows).unwrap_or(-1))
-            .with_total_bytes(-1)
-            .with_ordered(true);
-        info.schema = encode_schema(&described.schema);
-        Ok(info)
+        match found {
+            Ok((batches, encoding)) => {
+                let response = with_id(&admitted, ());
+                Ok(response.map(|()| get::flight_stream(batches, admitted, encoding)))
+            }
+            Err(error) => Err(status_from_error(&admitted.fail(error))),
+        }
+    }
+
+    /// What a ticket stands for.
+    async fn batches(&self, ticket: &[u8], timeout_ms: Option<u64>, admitted: &mut Admitted) -> Result<BatchStream> {
+        match Command::decode(ticket)? {
+            Command::Query(Handle { held: Some(id), .. }) => self.results.stream(id),
+            Command::Query(handle) => {
+                admitted.statement(&handle.sql);
+                let query = Self::read(handle, admitted.id(), timeout_ms);
+                let reply = admitted.unless_cut(self.query.query(query)).await?;
+                Ok(reply.batches)
+            }
+            Command::Update(_) => Err(Error::invalid("a ticket reads only; send changes to DoPut")),
+            Command::Unknown(name) => Err(unknown_command(&name)),
+        }
+    }
+
+    /// DoPut.
+    pub async fn put(&self, request: http::Request<Body>) -> Reply<Pieces> {
+        let request = self.by_hand(request)?;
+        let mut admitted = self.admit("DoPut", &request)?;
+        let result = put::put(self, request, &mut admitted).await;
+        reply(&mut admitted, result.map(|result| stream::iter([Ok(grpc::proto(&result))]).boxed()))
+    }
+
+    fn by_hand(&self, request: http::Request<Body>) -> Result<Request<grpc::Incoming>, Status> {
+        grpc::request(request, self.options.limits.message_bytes_max).map_err(|error| status_from_error(&error))
     }
 }
 
@@ -142,6 +196,11 @@ pub(super) fn with_id<T>(admitted: &Admitted, body: T) -> Response<T> {
     response
 }
 
+/// DoGet and DoPut are answered before tonic would decode them: `server` sends them to `Service::get` and `put`.
+fn answered_by_hand() -> Status {
+    Status::internal("this call does not go through tonic")
+}
+
 fn unimplemented<T>(mut admitted: Admitted, what: &str) -> Reply<T> {
     let error = Error::unsupported(format!("{what} is not supported"));
     Err(status_from_error(&admitted.fail(error)))
@@ -161,41 +220,18 @@ impl FlightService for Service {
     type DoActionStream = Items<arrow_flight::Result>;
     type ListActionsStream = Items<ActionType>;
 
-    async fn do_get(&self, request: Request<Ticket>) -> Reply<Self::DoGetStream> {
-        let mut admitted = self.admit("DoGet", &request)?;
-        let timeout_ms = timeout_ms(request.metadata());
-        let found = match Command::decode(&request.get_ref().ticket) {
-            Ok(Command::Query(Handle { held: Some(id), .. })) => self.results.stream(id),
-            Ok(Command::Query(handle)) => {
-                admitted.statement(&handle.sql);
-                let reply = self.query.query(Self::read(handle, admitted.id(), timeout_ms)).await;
-                reply.map(|reply| reply.batches)
-            }
-            Ok(Command::Update(_)) => Err(Error::invalid("a ticket reads only; send changes to DoPut")),
-            Ok(Command::Unknown(name)) => Err(unknown_command(&name)),
-            Err(error) => Err(error),
-        };
-        admitted.kind(crate::ports::StatementKind::Read);
-        match found {
-            Ok(batches) => {
-                let bytes_target = self.options.limits.message_bytes_target;
-                let response = with_id(&admitted, ());
-                Ok(response.map(|()| get::flight_stream(batches, admitted, bytes_target)))
-            }
-            Err(error) => Err(status_from_error(&admitted.fail(error))),
-        }
-    }
-
     async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Reply<FlightInfo> {
         let mut admitted = self.admit("GetFlightInfo", &request)?;
         let timeout_ms = timeout_ms(request.metadata());
+        let endpoints = endpoints(request.metadata());
         let descriptor = request.into_inner();
-        let result = match read_of(&descriptor) {
-            Ok(handle) => {
+        let result = match (read_of(&descriptor), endpoints) {
+            (Ok(handle), Ok(endpoints)) => {
                 admitted.statement(&handle.sql);
-                self.flight_info(descriptor, Self::read(handle, admitted.id(), timeout_ms)).await
+                let query = Self::read(handle, admitted.id(), timeout_ms);
+                admitted.unless_cut(self.flight_info(descriptor, query, endpoints)).await
             }
-            Err(error) => Err(error),
+            (Err(error), _) | (_, Err(error)) => Err(error),
         };
         reply(&mut admitted, result)
     }
@@ -219,10 +255,12 @@ impl FlightService for Service {
         reply(&mut admitted, tables.map(|tables| items(tables.iter().map(table_info).collect())))
     }
 
-    async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Reply<Self::DoPutStream> {
-        let mut admitted = self.admit("DoPut", &request)?;
-        let result = put::put(self, request, &mut admitted).await;
-        reply(&mut admitted, result.map(|result| items(vec![result])))
+    async fn do_get(&self, _: Request<Ticket>) -> Reply<Self::DoGetStream> {
+        Err(answered_by_hand())
+    }
+
+    async fn do_put(&self, _: Request<Streaming<FlightData>>) -> Reply<Self::DoPutStream> {
+        Err(answered_by_hand())
     }
 
     async fn do_action(&self, request: Request<Action>) -> Reply<Self::DoActionStream> {

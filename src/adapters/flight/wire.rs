@@ -3,15 +3,14 @@
 //! A ticket or command is SQL text, unless it begins like one of our handles or is a Flight SQL message. No SQL begins
 //! with the byte 0xff, which no UTF-8 has.
 
-use crate::adapters::ipc;
-use crate::ports::{Access, Error, ErrorKind, Query, Result, SnapshotId};
+use crate::adapters::ipc::{self, Encoding};
+use crate::ports::{Access, Error, ErrorKind, Limits, Part, Query, Result, SnapshotId};
 use arrow::array::RecordBatch;
 use arrow_flight::flight_descriptor::DescriptorType;
 use arrow_flight::sql::{Any, CommandStatementUpdate, ProstMessageExt};
 use arrow_flight::{FlightData, FlightDescriptor};
 use bytes::Bytes;
 use prost::Message as _;
-use std::time::Duration;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
@@ -73,6 +72,8 @@ pub struct Handle {
     pub sql: String,
     /// The pinned state that it reads.
     pub snapshot: Option<SnapshotId>,
+    /// Which part of the answer it stands for.
+    pub part: Option<Part>,
     /// Values of its parameters.
     pub params: Option<RecordBatch>,
     /// The held result that the handle stands for instead, on the server that holds it.
@@ -93,6 +94,11 @@ struct HandleMessage {
     held: Bytes,
     #[prost(bool, tag = "5")]
     change: bool,
+    #[prost(uint32, tag = "6")]
+    part_index: u32,
+    /// 0: all of the answer.
+    #[prost(uint32, tag = "7")]
+    part_count: u32,
 }
 
 impl Handle {
@@ -101,10 +107,17 @@ impl Handle {
         Self {
             sql: query.sql.clone(),
             snapshot: query.snapshot,
+            part: query.part,
             params: query.params.clone(),
             held: None,
             change: query.access == Access::Change,
         }
+    }
+
+    /// The query that it stands for, with leave to do this much.
+    pub fn into_query(self, access: Access) -> Query {
+        let Self { sql, snapshot, part, params, .. } = self;
+        Query { sql, params, access, snapshot, part, ..Query::default() }
     }
 
     /// Its bytes.
@@ -119,6 +132,8 @@ impl Handle {
             params: self.params.as_ref().map(ipc::encode_batch).transpose()?.unwrap_or_default(),
             held: self.held.map(|id| Bytes::copy_from_slice(&id.to_be_bytes())).unwrap_or_default(),
             change: self.change,
+            part_index: self.part.map_or(0, Part::index),
+            part_count: self.part.map_or(0, Part::count),
         };
         Ok([HANDLE_MARK, &message.encode_to_vec()].concat().into())
     }
@@ -134,8 +149,12 @@ impl Handle {
             0 => None,
             _ => Some(ipc::decode_batch(message.params).map_err(|_| wrong())?),
         };
+        let part = match message.part_count {
+            0 => None,
+            count => Some(Part::new(message.part_index, count).map_err(|_| wrong())?),
+        };
         let snapshot = message.snapshot.map(SnapshotId);
-        Ok(Self { sql: message.sql, snapshot, params, held, change: message.change })
+        Ok(Self { sql: message.sql, snapshot, part, params, held, change: message.change })
     }
 }
 
@@ -240,12 +259,43 @@ pub fn select_all(table: &str) -> String {
     format!("SELECT * FROM \"{}\"", table.replace('"', "\"\""))
 }
 
-/// An IPC message as Flight sends it.
-pub fn flight_data(message: ipc::Message) -> FlightData {
-    FlightData { data_header: message.header, data_body: message.body, ..FlightData::default() }
+/// An IPC message as a protobuf message, its body in one piece: for tonic's client. The server has [`super::grpc`].
+pub fn flight_data(message: &ipc::Message) -> FlightData {
+    FlightData { data_header: message.header(), data_body: message.body().concat().into(), ..FlightData::default() }
 }
 
-/// `grpc-timeout` in milliseconds, rounded up (gRPC over HTTP/2, "Timeout").
+/// How a caller wants its reply written.
+///
+/// # Errors
+///
+/// `InvalidQuery` for a header that says something else than it may.
+pub fn encoding(metadata: &MetadataMap, limits: &Limits) -> Result<Encoding> {
+    Encoding::choose(|name| metadata.get(name).map(|value| value.to_str().unwrap_or("?")), limits)
+}
+
+/// Request header of GetFlightInfo: how many endpoints to answer with.
+const ENDPOINTS: &str = "x-zepto-endpoints";
+
+/// Most endpoints that a caller may ask for.
+const ENDPOINTS_MAX: u32 = 256;
+
+/// How many endpoints a caller wants; one, if it does not say.
+///
+/// # Errors
+///
+/// `InvalidQuery` for a header that is no such number.
+pub fn endpoints(metadata: &MetadataMap) -> Result<u32> {
+    let Some(text) = metadata.get(ENDPOINTS).map(|value| value.to_str().unwrap_or("?")) else { return Ok(1) };
+    text.parse().ok().filter(|count| (1..=ENDPOINTS_MAX).contains(count)).ok_or_else(|| {
+        Error::invalid(format!("header {ENDPOINTS} can't be {text:?}; it takes a number from 1 to {ENDPOINTS_MAX}"))
+    })
+}
+
+/// How much earlier than its caller a call ends, at most.
+const DEADLINE_MARGIN_MS: u64 = 20;
+
+/// `grpc-timeout` in milliseconds (gRPC over HTTP/2, "Timeout"), less a little: tonic cuts a call off at its deadline with
+/// CANCELLED, and whoever knows better has to say so before.
 pub fn timeout_ms(metadata: &MetadataMap) -> Option<u64> {
     let text = metadata.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -259,7 +309,8 @@ pub fn timeout_ms(metadata: &MetadataMap) -> Option<u64> {
         "n" => 1_u64,
         _ => return None,
     };
-    Some(Duration::from_nanos(count.saturating_mul(nanos)).as_nanos().div_ceil(1_000_000) as u64)
+    let timeout_ms = count.saturating_mul(nanos).div_ceil(1_000_000);
+    Some(timeout_ms - (timeout_ms / 10).min(DEADLINE_MARGIN_MS))
 }
 
 #[cfg(test)]
@@ -267,7 +318,7 @@ mod tests {
     use crate::adapters::flight::wire::{
         CODES, Command, Handle, error_from_status, put_target, status_from_error, timeout_ms,
     };
-    use crate::ports::{Error, ErrorKind, SnapshotId};
+    use crate::ports::{Error, ErrorKind, Part, SnapshotId};
     use arrow_flight::FlightDescriptor;
     use std::collections::HashSet;
     use tonic::metadata::MetadataMap;
@@ -289,6 +340,7 @@ mod tests {
         let handle = Handle {
             sql: "SELECT 'ü' & 1".into(),
             snapshot: Some(SnapshotId(7)),
+            part: Some(Part::new(2, 3).unwrap()),
             params: Some(params),
             held: Some(u128::MAX - 1),
             change: true,
@@ -314,9 +366,15 @@ mod tests {
 
     #[test]
     fn timeouts_are_read_in_every_unit() {
-        for (text, expected) in
-            [("2S", Some(2_000)), ("1500m", Some(1_500)), ("1n", Some(1)), ("x", None), ("", None), ("5é", None)]
-        {
+        for (text, expected) in [
+            ("2S", Some(1_980)),
+            ("1500m", Some(1_480)),
+            ("100m", Some(90)),
+            ("1n", Some(1)),
+            ("x", None),
+            ("", None),
+            ("5é", None),
+        ] {
             let mut metadata = MetadataMap::new();
             if let Ok(value) = text.parse() {
                 metadata.insert("grpc-timeout", value);

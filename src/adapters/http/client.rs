@@ -6,7 +6,7 @@ use crate::adapters::http::wire::{
     ARROW_STREAM, BATCHES, BYTES, STATEMENT_KIND, TABLE_CREATED, description_from_json, error_from_response,
     headers_from_query, table_from_json,
 };
-use crate::adapters::ipc::{DecodeLimits, Deframer, END_OF_STREAM, Encoder, frame};
+use crate::adapters::ipc::{DecodeLimits, Deframer, END_OF_STREAM, Encoder, Encoding, Message};
 use crate::ports::{
     Append, BatchStream, Description, Error, IngestPort, IngestSummary, Limits, Query, QueryPort, Reply, Result,
     SnapshotId, TableInfo,
@@ -189,11 +189,11 @@ fn stream_body(
     bytes_target: u64,
     failure: Arc<Mutex<Option<Error>>>,
 ) -> impl futures::Stream<Item = Result<Bytes, Error>> + Send + 'static {
-    let (mut encoder, schema) = Encoder::new(&batches.schema(), bytes_target);
-    let first = stream::iter(frame(schema).map(Ok));
+    let (mut encoder, schema) = Encoder::new(&batches.schema(), Encoding::plain(bytes_target));
+    let first = stream::iter(schema.into_pieces().map(Ok));
     let rest = batches.map(move |batch| batch.and_then(|batch| encoder.encode(&batch))).flat_map(move |messages| {
         let parts: Vec<Result<Bytes>> = match messages {
-            Ok(messages) => messages.into_iter().flat_map(frame).map(Ok).collect(),
+            Ok(messages) => messages.into_iter().flat_map(Message::into_pieces).map(Ok).collect(),
             Err(error) => {
                 *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
                 vec![Err(error)]

@@ -7,7 +7,7 @@ use crate::adapters::http::wire::{
     ACCESS, ARROW_STREAM, BATCHES, BYTES, Format, STATEMENT_KIND, TABLE_CREATED, content_type, description_json,
     error_json, query_from_headers, status_from_kind, table_json,
 };
-use crate::adapters::ipc::{DecodeLimits, Deframer};
+use crate::adapters::ipc::{DecodeLimits, Deframer, Encoding};
 use crate::ports::{
     Append, BatchStream, Caller, Error, ErrorKind, IngestPort, Limits, Query, QueryPort, Reply, Result, StatementKind,
 };
@@ -81,7 +81,7 @@ impl Handlers {
         admitted.statement(&sql);
         let style = self.style(incoming)?;
         let query = query_from_headers(sql, &incoming.headers, admitted.id())?;
-        let reply = self.query.query(query).await?;
+        let reply = admitted.unless_cut(self.query.query(query)).await?;
         admitted.kind(reply.kind);
         Ok((reply, style))
     }
@@ -100,7 +100,9 @@ impl Handlers {
             Some("string") => NanStyle::Text,
             Some(other) => return Err(Error::invalid(format!("nan can't be {other:?}: null or string")).into()),
         };
-        Ok(Style { format, nan, message_bytes_target: self.options.limits.message_bytes_target })
+        let header = |name| incoming.headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+        let encoding = Encoding::choose(header, &self.options.limits)?;
+        Ok(Style { format, nan, encoding })
     }
 
     /// What to say of a statement that GET was refused: 405 where it is fine but for its method.

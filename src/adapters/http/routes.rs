@@ -7,7 +7,6 @@ use http::{HeaderMap, Method};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
-use url::form_urlencoded;
 use warp::filters::BoxedFilter;
 use warp::path::FullPath;
 use warp::reply::Response;

@@ -8,6 +8,7 @@ use crate::adapters::http::handlers::Handlers;
 use crate::adapters::http::incoming::Meta;
 use crate::adapters::http::routes::routes;
 use crate::adapters::http::wire::REQUEST_ID;
+use crate::adapters::listen::Listener;
 use crate::ports::{IngestPort, Limits, QueryPort, Result};
 use http::Request;
 use hyper::body::Incoming as Body;
@@ -16,8 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::TcpListener;
 use tower::Layer;
 use tower::{Service, ServiceExt};
 use tower_http::compression::CompressionLayer;
@@ -50,9 +50,7 @@ impl Server {
         let routes = warp::service(routes(self.handlers));
         let service = CompressionLayer::new().layer(routes);
         let connections = GracefulShutdown::new();
-        let places = Arc::new(Semaphore::new(
-            usize::try_from(self.limits.connections_max).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS),
-        ));
+        let listener = Listener::new(listener, &self.limits);
         let grace = Duration::from_millis(self.limits.shutdown_grace_ms);
         let header_bytes_max = self.limits.header_bytes_max;
         let stop = async {
@@ -62,19 +60,18 @@ impl Server {
         tokio::pin!(stop);
         loop {
             let accepted = tokio::select! {
-                accepted = accept(&listener, &places) => accepted,
+                accepted = listener.accept() => accepted,
                 () = &mut stop => break,
             };
-            let Some((stream, peer, place)) = accepted else { continue };
+            let peer = accepted.peer().to_string();
             let service = service.clone();
             let answer = hyper::service::service_fn(move |request: Request<Body>| {
                 let service = service.clone();
                 let peer = peer.clone();
                 async move { serve_request(service, request, peer, header_bytes_max).await }
             });
-            let connection = connections.watch(http(&self.limits).serve_connection(TokioIo::new(stream), answer));
+            let connection = connections.watch(http(&self.limits).serve_connection(TokioIo::new(accepted), answer));
             tokio::spawn(async move {
-                let _place = place;
                 if let Err(error) = connection.await {
                     tracing::debug!(%error, "an HTTP connection broke");
                 }
@@ -94,27 +91,6 @@ fn http(limits: &Limits) -> http1::Builder {
         http.header_read_timeout(Duration::from_millis(limits.header_timeout_ms));
     }
     http
-}
-
-type Accepted = (TcpStream, String, tokio::sync::OwnedSemaphorePermit);
-
-/// The next connection, once there is a place for it.
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<Accepted> {
-    let place = places.clone().acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, peer)) => {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "a connection was gone before it began");
-            }
-            Some((stream, peer.to_string(), place))
-        }
-        Err(error) => {
-            // Out of file descriptors, most likely: they come back.
-            tracing::warn!(%error, "an HTTP connection could not be accepted");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            None
-        }
-    }
 }
 
 /// Marks a request whose headers are over the limit.

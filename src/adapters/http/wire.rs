@@ -1,7 +1,7 @@
 //! The bytes of HTTP, both directions in one place: statuses, errors, headers, formats, JSON shapes.
 
 use crate::adapters::ipc;
-use crate::ports::{Access, Caller, Description, Error, ErrorKind, Query, Result, SnapshotId, TableInfo};
+use crate::ports::{Access, Caller, Description, Error, ErrorKind, Part, Query, Result, SnapshotId, TableInfo};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
@@ -21,6 +21,8 @@ pub const STATEMENT_KIND: &str = "x-zepto-statement-kind";
 pub const ACCESS: &str = "x-zepto-access";
 /// Request header: a pinned state to read.
 pub const SNAPSHOT: &str = "x-zepto-snapshot";
+/// Request header: a part of the answer, as `index/count`.
+pub const PART: &str = "x-zepto-part";
 /// Request header: parameters, a base64 IPC stream of one row.
 pub const PARAMS: &str = "x-zepto-params";
 /// Request header: time allowed.
@@ -167,11 +169,19 @@ pub fn query_from_headers(sql: String, headers: &HeaderMap, request_id: &str) ->
             BASE64.decode(text).map_err(|_| wrong(PARAMS, text)).and_then(|bytes| ipc::decode_batch(bytes.into()))
         })
         .transpose()?;
+    let part = text(PART)
+        .map(|text| {
+            let parsed =
+                text.split_once('/').and_then(|(index, count)| Some((index.parse().ok()?, count.parse().ok()?)));
+            parsed.ok_or_else(|| wrong(PART, text)).and_then(|(index, count)| Part::new(index, count))
+        })
+        .transpose()?;
     Ok(Query {
         sql,
         params,
         access,
         snapshot: number(SNAPSHOT)?.map(SnapshotId),
+        part,
         timeout_ms: number(TIMEOUT_MS)?,
         caller: Caller { request_id: request_id.to_owned() },
     })
@@ -192,6 +202,9 @@ pub fn headers_from_query(query: &Query) -> Result<HeaderMap> {
     set(ACCESS, if query.access == Access::Read { "read".into() } else { "change".into() });
     if let Some(snapshot) = query.snapshot {
         set(SNAPSHOT, snapshot.0.to_string());
+    }
+    if let Some(part) = query.part {
+        set(PART, format!("{}/{}", part.index(), part.count()));
     }
     if let Some(timeout_ms) = query.timeout_ms {
         set(TIMEOUT_MS, timeout_ms.to_string());
@@ -271,7 +284,7 @@ mod tests {
         Format, error_from_response, error_json, headers_from_query, kind_from_status, query_from_headers,
         status_from_kind,
     };
-    use crate::ports::{Access, Caller, ErrorKind, Query, SnapshotId};
+    use crate::ports::{Access, Caller, ErrorKind, Part, Query, SnapshotId};
     use http::HeaderMap;
     use std::collections::{HashMap, HashSet};
 
@@ -294,6 +307,7 @@ mod tests {
             params: Some(arrow::array::record_batch!(("a", Int64, [1])).unwrap()),
             access: Access::Read,
             snapshot: Some(SnapshotId(9)),
+            part: Some(Part::new(1, 3).unwrap()),
             timeout_ms: Some(5),
             caller: Caller { request_id: "r".into() },
         };

@@ -3,7 +3,6 @@
 //! arrow checks what a message says about its arrays. What it does not check is checked here: how many rows a message
 //! claims without bytes to show for them, and what its buffers say they inflate to.
 
-use crate::adapters::ipc::encode::Message;
 use crate::ports::{Error, Limits, Result};
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::buffer::Buffer;
@@ -11,7 +10,6 @@ use arrow::datatypes::SchemaRef;
 use arrow::ipc::convert::fb_to_schema;
 use arrow::ipc::reader::{read_dictionary, read_record_batch};
 use arrow::ipc::{self, CompressionType, MessageHeader, root_as_message};
-use bytes::Bytes;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -53,19 +51,20 @@ impl Decoder {
         self.schema.clone()
     }
 
-    /// Takes the next message: a batch comes out unless it was a schema or a dictionary.
+    /// Takes the next message, its flatbuffer and its body: a batch comes out unless it was a schema or a dictionary.
+    /// The batch keeps `body`, and copies only what does not lie as arrow wants it.
     ///
     /// # Errors
     ///
     /// `InvalidQuery` for anything that is no message, `LimitExceeded` for one that would inflate beyond its limit.
-    pub fn decode(&mut self, message: &Message) -> Result<Option<RecordBatch>> {
+    pub fn decode(&mut self, header: &[u8], body: Buffer) -> Result<Option<RecordBatch>> {
         // Reading a schema panics on some flatbuffers that are well-formed and say nonsense.
-        catch_unwind(AssertUnwindSafe(|| self.decode_trusting(message)))
+        catch_unwind(AssertUnwindSafe(|| self.decode_trusting(header, body)))
             .unwrap_or_else(|_| Err(Error::invalid("the Arrow data is corrupt")))
     }
 
-    fn decode_trusting(&mut self, message: &Message) -> Result<Option<RecordBatch>> {
-        let header = root_as_message(&message.header)
+    fn decode_trusting(&mut self, header: &[u8], body: Buffer) -> Result<Option<RecordBatch>> {
+        let header = root_as_message(header)
             .map_err(|error| Error::invalid(format!("a message of the stream is no Arrow IPC: {error}")))?;
         match header.header_type() {
             MessageHeader::Schema => {
@@ -74,9 +73,8 @@ impl Decoder {
             }
             MessageHeader::DictionaryBatch => {
                 let dictionary = header.header_as_dictionary_batch().ok_or_else(corrupt)?;
-                self.check(&dictionary.data().ok_or_else(corrupt)?, &message.body)?;
+                self.check(&dictionary.data().ok_or_else(corrupt)?, &body)?;
                 let schema = self.started()?;
-                let body = Buffer::from(message.body.clone());
                 read_dictionary(&body, dictionary, &schema, &mut self.dictionaries, &header.version())
                     .map_err(|error| Error::invalid(format!("a dictionary of the stream does not decode: {error}")))?;
                 self.check_dictionaries()?;
@@ -84,9 +82,8 @@ impl Decoder {
             }
             MessageHeader::RecordBatch => {
                 let batch = header.header_as_record_batch().ok_or_else(corrupt)?;
-                self.check(&batch, &message.body)?;
+                self.check(&batch, &body)?;
                 let schema = self.started()?;
-                let body = Buffer::from(own(message));
                 read_record_batch(&body, batch, schema, &self.dictionaries, None, &header.version())
                     .map(Some)
                     .map_err(|error| Error::invalid(format!("a batch of the stream does not decode: {error}")))
@@ -144,14 +141,6 @@ impl Decoder {
             None => Ok(()),
         }
     }
-}
-
-/// The body of a message, for itself where it would keep a larger header alive.
-fn own(message: &Message) -> Bytes {
-    if message.header.len() > message.body.len() {
-        return Bytes::copy_from_slice(&message.body);
-    }
-    message.body.clone()
 }
 
 fn corrupt() -> Error {

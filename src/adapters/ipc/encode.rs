@@ -1,71 +1,249 @@
-//! Batches to messages.
+//! Batches to messages, without copying what columns hold.
+//!
+//! A message leaves as the buffers of its columns, one after the other, with a flatbuffer before them: what a fixed-width
+//! column or a string column holds is never copied on its way out. What a slice has to have rebuilt is: offsets that do
+//! not begin at zero, bitmaps that begin within a byte. Compressed bodies are made of new buffers.
 
+use crate::adapters::ipc::encoding::{Compression, Encoding};
 use crate::adapters::ipc::split::split;
 use crate::ports::{Error, Result};
 use arrow::array::RecordBatch;
+use arrow::buffer::Buffer;
 use arrow::datatypes::Schema;
-use arrow::ipc::writer::{DictionaryTracker, EncodedData, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
-use bytes::Bytes;
+use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions, StreamEncoder};
+use arrow::ipc::{CompressionType, MessageHeader, root_as_message};
+use bytes::{BufMut, Bytes, BytesMut};
 
-/// One IPC message: a flatbuffer `Message`, and its body.
+/// Continuation mark and length, which stand before every flatbuffer.
+const PREFIX_BYTES: usize = 8;
+
+/// Buffers shorter than this are joined: one more piece of a vectored write costs more than copying so little.
+const PIECE_BYTES_MIN: usize = 512;
+
+/// One IPC message as it stands in a stream (Arrow Columnar Format, "Encapsulated message format").
 #[derive(Debug, Clone)]
 pub struct Message {
-    /// The flatbuffer.
-    pub header: Bytes,
-    /// The buffers.
-    pub body: Bytes,
+    head: Bytes,
+    body: Vec<Bytes>,
 }
 
-impl From<EncodedData> for Message {
-    fn from(data: EncodedData) -> Self {
-        Self { header: data.ipc_message.into(), body: data.arrow_data.into() }
+impl Message {
+    /// The flatbuffer `Message`, padded with zeros.
+    pub fn header(&self) -> Bytes {
+        self.head.slice(PREFIX_BYTES..)
+    }
+
+    /// The body, in pieces that follow each other.
+    pub fn body(&self) -> &[Bytes] {
+        &self.body
+    }
+
+    /// Bytes of the body.
+    pub fn body_bytes(&self) -> usize {
+        self.body.iter().map(Bytes::len).sum()
+    }
+
+    /// Bytes of all of it.
+    pub fn bytes(&self) -> usize {
+        self.head.len() + self.body_bytes()
+    }
+
+    /// All of it, in pieces that follow each other.
+    pub fn into_pieces(self) -> impl Iterator<Item = Bytes> {
+        [self.head].into_iter().chain(self.body)
     }
 }
 
 /// Writes the batches of one stream. A dictionary is sent once, and again when it changes.
 pub struct Encoder {
-    generator: IpcDataGenerator,
-    tracker: DictionaryTracker,
-    options: IpcWriteOptions,
-    context: IpcWriteContext,
+    /// What arrow makes of the schema; a schema that IPC cannot carry shows with the first batch.
+    encoder: Result<StreamEncoder>,
     bytes_target: usize,
 }
 
 impl Encoder {
-    /// An encoder of messages of up to `bytes_target`, and the message of the schema, which goes first.
-    pub fn new(schema: &Schema, bytes_target: u64) -> (Self, Message) {
-        let mut encoder = Self {
-            generator: IpcDataGenerator::default(),
-            tracker: DictionaryTracker::new(false),
-            options: IpcWriteOptions::default(),
-            context: IpcWriteContext::default(),
-            bytes_target: usize::try_from(bytes_target).unwrap_or(usize::MAX),
-        };
-        let first =
-            encoder.generator.schema_to_bytes_with_dictionary_tracker(schema, &mut encoder.tracker, &encoder.options);
-        (encoder, first.into())
+    /// An encoder, and the message of the schema, which goes first.
+    pub fn new(schema: &Schema, encoding: Encoding) -> (Self, Message) {
+        let bytes_target = usize::try_from(encoding.message_bytes_target).unwrap_or(usize::MAX);
+        // arrow's encoder says the schema only with the first batch, and a stream may have none.
+        (Self { encoder: stream_encoder(schema, encoding), bytes_target }, schema_message(schema))
     }
 
     /// The messages of `batch`: none where it has no rows.
     ///
     /// # Errors
     ///
-    /// `Internal` for a column that IPC cannot carry.
+    /// `Unsupported` for a schema that IPC cannot carry, `Internal` for a column that cannot be encoded.
     pub fn encode(&mut self, batch: &RecordBatch) -> Result<Vec<Message>> {
+        let encoder = self.encoder.as_mut().map_err(|error| error.clone())?;
         let mut messages = Vec::new();
         for piece in split(batch, self.bytes_target) {
-            let (dictionaries, data) = self
-                .generator
-                .encode(&piece, &mut self.tracker, &self.options, &mut self.context)
+            let buffers = encoder
+                .encode(&piece)
                 .map_err(|error| Error::internal("a batch could not be encoded").with_source(error))?;
-            messages.extend(dictionaries.into_iter().chain([data]).map(Message::from));
+            take_messages(buffers, &mut messages)?;
         }
         Ok(messages)
+    }
+}
+
+fn stream_encoder(schema: &Schema, encoding: Encoding) -> Result<StreamEncoder> {
+    let compression = encoding.compression.map(|compression| match compression {
+        Compression::Lz4 => CompressionType::LZ4_FRAME,
+        Compression::Zstd => CompressionType::ZSTD,
+    });
+    IpcWriteOptions::default()
+        .try_with_compression(compression)
+        .and_then(|options| StreamEncoder::try_new_with_options(schema, options))
+        .map_err(|error| Error::unsupported(format!("Arrow IPC cannot carry this result: {error}")))
+}
+
+/// The message of a schema.
+pub(super) fn schema_message(schema: &Schema) -> Message {
+    let mut tracker = DictionaryTracker::new(false);
+    let options = IpcWriteOptions::default();
+    let message = IpcDataGenerator::default().schema_to_bytes_with_dictionary_tracker(schema, &mut tracker, &options);
+    Message { head: framed(&message.ipc_message), body: Vec::new() }
+}
+
+/// A flatbuffer with what stands before it, padded to a multiple of eight.
+fn framed(header: &[u8]) -> Bytes {
+    let padded = header.len().next_multiple_of(8);
+    let mut head = BytesMut::with_capacity(PREFIX_BYTES + padded);
+    head.put_slice(&[0xff; 4]);
+    head.put_u32_le(u32::try_from(padded).unwrap_or(u32::MAX));
+    head.put_slice(header);
+    head.resize(PREFIX_BYTES + padded, 0);
+    head.freeze()
+}
+
+/// Finds the messages in the buffers of a stream. A buffer belongs to one message, and to its head or its body.
+fn take_messages(buffers: Vec<Buffer>, messages: &mut Vec<Message>) -> Result<()> {
+    let broken = || Error::internal("arrow's encoder wrote something else than messages");
+    let mut buffers = buffers.into_iter().filter(|buffer| !buffer.is_empty()).peekable();
+    while buffers.peek().is_some() {
+        let mut head = BytesMut::new();
+        let mut wanted = PREFIX_BYTES;
+        while head.len() < wanted {
+            head.extend_from_slice(&buffers.next().ok_or_else(broken)?);
+            if let Some(length) = head.get(4..PREFIX_BYTES).and_then(|length| <[u8; 4]>::try_from(length).ok()) {
+                wanted = PREFIX_BYTES + u32::from_le_bytes(length) as usize;
+            }
+        }
+        let header = root_as_message(&head[PREFIX_BYTES..]).map_err(|_| broken())?;
+        let mut left = usize::try_from(header.bodyLength()).map_err(|_| broken())?;
+        let is_schema = header.header_type() == MessageHeader::Schema;
+        let mut body = Joined::default();
+        while left > 0 {
+            let buffer = buffers.next().ok_or_else(broken)?;
+            left = left.checked_sub(buffer.len()).ok_or_else(broken)?;
+            body.push(buffer);
+        }
+        if !is_schema {
+            messages.push(Message { head: head.freeze(), body: body.finish() });
+        }
+    }
+    Ok(())
+}
+
+/// Pieces, short ones joined.
+#[derive(Default)]
+struct Joined {
+    pieces: Vec<Bytes>,
+    short: BytesMut,
+}
+
+impl Joined {
+    fn push(&mut self, buffer: Buffer) {
+        if buffer.len() < PIECE_BYTES_MIN {
+            self.short.extend_from_slice(&buffer);
+        } else {
+            self.flush();
+            self.pieces.push(Bytes::from_owner(Shared(buffer)));
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.short.is_empty() {
+            self.pieces.push(self.short.split().freeze());
+        }
+    }
+
+    fn finish(mut self) -> Vec<Bytes> {
+        self.flush();
+        self.pieces
+    }
+}
+
+/// Keeps the column alive for as long as its bytes are on their way.
+struct Shared(Buffer);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_slice()
     }
 }
 
 impl std::fmt::Debug for Encoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Encoder").field("bytes_target", &self.bytes_target).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::adapters::ipc::{Compression, Encoder, Encoding};
+    use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
+    use std::ops::Range;
+    use std::sync::Arc;
+
+    const PLAIN: Encoding = Encoding { message_bytes_target: 2 << 20, compression: None };
+
+    fn batch() -> RecordBatch {
+        let columns: [(&str, ArrayRef); 3] = [
+            ("n", Arc::new(Int64Array::from_iter_values(0..10_000))),
+            ("x", Arc::new(Float64Array::from_iter_values((0..10_000).map(f64::from)))),
+            ("s", Arc::new(StringArray::from_iter_values((0..10_000).map(|n| format!("symbol {n}"))))),
+        ];
+        RecordBatch::try_from_iter(columns).unwrap()
+    }
+
+    fn addresses(bytes: &[u8]) -> Range<usize> {
+        let range = bytes.as_ptr_range();
+        range.start as usize..range.end as usize
+    }
+
+    /// Whether what `wanted` addresses leaves from where it lies.
+    fn leaves_in_place(pieces: &[Range<usize>], wanted: Range<usize>) -> bool {
+        pieces.iter().any(|piece| piece.start <= wanted.start && wanted.end <= piece.end)
+    }
+
+    #[test]
+    fn values_and_strings_leave_from_where_they_lie() {
+        for batch in [batch(), batch().slice(1_001, 7_003)] {
+            let (mut encoder, _) = Encoder::new(&batch.schema(), PLAIN);
+            let [message] = encoder.encode(&batch).unwrap().try_into().unwrap();
+            let pieces: Vec<_> = message.body().iter().map(|piece| addresses(piece)).collect();
+            for column in &batch.columns()[..2] {
+                let data = column.to_data();
+                let values = &data.buffers()[0].as_slice()[data.offset() * 8..(data.offset() + data.len()) * 8];
+                assert!(leaves_in_place(&pieces, addresses(values)));
+            }
+            let strings: &StringArray = batch.column(2).as_any().downcast_ref().unwrap();
+            let offsets = strings.value_offsets();
+            let used = offsets[0] as usize..offsets[strings.len()] as usize;
+            assert!(leaves_in_place(&pieces, addresses(&strings.value_data()[used])));
+        }
+    }
+
+    #[test]
+    fn a_compressed_body_is_smaller() {
+        let bytes = |compression| {
+            let (mut encoder, _) = Encoder::new(&batch().schema(), Encoding { compression, ..PLAIN });
+            encoder.encode(&batch()).unwrap().iter().map(super::Message::bytes).sum::<usize>()
+        };
+        for compression in [Compression::Lz4, Compression::Zstd] {
+            assert!(bytes(Some(compression)) < bytes(None));
+        }
     }
 }

@@ -3,34 +3,27 @@
 //! A stream that stops without [`END_OF_STREAM`] was cut off, and is an error.
 
 use crate::adapters::ipc::decode::{DecodeLimits, Decoder};
-use crate::adapters::ipc::encode::{Encoder, Message};
+use crate::adapters::ipc::encode::{Encoder, schema_message};
+use crate::adapters::ipc::encoding::Encoding;
+use crate::adapters::ipc::rope::Rope;
 use crate::ports::{Error, Result};
 use arrow::array::RecordBatch;
+use arrow::buffer::Buffer;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::ipc::root_as_message;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 
 const CONTINUATION: [u8; 4] = [0xff; 4];
 
 /// The last eight bytes of an IPC stream.
 pub const END_OF_STREAM: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
 
-/// `message` as it stands in a stream: what precedes its body, and its body.
-pub fn frame(message: Message) -> [Bytes; 2] {
-    // The header ends on a multiple of eight, counted from the start of the frame.
-    let padded = message.header.len().next_multiple_of(8);
-    let mut head = BytesMut::with_capacity(8 + padded);
-    head.extend_from_slice(&CONTINUATION);
-    head.extend_from_slice(&u32::try_from(padded).unwrap_or(u32::MAX).to_le_bytes());
-    head.extend_from_slice(&message.header);
-    head.resize(8 + padded, 0);
-    [head.freeze(), message.body]
-}
+/// One message, whatever its size.
+const WHOLE: Encoding = Encoding { message_bytes_target: u64::MAX, compression: None };
 
 /// A schema as a framed message: what Flight calls a schema, and `pyarrow.ipc.read_schema` reads.
 pub fn encode_schema(schema: &Schema) -> Bytes {
-    let [head, _] = frame(Encoder::new(schema, 0).1);
-    head
+    schema_message(schema).into_pieces().flatten().collect()
 }
 
 /// The schema of a framed message.
@@ -51,14 +44,16 @@ pub fn decode_schema(bytes: Bytes) -> Result<SchemaRef> {
 pub struct Deframer {
     decoder: Decoder,
     limits: DecodeLimits,
-    waiting: BytesMut,
+    waiting: Rope,
+    /// The header whose body is still to come, and its bytes.
+    begun: Option<(Bytes, usize)>,
     ended: bool,
 }
 
 impl Deframer {
     /// A reader at the beginning of a stream.
     pub fn new(limits: DecodeLimits) -> Self {
-        Self { decoder: Decoder::new(limits), limits, waiting: BytesMut::new(), ended: false }
+        Self { decoder: Decoder::new(limits), limits, waiting: Rope::default(), begun: None, ended: false }
     }
 
     /// The schema, once it came.
@@ -67,15 +62,8 @@ impl Deframer {
     }
 
     /// Takes more of the stream.
-    pub fn push(&mut self, bytes: impl Buf) {
-        let mut bytes = bytes;
-        self.waiting.reserve(bytes.remaining());
-        while bytes.has_remaining() {
-            let chunk = bytes.chunk();
-            let taken = chunk.len();
-            self.waiting.extend_from_slice(chunk);
-            bytes.advance(taken);
-        }
+    pub fn push(&mut self, bytes: Bytes) {
+        self.waiting.push(bytes);
     }
 
     /// The next batch of what was pushed; none where it takes more to have one.
@@ -84,8 +72,8 @@ impl Deframer {
     ///
     /// `InvalidQuery` for what is no IPC stream, `LimitExceeded` for a message beyond the limits.
     pub fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
-        while let Some(message) = self.next_message()? {
-            if let Some(batch) = self.decoder.decode(&message)? {
+        while let Some((header, body)) = self.next_message()? {
+            if let Some(batch) = self.decoder.decode(&header, body)? {
                 return Ok(Some(batch));
             }
         }
@@ -105,7 +93,21 @@ impl Deframer {
         }
     }
 
-    fn next_message(&mut self) -> Result<Option<Message>> {
+    fn next_message(&mut self) -> Result<Option<(Bytes, Buffer)>> {
+        if self.begun.is_none() {
+            self.begun = self.next_header()?;
+        }
+        let Some((header, body_bytes)) = self.begun.take() else { return Ok(None) };
+        match self.waiting.take_aligned(body_bytes) {
+            Some(body) => Ok(Some((header, body))),
+            None => {
+                self.begun = Some((header, body_bytes));
+                Ok(None)
+            }
+        }
+    }
+
+    fn next_header(&mut self) -> Result<Option<(Bytes, usize)>> {
         if self.ended {
             return if self.waiting.is_empty() {
                 Ok(None)
@@ -114,35 +116,30 @@ impl Deframer {
             };
         }
         let Some((prefix, header_bytes)) = self.header_bytes()? else { return Ok(None) };
-        if header_bytes == 0 {
-            self.waiting.advance(prefix);
-            self.ended = true;
-            return self.next_message();
+        if self.waiting.len() < prefix + header_bytes {
+            return Ok(None);
         }
-        let Some(header) = self.waiting.get(prefix..prefix + header_bytes) else { return Ok(None) };
-        let body_bytes = root_as_message(header)
+        self.waiting.take(prefix);
+        if header_bytes == 0 {
+            self.ended = true;
+            return self.next_header();
+        }
+        let Some(header) = self.waiting.take(header_bytes) else { return Ok(None) };
+        let body_bytes = root_as_message(&header)
             .map_err(|error| Error::invalid(format!("the body is no Arrow IPC stream: {error}")))?
             .bodyLength();
         let body_bytes = usize::try_from(body_bytes)
             .map_err(|_| Error::invalid(format!("an Arrow message claims a body of {body_bytes} bytes")))?;
         self.check(header_bytes.saturating_add(body_bytes))?;
-        let total = prefix + header_bytes + body_bytes;
-        if self.waiting.len() < total {
-            self.waiting.reserve(total - self.waiting.len());
-            return Ok(None);
-        }
-        let mut message = self.waiting.split_to(total).freeze();
-        message.advance(prefix);
-        let header = message.split_to(header_bytes);
-        Ok(Some(Message { header, body: message }))
+        Ok(Some((header, body_bytes)))
     }
 
     /// Length of what precedes the next header, and of the header. Before Arrow 0.15 there was no continuation mark.
     fn header_bytes(&self) -> Result<Option<(usize, usize)>> {
-        let Some((first, rest)) = self.waiting.split_first_chunk::<4>() else { return Ok(None) };
-        let (prefix, length) = match *first {
-            CONTINUATION => match rest.first_chunk::<4>() {
-                Some(length) => (8, *length),
+        let Some(first) = self.waiting.peek::<4>() else { return Ok(None) };
+        let (prefix, length) = match first {
+            CONTINUATION => match self.waiting.peek::<8>() {
+                Some([_, _, _, _, length @ ..]) => (8, length),
                 None => return Ok(None),
             },
             length => (4, length),
@@ -169,10 +166,10 @@ impl Deframer {
 ///
 /// `Internal` for a column that IPC cannot carry.
 pub fn encode_batch(batch: &RecordBatch) -> Result<Bytes> {
-    let (mut encoder, schema) = Encoder::new(&batch.schema(), u64::MAX);
+    let (mut encoder, schema) = Encoder::new(&batch.schema(), WHOLE);
     let mut bytes = BytesMut::new();
     for message in [schema].into_iter().chain(encoder.encode(batch)?) {
-        frame(message).iter().for_each(|part| bytes.extend_from_slice(part));
+        message.into_pieces().for_each(|piece| bytes.extend_from_slice(&piece));
     }
     bytes.extend_from_slice(&END_OF_STREAM);
     Ok(bytes.freeze())

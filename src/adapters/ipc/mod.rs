@@ -7,11 +7,15 @@
 mod decode;
 mod describe;
 mod encode;
+mod encoding;
 mod frame;
+mod rope;
 mod split;
 
 pub use decode::{DecodeLimits, Decoder};
 pub use describe::{decode_description, encode_description};
 pub use encode::{Encoder, Message};
-pub use frame::{Deframer, END_OF_STREAM, decode_batch, decode_schema, encode_batch, encode_schema, frame};
+pub use encoding::{COMPRESSION, Compression, Encoding, MESSAGE_BYTES};
+pub use frame::{Deframer, END_OF_STREAM, decode_batch, decode_schema, encode_batch, encode_schema};
+pub use rope::Rope;
 pub use split::split;

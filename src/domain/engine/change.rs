@@ -9,7 +9,7 @@ use crate::domain::catalog::resolve_name;
 use crate::domain::engine::Inner;
 use crate::domain::engine::stage::Stage;
 use crate::domain::executor::sql::{Delete, Insert, Name, TARGET, Truncate, Update};
-use crate::domain::executor::{Question, ROW_NUMBER};
+use crate::domain::executor::{Question, ROW_NUMBER, Source};
 use crate::domain::storage::{Reservation, Segment, Table};
 use crate::ports::{BatchStream, Error, ErrorKind, Query, Result};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
@@ -192,9 +192,11 @@ impl Inner {
     ) -> Result<BatchStream> {
         let statement = rows_query(alias, predicate, values)?;
         let allowance = self.allowance(query)?;
-        let question = Question { statement, snapshot, target: Some(base.clone()), params: query.params.clone() };
-        let plan = self.executor.plan(question).await?;
-        Ok(self.executor.run(plan, allowance))
+        let question = Question { statement, target: Some(base.clone()), params: query.params.clone() };
+        let prepared = self.executor.prepare(question, &snapshot)?;
+        let source = Source { snapshot, target: Some(base.clone()), part: None };
+        let plan = self.executor.bind(&prepared, source).await?;
+        self.executor.run(plan, allowance).await
     }
 
     /// All of `found`, in the order of its row numbers, and its memory.

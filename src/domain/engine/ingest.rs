@@ -44,10 +44,15 @@ impl Inner {
         let mut target = self.target(&request.table, &batches.schema())?;
         let conform = Conform::new(&batches.schema(), target.schema(), arrival_ns)?;
         let mut stage = Stage::new(&self.budget, &self.options.limits);
+        let turn = self.turns.begin();
         while let Some(batch) = batches.next().await {
             let batch = batch?;
-            let _room = self.budget.reserve(conform.growth_bytes(&batch))?;
+            let room = self.budget.reserve(conform.growth_bytes(&batch))?;
             stage.push(conform.apply(&batch, stage.rows())?)?;
+            // What a stream does not need any more must not keep the oldest from going on.
+            drop((batch, room));
+            turn.staged(stage.summary().bytes);
+            turn.wait(self.patience()).await?;
         }
         loop {
             if let Some(summary) = self.publish_append(&request.table, &target, &stage)? {

@@ -10,10 +10,12 @@ mod define;
 mod ingest;
 mod merge;
 mod stage;
+mod turns;
 
 use crate::domain::catalog::{Catalog, Snapshot};
+use crate::domain::engine::turns::Turns;
 use crate::domain::executor::sql::{Name, Statement, parse};
-use crate::domain::executor::{Allowance, Executor, Question};
+use crate::domain::executor::{Allowance, Executor, Prepared, Question, Source};
 use crate::domain::storage::Budget;
 use crate::domain::types::sql_name;
 use crate::ports::{
@@ -30,7 +32,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
-pub use crate::domain::executor::STACK_BYTES;
+pub use crate::domain::executor::{PlanCounts, STACK_BYTES};
 
 /// How an [`Engine`] is to behave.
 #[derive(Debug, Clone)]
@@ -62,6 +64,7 @@ struct Inner {
     executor: Executor,
     budget: Budget,
     permits: Arc<Semaphore>,
+    turns: Arc<Turns>,
     options: EngineOptions,
     runtime: Handle,
 }
@@ -81,6 +84,7 @@ impl Engine {
             executor: Executor::new(runtime.clone(), limits)?,
             budget: Budget::new(limits.memory_bytes_max),
             permits: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
+            turns: Turns::new(options.limits.staged_bytes_max),
             options,
             runtime: runtime.clone(),
         });
@@ -92,6 +96,11 @@ impl Engine {
     #[must_use]
     pub fn keeping(self, runtime: Arc<dyn Any + Send + Sync>) -> Self {
         Self { _runtime: Some(runtime), ..self }
+    }
+
+    /// How often the plan of a statement was there already, and how often it had to be made.
+    pub fn plan_counts(&self) -> PlanCounts {
+        self.inner.executor.plan_counts()
     }
 
     /// Runs a call on the engine's runtime.
@@ -111,7 +120,13 @@ impl QueryPort for Engine {
     }
 
     async fn query(&self, query: Query) -> Result<Reply> {
-        self.call(|inner| async move { inner.query(query).await }).await
+        let snapshot = self.inner.snapshot_of(&query)?;
+        match self.inner.kept(&query, &snapshot) {
+            // What computes nothing is answered before a thread of the engine would have been woken for it.
+            Some(prepared) if prepared.is_light() => self.inner.reply(&prepared, snapshot, &query).await,
+            Some(prepared) => self.call(|inner| async move { inner.reply(&prepared, snapshot, &query).await }).await,
+            None => self.call(|inner| async move { inner.query(snapshot, query).await }).await,
+        }
     }
 
     async fn snapshot(&self) -> Result<SnapshotId> {
@@ -140,13 +155,17 @@ impl IngestPort for Engine {
 impl Inner {
     async fn describe(&self, query: Query) -> Result<Description> {
         let snapshot = self.snapshot_of(&query)?;
+        if let Some(prepared) = self.kept(&query, &snapshot) {
+            return self.described(&prepared, snapshot, &query).await;
+        }
         let statement = self.parse(&query)?;
         let kind = statement.kind();
-        let known = |schema: SchemaRef, rows| Description { kind, schema, rows: Some(rows) };
+        let nothing = query.part.is_some_and(|part| part.index() > 0);
+        let known = |schema: SchemaRef, rows| Description { kind, schema, rows: Some(if nothing { 0 } else { rows }) };
         Ok(match statement {
             Statement::Read(statement) => {
-                let plan = self.executor.plan(question(*statement, snapshot, &query)).await?;
-                Description { kind, schema: plan.schema, rows: plan.rows }
+                let prepared = self.prepare(*statement, &snapshot, &query)?;
+                self.described(&prepared, snapshot, &query).await?
             }
             Statement::ShowTables => known(show_tables_schema(), snapshot.tables().len() as u64),
             Statement::Describe(table) => {
@@ -163,14 +182,18 @@ impl Inner {
         })
     }
 
-    async fn query(self: Arc<Self>, query: Query) -> Result<Reply> {
-        let snapshot = self.snapshot_of(&query)?;
+    /// Answers a statement whose plan is not kept.
+    async fn query(self: Arc<Self>, snapshot: Arc<Snapshot>, query: Query) -> Result<Reply> {
         let statement = self.parse(&query)?;
         let kind = statement.kind();
         let batches = match statement {
-            Statement::Read(statement) => self.read(*statement, snapshot, &query).await?,
-            Statement::ShowTables => show_tables(&snapshot),
-            Statement::Describe(table) => describe_table(self.table(&snapshot, &table)?.1.schema()),
+            Statement::Read(statement) => {
+                let allowance = self.allowance(&query)?;
+                let prepared = self.prepare(*statement, &snapshot, &query)?;
+                self.run(&prepared, snapshot, &query, allowance).await?
+            }
+            Statement::ShowTables => first_part(show_tables(&snapshot), &query),
+            Statement::Describe(table) => first_part(describe_table(self.table(&snapshot, &table)?.1.schema()), &query),
             Statement::Insert(insert) => counted("inserted", self.insert(insert, &query).await?),
             Statement::Update(update) => counted("updated", self.update(update, &query).await?),
             Statement::Delete(delete) => counted("deleted", self.delete(delete, &query).await?),
@@ -188,8 +211,10 @@ impl Inner {
         let statement = parse(&query.sql, &self.options.limits)?;
         match (statement.kind(), query.access) {
             (StatementKind::Read, _) => Ok(statement),
-            (_, Access::Change) if query.snapshot.is_none() => Ok(statement),
-            (_, Access::Change) => Err(Error::invalid("a change works on the present state, not on a snapshot")),
+            (_, Access::Change) if query.snapshot.is_none() && query.part.is_none() => Ok(statement),
+            (_, Access::Change) => {
+                Err(Error::invalid("a change works on the present state, not on a snapshot or part"))
+            }
             (kind, Access::Read) => Err(Error::invalid(format!(
                 "this is a {kind}, and only reads are taken here; send it as POST / over HTTP or as a Flight SQL update"
             ))),
@@ -206,10 +231,50 @@ impl Inner {
         Ok((exact.to_owned(), snapshot.table(exact)?.clone()))
     }
 
+    /// The plan of a read that was asked before. With parameters it is another statement each time.
+    fn kept(&self, query: &Query, snapshot: &Snapshot) -> Option<Arc<Prepared>> {
+        query.params.is_none().then(|| self.executor.kept(&query.sql, snapshot)).flatten()
+    }
+
+    fn prepare(&self, statement: ast::Statement, snapshot: &Snapshot, query: &Query) -> Result<Arc<Prepared>> {
+        let question = Question { statement, target: None, params: query.params.clone() };
+        self.executor.prepare_to_keep(&query.sql, question, snapshot)
+    }
+
+    /// The answer to the read within a change, whose plan is of no use to others.
     async fn read(&self, statement: ast::Statement, snapshot: Arc<Snapshot>, query: &Query) -> Result<BatchStream> {
         let allowance = self.allowance(query)?;
-        let plan = self.executor.plan(question(statement, snapshot, query)).await?;
-        Ok(self.executor.run(plan, allowance))
+        let question = Question { statement, target: None, params: query.params.clone() };
+        let prepared = self.executor.prepare(question, &snapshot)?;
+        self.run(&prepared, snapshot, query, allowance).await
+    }
+
+    /// The answer to a read whose plan is kept.
+    async fn reply(&self, prepared: &Prepared, snapshot: Arc<Snapshot>, query: &Query) -> Result<Reply> {
+        let allowance = self.allowance(query)?;
+        let batches = self.run(prepared, snapshot, query, allowance).await?;
+        Ok(Reply { kind: StatementKind::Read, batches })
+    }
+
+    async fn described(&self, prepared: &Prepared, snapshot: Arc<Snapshot>, query: &Query) -> Result<Description> {
+        let plan = self.executor.bind(prepared, Source { snapshot, target: None, part: query.part }).await?;
+        Ok(Description { kind: StatementKind::Read, schema: plan.schema, rows: plan.rows })
+    }
+
+    async fn run(
+        &self,
+        prepared: &Prepared,
+        snapshot: Arc<Snapshot>,
+        query: &Query,
+        allowance: Allowance,
+    ) -> Result<BatchStream> {
+        let plan = self.executor.bind(prepared, Source { snapshot, target: None, part: query.part }).await?;
+        self.executor.run(plan, allowance).await
+    }
+
+    /// How long one client is waited for.
+    fn patience(&self) -> Option<Duration> {
+        limited(self.options.limits.stall_timeout_ms)
     }
 
     fn allowance(&self, query: &Query) -> Result<Allowance> {
@@ -220,19 +285,19 @@ impl Inner {
                 limits.query_concurrency_max
             ))
         })?;
-        let limited = |ms: u64| (ms > 0).then(|| Duration::from_millis(ms));
         let deadline = query.timeout_ms.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms)));
-        Ok(Allowance {
-            compute: limited(limits.query_timeout_ms),
-            stall: limited(limits.stall_timeout_ms),
-            deadline,
-            _permit: permit,
-        })
+        Ok(Allowance { compute: limited(limits.query_timeout_ms), stall: self.patience(), deadline, _permit: permit })
     }
 }
 
-fn question(statement: ast::Statement, snapshot: Arc<Snapshot>, query: &Query) -> Question {
-    Question { statement, snapshot, target: None, params: query.params.clone() }
+/// A limit in time, where 0 is none.
+fn limited(ms: u64) -> Option<Duration> {
+    (ms > 0).then(|| Duration::from_millis(ms))
+}
+
+/// What cannot be divided is in the first part.
+fn first_part(batches: BatchStream, query: &Query) -> BatchStream {
+    if query.part.is_some_and(|part| part.index() > 0) { BatchStream::empty(batches.schema()) } else { batches }
 }
 
 fn refused(what: &str) -> Error {

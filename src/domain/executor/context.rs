@@ -1,7 +1,9 @@
 //! What the planner may know: the tables of one snapshot, and DataFusion's functions.
 
-use crate::domain::executor::scan::SegmentTable;
+use crate::domain::catalog::Snapshot;
+use crate::domain::executor::scan::scan_schema;
 use crate::domain::executor::sql::{Names, TARGET};
+use crate::domain::storage::Table;
 use crate::ports::{Error, ErrorKind};
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::TableFunctionArgs;
@@ -13,7 +15,9 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner};
 use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, ScalarUDF, TableSource, WindowUDF};
+use datafusion::logical_expr::{
+    AggregateUDF, Expr, HigherOrderUDF, ScalarUDF, TableProviderFilterPushDown, TableSource, WindowUDF,
+};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use std::sync::Arc;
 
@@ -27,14 +31,53 @@ pub struct SnapshotContext<'a> {
     pub types: Arc<dyn TypePlanner>,
 }
 
+/// A table by name and schema: what a plan is made of until it meets data.
+#[derive(Debug)]
+pub struct NamedTable {
+    name: String,
+    schema: SchemaRef,
+}
+
+impl NamedTable {
+    fn new(name: &str, table: &Arc<Table>) -> Self {
+        Self { name: name.to_owned(), schema: scan_schema(table, name == TARGET) }
+    }
+
+    /// Whether it is the table of a change, which has row numbers.
+    pub fn is_numbered(&self) -> bool {
+        self.name == TARGET
+    }
+
+    /// The state of it that is to be read.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` where `snapshot` does not have it.
+    pub fn find(&self, snapshot: &Snapshot, target: Option<&Arc<Table>>) -> Result<Arc<Table>, Error> {
+        match target.filter(|_| self.is_numbered()) {
+            Some(target) => Ok(target.clone()),
+            None => snapshot.table(&self.name).cloned(),
+        }
+    }
+}
+
+impl TableSource for NamedTable {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+}
+
 impl ContextProvider for SnapshotContext<'_> {
     fn get_table_source(&self, name: TableReference) -> Result<Arc<dyn TableSource>> {
         let Some(table) = self.names.tables.get(name.table()) else {
             let error = Error::new(ErrorKind::NotFound, format!("table {:?} not found", name.to_string()));
             return Err(DataFusionError::External(Box::new(error)));
         };
-        let numbered = name.table() == TARGET;
-        Ok(provider_as_source(Arc::new(SegmentTable::new(table.clone(), numbered))))
+        Ok(Arc::new(NamedTable::new(name.table(), table)))
     }
 
     fn get_table_function_source(&self, name: &str, args: Vec<Expr>) -> Result<Arc<dyn TableSource>> {

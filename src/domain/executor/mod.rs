@@ -4,8 +4,11 @@
 //! meanwhile can show. Plans run on the engine's own runtime, whose threads have a stack to match the limits on
 //! statements; their batches reach the caller over a short channel, which is what bounds the memory of a stream.
 
+mod cache;
+mod chain;
 mod context;
 mod error;
+mod lent;
 mod plan;
 mod prune;
 mod run;
@@ -13,10 +16,13 @@ mod scan;
 mod sized;
 pub mod sql;
 
-pub use plan::Question;
+pub use cache::PlanCounts;
+pub use plan::{Prepared, Question, Source};
 pub use run::Allowance;
 pub use scan::ROW_NUMBER;
 
+use crate::domain::catalog::Snapshot;
+use crate::domain::executor::cache::PlanCache;
 use crate::domain::executor::error::from_datafusion;
 use crate::domain::executor::plan::Types;
 use crate::domain::executor::sized::sized;
@@ -42,6 +48,7 @@ pub struct Executor {
     serial: SessionState,
     /// A partition for each core.
     parallel: SessionState,
+    plans: PlanCache,
 }
 
 impl Executor {
@@ -70,7 +77,31 @@ impl Executor {
             }
             Ok::<_, Error>(state)
         };
-        Ok(Self { engine, serial: state(1)?, parallel: state(cores)? })
+        Ok(Self { engine, serial: state(1)?, parallel: state(cores)?, plans: PlanCache::new(limits.plans_max) })
+    }
+
+    /// The kept plan of a read without parameters, if it was made under the definitions of `snapshot`.
+    pub fn kept(&self, sql: &str, snapshot: &Snapshot) -> Option<Arc<Prepared>> {
+        self.plans.get(sql, snapshot.definitions())
+    }
+
+    /// As [`Executor::prepare`], and keeps the plan for `sql` if it may serve again.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn prepare_to_keep(&self, sql: &str, question: Question, snapshot: &Snapshot) -> Result<Arc<Prepared>> {
+        let prepared = Arc::new(self.prepare(question, snapshot)?);
+        self.plans.missed();
+        if prepared.lasting {
+            self.plans.put(sql, snapshot.definitions(), prepared.clone());
+        }
+        Ok(prepared)
+    }
+
+    /// How often a plan was kept already, and how often not.
+    pub fn plan_counts(&self) -> PlanCounts {
+        self.plans.counts()
     }
 
     /// Runs `work` on the engine's runtime; dropping the future stops it.

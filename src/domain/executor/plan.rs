@@ -1,28 +1,34 @@
 //! From a statement to a physical plan over one snapshot.
 //!
-//! The schema that a plan promises is the physical one, and the only one: describing a statement and running it go
+//! Planning has two halves. `prepare` knows names and schemas alone, and what it makes may serve again; `bind` puts the
+//! segments of one snapshot in and plans how to read them. The schema that a plan promises is the physical one, and the only one: describing a statement and running it go
 //! through the same steps. A column of a view type (`Utf8View`, `BinaryView`) leaves as one only where it is a bare
 //! column of a table that has that type; where an expression made it, it becomes the plain type.
 
 use crate::domain::catalog::Snapshot;
 use crate::domain::executor::Executor;
-use crate::domain::executor::context::SnapshotContext;
+use crate::domain::executor::chain::in_sequence;
+use crate::domain::executor::context::{NamedTable, SnapshotContext};
 use crate::domain::executor::error::from_datafusion;
+use crate::domain::executor::scan::SegmentTable;
 use crate::domain::executor::sql::Names;
 use crate::domain::storage::Table;
 use crate::domain::types::arrow_type;
-use crate::ports::{Error, Result};
+use crate::ports::{Error, Part, Result};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::stats::Precision;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, ScalarValue};
+use datafusion::datasource::provider_as_source;
 use datafusion::error::DataFusionError;
 use datafusion::execution::TaskContext;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::planner::TypePlanner;
-use datafusion::logical_expr::{Distinct, Expr, LogicalPlan, LogicalPlanBuilder, cast};
+use datafusion::logical_expr::{Distinct, Expr, LogicalPlan, LogicalPlanBuilder, Volatility, cast};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use sqlparser::ast;
@@ -33,12 +39,42 @@ use std::sync::Arc;
 pub struct Question {
     /// The statement, its names as they were written.
     pub statement: ast::Statement,
-    /// The state to read.
-    pub snapshot: Arc<Snapshot>,
     /// The table that a change is about, read under [`crate::domain::executor::sql::TARGET`] with row numbers.
     pub target: Option<Arc<Table>>,
     /// Values of `$1…$n`.
     pub params: Option<RecordBatch>,
+}
+
+/// An optimised plan without data. It runs on any snapshot with the definitions that it was made under.
+#[derive(Debug)]
+pub struct Prepared {
+    logical: LogicalPlan,
+    /// Whether rows leave in the order in which the tables hold them.
+    ordered: bool,
+    /// Whether a part of the tables' rows gives that part of the answer, in order.
+    divisible: bool,
+    /// Whether it hands out columns of tables as they lie, and computes nothing.
+    light: bool,
+    /// Whether it is the same plan at any other moment.
+    pub(super) lasting: bool,
+}
+
+impl Prepared {
+    /// Whether it hands out columns of tables as they lie, and computes nothing.
+    pub fn is_light(&self) -> bool {
+        self.light
+    }
+}
+
+/// What a plan reads.
+#[derive(Debug)]
+pub struct Source {
+    /// The state to read.
+    pub snapshot: Arc<Snapshot>,
+    /// The table that a change is about.
+    pub target: Option<Arc<Table>>,
+    /// Which part of the answer is wanted.
+    pub part: Option<Part>,
 }
 
 /// A plan that is ready to run, once.
@@ -46,8 +82,8 @@ pub struct Question {
 pub struct Plan {
     pub(super) physical: Arc<dyn ExecutionPlan>,
     pub(super) task: Arc<TaskContext>,
-    /// Whether partitions are to be taken one after the other.
-    pub(super) ordered: bool,
+    /// Whether it computes nothing.
+    pub(super) light: bool,
     /// The schema of every batch.
     pub schema: SchemaRef,
     /// Rows, where they are known exactly without running.
@@ -58,34 +94,144 @@ pub struct Plan {
 const SERIAL_ROWS_MAX: u64 = 65_536;
 
 impl Executor {
-    /// Plans `question`.
+    /// Plans `question` for the tables of `snapshot`. Takes a thread of the engine and its stack.
     ///
     /// # Errors
     ///
     /// `InvalidQuery` or `NotFound` where it does not plan.
-    pub async fn plan(&self, question: Question) -> Result<Plan> {
-        let (serial, parallel) = (self.serial.clone(), self.parallel.clone());
-        self.on_engine(async move { plan(question, serial, parallel).await }).await
+    pub fn prepare(&self, mut question: Question, snapshot: &Snapshot) -> Result<Prepared> {
+        let mut state = self.serial.clone();
+        state.mark_start_execution();
+        let names = Names::resolve(&mut question.statement, snapshot, question.target.as_ref())?;
+        let params = question.params.as_ref();
+        let kept = params.is_none() && question.target.is_none();
+        let logical = logical(question.statement, params, &names, &state).map_err(from_datafusion)?;
+        let lasting = is_lasting(&logical).map_err(from_datafusion)?;
+        // Parts are planned each at its own moment, so what depends on the moment has no parts.
+        let (ordered, divisible) = (keeps_order(&logical), lasting && is_divisible(&logical));
+        let logical = state.optimize(&logical).map_err(from_datafusion)?;
+        let light = is_light(&logical);
+        let lasting = lasting && kept && is_small(&logical);
+        Ok(Prepared { logical, ordered, divisible, light, lasting })
+    }
+
+    /// Makes `prepared` ready to run over `source`.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidQuery` or `NotFound` where it does not plan.
+    pub async fn bind(&self, prepared: &Prepared, source: Source) -> Result<Plan> {
+        // What cannot be divided is all in the first part.
+        let nothing = !prepared.divisible && source.part.is_some_and(|part| part.index() > 0);
+        let (logical, rows) = with_data(prepared, &source).map_err(from_datafusion)?;
+        let mut state =
+            if prepared.ordered || rows <= SERIAL_ROWS_MAX { self.serial.clone() } else { self.parallel.clone() };
+        state.mark_start_execution();
+        let physical = state.query_planner().create_physical_plan(&logical, &state).await.map_err(from_datafusion)?;
+        let schema = Arc::new(Schema::new(physical.schema().fields().clone()));
+        let physical: Arc<dyn ExecutionPlan> =
+            if nothing { Arc::new(EmptyExec::new(physical.schema())) } else { physical };
+        let rows = exact_rows(physical.as_ref());
+        let physical = if prepared.ordered { in_sequence(physical).map_err(from_datafusion)? } else { physical };
+        Ok(Plan { physical, task: state.task_ctx(), light: prepared.light, schema, rows })
     }
 }
 
-async fn plan(mut question: Question, mut serial: SessionState, parallel: SessionState) -> Result<Plan> {
-    serial.mark_start_execution();
-    let names = Names::resolve(&mut question.statement, &question.snapshot, question.target.as_ref())?;
-    let logical = logical(question.statement, question.params.as_ref(), &names, &serial).map_err(from_datafusion)?;
-    let ordered = keeps_order(&logical);
-    let state = if ordered || names.rows() <= SERIAL_ROWS_MAX {
-        serial
-    } else {
-        let mut parallel = parallel;
-        parallel.mark_start_execution();
-        parallel
+/// The plan with the tables of `source` in place of their names, and the rows of those.
+fn with_data(prepared: &Prepared, source: &Source) -> Result<(LogicalPlan, u64), DataFusionError> {
+    let part = source.part.filter(|_| prepared.divisible);
+    let mut rows = 0;
+    let plan = prepared.logical.clone().transform_down_with_subqueries(|plan| match plan {
+        LogicalPlan::TableScan(mut scan) => {
+            let Some(named) = scan.source.downcast_ref::<NamedTable>() else {
+                return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
+            };
+            let table = named.find(&source.snapshot, source.target.as_ref()).map_err(external)?;
+            rows += table.rows();
+            scan.source = provider_as_source(Arc::new(SegmentTable::new(table, named.is_numbered(), part)));
+            Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+        }
+        other => Ok(Transformed::no(other)),
+    })?;
+    Ok((plan.data, rows))
+}
+
+/// Whether a plan means the same at any moment, and reads nothing but tables.
+fn is_lasting(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
+    let mut lasting = true;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            lasting &= scan.source.downcast_ref::<NamedTable>().is_some();
+        }
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                if let Expr::ScalarFunction(function) = expr {
+                    lasting &= function.func.signature().volatility == Volatility::Immutable;
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    Ok(lasting)
+}
+
+/// Most bytes of the values that stand in a kept plan: the optimiser computes what it can, `repeat('x', 1000000)` as well.
+const VALUE_BYTES_MAX: usize = 64 << 10;
+
+/// Whether a plan may be kept for its size.
+fn is_small(plan: &LogicalPlan) -> bool {
+    let mut bytes = 0;
+    let visited = plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                if let Expr::Literal(value, _) = expr {
+                    bytes += value.size();
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    });
+    visited.is_ok() && bytes <= VALUE_BYTES_MAX
+}
+
+/// Whether every row of the answer comes from one row of the one table that it reads.
+fn is_divisible(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::TableScan(scan) => scan.source.downcast_ref::<NamedTable>().is_some(),
+        LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) => {
+            plan.inputs().into_iter().all(is_divisible) && !has_subqueries(plan)
+        }
+        _ => false,
+    }
+}
+
+/// Whether a plan computes nothing.
+fn is_light(plan: &LogicalPlan) -> bool {
+    let takes_columns = match plan {
+        LogicalPlan::TableScan(scan) => {
+            return scan.filters.is_empty() && scan.source.downcast_ref::<NamedTable>().is_some();
+        }
+        LogicalPlan::Projection(projection) => {
+            projection.expr.iter().all(|expr| matches!(expr.clone().unalias(), Expr::Column(_)))
+        }
+        LogicalPlan::SubqueryAlias(_) | LogicalPlan::Limit(_) => true,
+        _ => false,
     };
-    let optimized = state.optimize(&logical).map_err(from_datafusion)?;
-    let physical = state.query_planner().create_physical_plan(&optimized, &state).await.map_err(from_datafusion)?;
-    let schema = Arc::new(Schema::new(physical.schema().fields().clone()));
-    let rows = exact_rows(physical.as_ref());
-    Ok(Plan { physical, task: state.task_ctx(), ordered, schema, rows })
+    takes_columns && plan.inputs().into_iter().all(is_light)
+}
+
+/// Whether an expression of this node reads a table of its own.
+fn has_subqueries(plan: &LogicalPlan) -> bool {
+    plan.expressions().iter().any(|expr| {
+        expr.exists(|expr| {
+            Ok(matches!(expr, Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_)))
+        })
+        .unwrap_or(true)
+    })
+}
+
+fn external(error: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
 }
 
 fn logical(
@@ -108,7 +254,7 @@ fn logical(
 }
 
 fn bind(plan: LogicalPlan, params: Option<&RecordBatch>) -> Result<LogicalPlan, DataFusionError> {
-    let refuse = |text: String| Err(DataFusionError::External(Box::new(Error::invalid(text))));
+    let refuse = |text: String| Err(external(Error::invalid(text)));
     let wanted = plan.get_parameter_names()?;
     let given = params.map_or(0, RecordBatch::num_columns);
     let Some(params) = params.filter(|params| params.num_columns() > 0) else {
@@ -222,7 +368,7 @@ pub struct Types;
 
 impl TypePlanner for Types {
     fn plan_type_field(&self, sql_type: &ast::DataType) -> Result<Option<FieldRef>, DataFusionError> {
-        let found = arrow_type(sql_type).map_err(|error| DataFusionError::External(Box::new(error)))?;
+        let found = arrow_type(sql_type).map_err(external)?;
         Ok(found.map(|data_type| Arc::new(Field::new("", data_type, true))))
     }
 }

@@ -1,18 +1,21 @@
 //! Runs a plan on the engine's runtime and hands its batches over, one at a time.
 //!
-//! The task that pulls the plan and the stream that the caller polls are joined by a channel of one batch: a slow
+//! What is ready at once is handed over at once, and a plan that computes nothing is pulled by its reader. For the rest, the
+//! task that pulls the plan and the stream that the caller polls are joined by a channel of one batch: a slow
 //! reader stops the plan, a reader that goes away ends it. The end of a result is said in so many words, so that a task
 //! that dies can't be taken for one that finished.
 
 use crate::domain::executor::Executor;
 use crate::domain::executor::error::from_datafusion;
+use crate::domain::executor::lent::lent;
 use crate::domain::executor::plan::Plan;
 use crate::ports::{BatchStream, Error, ErrorKind, Result};
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::physical_plan::{ExecutionPlanProperties, execute_stream};
-use futures::stream::{self, StreamExt};
+use datafusion::physical_plan::execute_stream;
+use futures::future::FutureExt;
+use futures::stream::{self, Stream, StreamExt};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::JoinHandle;
@@ -49,22 +52,39 @@ enum Message {
 }
 
 impl Executor {
-    /// Starts `plan`. It runs as far ahead of its reader as one batch.
-    pub fn run(&self, plan: Plan, allowance: Allowance) -> BatchStream {
+    /// Starts `plan` and waits for its first batch. From there on it runs by itself, as far ahead of its reader as one
+    /// batch; an answer that is whole by then needs no task of its own.
+    ///
+    /// # Errors
+    ///
+    /// Those that come before the first batch.
+    pub async fn run(&self, plan: Plan, allowance: Allowance) -> Result<BatchStream> {
         let schema = plan.schema.clone();
+        let mut running = Running::start(&plan, allowance)?;
+        let Some(first) = running.next().await? else { return Ok(BatchStream::empty(schema)) };
+        let mut ready = vec![Message::Batch(first)];
+        match running.next().now_or_never() {
+            Some(Ok(None)) => return Ok(BatchStream::new(schema, stream::iter(ready).filter_map(item))),
+            Some(Ok(Some(batch))) => ready.push(Message::Batch(batch)),
+            Some(Err(error)) => {
+                ready.push(Message::Failed(error));
+                return Ok(BatchStream::new(schema, stream::iter(ready).filter_map(item)));
+            }
+            None => {}
+        }
+        let ready = stream::iter(ready).filter_map(item);
+        Ok(if plan.light {
+            BatchStream::new(schema, ready.chain(lent(running, &self.engine)))
+        } else {
+            BatchStream::new(schema, ready.chain(self.pumped(running)))
+        })
+    }
+
+    /// The rest of a running plan, pulled by a task on the engine.
+    fn pumped(&self, running: Running) -> impl Stream<Item = Result<RecordBatch>> + Send + 'static {
         let (sender, receiver) = mpsc::channel(1);
-        let task = self.engine.spawn(async move {
-            let last = match pump(plan, &allowance, &sender).await {
-                Ok(()) => Message::End,
-                Err(error) => Message::Failed(error),
-            };
-            // The reader may ask for its next query as soon as it sees the end of this one.
-            drop(allowance);
-            // Nobody listens any more where this fails.
-            let _ = sender.send(last).await;
-        });
-        let reading = Some((receiver, AbortOnDrop(task)));
-        let batches = stream::unfold(reading, |reading| async move {
+        let task = self.engine.spawn(running.pump(sender));
+        stream::unfold(Some((receiver, AbortOnDrop(task))), |reading| async move {
             let (mut receiver, task) = reading?;
             match receiver.recv().await {
                 Some(Message::Batch(batch)) => Some((Ok(batch), Some((receiver, task)))),
@@ -72,49 +92,89 @@ impl Executor {
                 Some(Message::End) => None,
                 None => Some((Err(Error::internal("the query ended without its last batch")), None)),
             }
-        });
-        BatchStream::new(schema, batches)
+        })
     }
 }
 
-async fn pump(plan: Plan, allowance: &Allowance, sender: &mpsc::Sender<Message>) -> Result<()> {
-    let schema = plan.schema.clone();
-    let mut batches = start(&plan)?;
-    let mut computed = Duration::ZERO;
-    loop {
-        let began = Instant::now();
-        let next = within(allowance, computed, batches.next()).await?;
-        computed += began.elapsed();
-        let Some(batch) = next else { return Ok(()) };
-        let batch = batch.map_err(from_datafusion)?;
-        if batch.num_rows() == 0 {
-            continue;
+async fn item(message: Message) -> Option<Result<RecordBatch>> {
+    match message {
+        Message::Batch(batch) => Some(Ok(batch)),
+        Message::Failed(error) => Some(Err(error)),
+        Message::End => None,
+    }
+}
+
+/// A plan that has been started.
+pub struct Running {
+    batches: SendableRecordBatchStream,
+    schema: SchemaRef,
+    allowance: Allowance,
+    computed: Duration,
+}
+
+impl Running {
+    fn start(plan: &Plan, allowance: Allowance) -> Result<Self> {
+        let batches = execute_stream(plan.physical.clone(), plan.task.clone()).map_err(from_datafusion)?;
+        Ok(Self { batches, schema: plan.schema.clone(), allowance, computed: Duration::ZERO })
+    }
+
+    /// How long it waits for its reader.
+    pub fn patience(&self) -> Option<Duration> {
+        [self.allowance.stall, remaining(&self.allowance)].into_iter().flatten().min()
+    }
+
+    /// The next batch that has rows, within the time that the query may compute.
+    ///
+    /// # Errors
+    ///
+    /// The plan's own, and `Timeout`.
+    pub async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        loop {
+            // A timer alone does not see a plan that is always ready.
+            let overrun = self.allowance.compute.is_some_and(|limit| self.computed >= limit);
+            if overrun || remaining(&self.allowance) == Some(Duration::ZERO) {
+                return Err(timed_out(&self.allowance));
+            }
+            let began = Instant::now();
+            let next = within(&self.allowance, self.computed, self.batches.next()).await?;
+            self.computed += began.elapsed();
+            let Some(batch) = next else { return Ok(None) };
+            let batch = batch.map_err(from_datafusion)?;
+            if batch.num_rows() > 0 {
+                return with_schema(batch, &self.schema).map(Some);
+            }
         }
-        let sending = sender.send(Message::Batch(with_schema(batch, &schema)?));
-        let patience = [allowance.stall, remaining(allowance)].into_iter().flatten().min();
-        let sent = match patience {
-            Some(patience) => timeout(patience, sending).await.map_err(|_| stalled(allowance))?,
-            None => sending.await,
+    }
+
+    /// The error for a reader that did not come in time.
+    pub fn impatient(&self) -> Error {
+        if remaining(&self.allowance) == Some(Duration::ZERO) { timed_out(&self.allowance) } else { stalled() }
+    }
+
+    async fn pump(mut self, sender: mpsc::Sender<Message>) {
+        let last = match self.send_all(&sender).await {
+            Ok(()) => Message::End,
+            Err(error) => Message::Failed(error),
         };
-        if sent.is_err() {
-            return Ok(());
-        }
+        // The reader may ask for its next query as soon as it sees the end of this one.
+        drop(self);
+        // Nobody listens any more where this fails.
+        let _ = sender.send(last).await;
     }
-}
 
-/// All partitions as one stream: one after the other where order matters, as they come where it does not.
-fn start(plan: &Plan) -> Result<SendableRecordBatchStream> {
-    let partitions = plan.physical.output_partitioning().partition_count();
-    if !plan.ordered || partitions <= 1 {
-        return execute_stream(plan.physical.clone(), plan.task.clone()).map_err(from_datafusion);
+    async fn send_all(&mut self, sender: &mpsc::Sender<Message>) -> Result<()> {
+        while let Some(batch) = self.next().await? {
+            let sending = sender.send(Message::Batch(batch));
+            let sent = match self.patience() {
+                Some(patience) => timeout(patience, sending).await.map_err(|_| self.impatient())?,
+                None => sending.await,
+            };
+            if sent.is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
     }
-    let parts = (0..partitions)
-        .map(|partition| plan.physical.execute(partition, plan.task.clone()))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(from_datafusion)?;
-    let schema = plan.physical.schema();
-    let chained = stream::iter(parts).flatten();
-    Ok(Box::pin(datafusion::physical_plan::stream::RecordBatchStreamAdapter::new(schema, chained)))
 }
 
 fn remaining(allowance: &Allowance) -> Option<Duration> {
@@ -138,10 +198,8 @@ fn timed_out(allowance: &Allowance) -> Error {
     Error::new(ErrorKind::Timeout, text)
 }
 
-fn stalled(allowance: &Allowance) -> Error {
-    if remaining(allowance) == Some(Duration::ZERO) {
-        return timed_out(allowance);
-    }
+/// The error for a reader that stopped.
+fn stalled() -> Error {
     Error::new(ErrorKind::Timeout, "the client did not read its result for too long (stall_timeout_ms)")
 }
 

@@ -6,6 +6,7 @@
 
 use crate::domain::executor::prune::may_match;
 use crate::domain::storage::{Segment, Table};
+use crate::ports::Part;
 use arrow::array::{RecordBatch, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
@@ -22,45 +23,62 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
 use futures::stream;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The column of row numbers that the table of a DELETE or UPDATE is read with, UINT64, counted from its first row.
 pub const ROW_NUMBER: &str = "__zepto_row";
 
-/// Rows of one batch on its way through a plan.
-const BATCH_ROWS: usize = 32_768;
+/// Rows of one batch on its way through a plan: what fills a message where a row has 32 bytes.
+const BATCH_ROWS: usize = 65_536;
 
-/// A table as DataFusion plans it.
+/// A table as DataFusion reads it.
 #[derive(Debug)]
 pub struct SegmentTable {
     table: Arc<Table>,
     schema: SchemaRef,
+    /// Numbers of the rows that are read.
+    wanted: Range<u64>,
+}
+
+/// The columns of `table`, with [`ROW_NUMBER`] as the last one if `numbered`.
+pub fn scan_schema(table: &Table, numbered: bool) -> SchemaRef {
+    if !numbered {
+        return table.schema().clone();
+    }
+    let mut fields = table.schema().fields().to_vec();
+    fields.push(Arc::new(Field::new(ROW_NUMBER, DataType::UInt64, false)));
+    Arc::new(Schema::new(fields))
 }
 
 impl SegmentTable {
-    /// `table`, with [`ROW_NUMBER`] as its last column if `numbered`.
-    pub fn new(table: Arc<Table>, numbered: bool) -> Self {
-        let mut fields = table.schema().fields().to_vec();
-        if numbered {
-            fields.push(Arc::new(Field::new(ROW_NUMBER, DataType::UInt64, false)));
-        }
-        Self { table, schema: Arc::new(Schema::new(fields)) }
+    /// `table`, or that part of its rows, with [`ROW_NUMBER`] as its last column if `numbered`.
+    pub fn new(table: Arc<Table>, numbered: bool, part: Option<Part>) -> Self {
+        let schema = scan_schema(&table, numbered);
+        let wanted = match part {
+            Some(part) => part.rows_of(table.rows()),
+            None => 0..table.rows(),
+        };
+        Self { table, schema, wanted }
     }
 
     /// The segments that may hold rows for `filters`, up to `limit` rows if every row counts.
     fn pieces(&self, state: &dyn Session, filters: &[Expr], limit: Option<usize>) -> Vec<Piece> {
         let segments = self.table.segments();
-        let wanted = may_match(segments, self.table.schema(), filters, state);
+        let may_match = may_match(segments, self.table.schema(), filters, state);
         let mut left = if filters.is_empty() { limit.unwrap_or(usize::MAX) } else { usize::MAX };
         let mut first_row = 0;
         let mut pieces = Vec::new();
-        for (segment, wanted) in segments.iter().zip(wanted) {
-            let rows = segment.rows().min(left);
-            if wanted && rows > 0 {
-                pieces.push(Piece { segment: segment.clone(), first_row, rows });
+        for (segment, may_match) in segments.iter().zip(may_match) {
+            let segment_rows = segment.rows() as u64;
+            let within = |row: u64| row.clamp(first_row, first_row + segment_rows) - first_row;
+            let (from, to) = (within(self.wanted.start) as usize, within(self.wanted.end) as usize);
+            let rows = to.saturating_sub(from).min(left);
+            if may_match && rows > 0 {
+                pieces.push(Piece { segment: segment.clone(), first_row, offset: from, rows });
                 left -= rows;
             }
-            first_row += segment.rows() as u64;
+            first_row += segment_rows;
         }
         pieces
     }
@@ -94,12 +112,14 @@ impl TableProvider for SegmentTable {
     }
 }
 
-/// Some rows of a segment, from its first.
+/// Some rows of a segment.
 #[derive(Debug, Clone)]
 struct Piece {
     segment: Arc<Segment>,
-    /// Number of its first row in the table.
+    /// Number of the segment's first row in the table.
     first_row: u64,
+    /// The first row that is meant.
+    offset: usize,
     rows: usize,
 }
 
@@ -196,14 +216,15 @@ impl ExecutionPlan for ScanExec {
 /// Part of a piece, as long as one batch may be.
 struct Slice {
     piece: Piece,
+    /// Its first row in the segment.
     offset: usize,
     rows: usize,
 }
 
 fn slices(piece: Piece) -> impl Iterator<Item = Slice> {
-    (0..piece.rows).step_by(BATCH_ROWS).map(move |offset| {
-        let rows = BATCH_ROWS.min(piece.rows - offset);
-        Slice { piece: piece.clone(), offset, rows }
+    (0..piece.rows).step_by(BATCH_ROWS).map(move |begin| {
+        let rows = BATCH_ROWS.min(piece.rows - begin);
+        Slice { piece: piece.clone(), offset: piece.offset + begin, rows }
     })
 }
 

@@ -1,20 +1,21 @@
 //! One segment: a record batch, its statistics and its share of memory.
 //!
-//! Statistics order values as Arrow's comparison kernels do (total order for floats, so NaN is the largest), because
-//! the executor prunes by comparing them with the same kernels.
+//! Statistics are found when they are first asked for: ingestion does not wait for what perhaps nobody wants to know. They
+//! order values as Arrow's comparison kernels do (total order for floats, so NaN is the largest), because the executor
+//! prunes by comparing them with the same kernels.
 
 use crate::domain::storage::memory::{Budget, Reservation, held_bytes};
 use crate::ports::Result;
-use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
-use arrow::compute::{self, SortOptions};
-use arrow::datatypes::DataType;
-use std::sync::Arc;
+use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch, UInt32Array, downcast_primitive};
+use arrow::compute;
+use arrow::datatypes::{ArrowNumericType, DataType};
+use std::sync::{Arc, OnceLock};
 
 /// Rows of a table that arrived together. Never changes once made.
 #[derive(Debug)]
 pub struct Segment {
     batch: RecordBatch,
-    stats: Vec<Option<ColumnStats>>,
+    stats: Vec<OnceLock<Option<ColumnStats>>>,
     memory: Reservation,
 }
 
@@ -43,7 +44,7 @@ impl Segment {
     }
 
     fn with_memory(batch: RecordBatch, memory: Reservation) -> Arc<Self> {
-        let stats = batch.columns().iter().map(|column| column_stats(column.as_ref())).collect();
+        let stats = batch.columns().iter().map(|_| OnceLock::new()).collect();
         Arc::new(Self { batch, stats, memory })
     }
 
@@ -64,7 +65,8 @@ impl Segment {
 
     /// What is known of column `index`, if anything.
     pub fn stats(&self, index: usize) -> Option<&ColumnStats> {
-        self.stats.get(index).and_then(Option::as_ref)
+        let stats = self.stats.get(index)?;
+        stats.get_or_init(|| column_stats(self.batch.column(index).as_ref())).as_ref()
     }
 }
 
@@ -80,61 +82,45 @@ fn column_stats(column: &dyn Array) -> Option<ColumnStats> {
     if !ordered || matches!(column.data_type(), Interval(_)) || column.null_count() == column.len() {
         return None;
     }
-    let (min, max) = bounds(column)?;
-    let picks = UInt32Array::from(vec![min, max]);
-    Some(ColumnStats { bounds: compute::take(column, &picks, None).ok()? })
+    bounds(column).map(|bounds| ColumnStats { bounds })
 }
 
-/// Row numbers of the smallest and of the largest value.
-fn bounds(column: &dyn Array) -> Option<(u32, u32)> {
-    use arrow::array::cast::AsArray;
-    use arrow::datatypes::*;
-    macro_rules! scan {
+/// The smallest and the largest value.
+fn bounds(column: &dyn Array) -> Option<ArrayRef> {
+    macro_rules! primitive {
         ($kind:ty) => {
-            extremes(column.as_primitive::<$kind>().iter(), |a, b| a.compare(b))
+            return primitive_bounds::<$kind>(column.as_primitive())
         };
     }
-    match column.data_type() {
-        DataType::Utf8 => extremes(column.as_string::<i32>().iter(), |a, b| a.cmp(b)),
-        DataType::LargeUtf8 => extremes(column.as_string::<i64>().iter(), |a, b| a.cmp(b)),
-        DataType::Utf8View => extremes(column.as_string_view().iter(), |a, b| a.cmp(b)),
-        DataType::Int64 => scan!(Int64Type),
-        DataType::Int32 => scan!(Int32Type),
-        DataType::Float64 => scan!(Float64Type),
-        DataType::Float32 => scan!(Float32Type),
-        DataType::Timestamp(TimeUnit::Nanosecond, _) => scan!(TimestampNanosecondType),
-        DataType::Timestamp(TimeUnit::Microsecond, _) => scan!(TimestampMicrosecondType),
-        DataType::Timestamp(TimeUnit::Millisecond, _) => scan!(TimestampMillisecondType),
-        DataType::Timestamp(TimeUnit::Second, _) => scan!(TimestampSecondType),
-        DataType::Date32 => scan!(Date32Type),
-        _ => sorted_ends(column),
-    }
+    let (min, max) = downcast_primitive! {
+        column.data_type() => (primitive),
+        DataType::Utf8 => extremes(column.as_string::<i32>().iter())?,
+        DataType::LargeUtf8 => extremes(column.as_string::<i64>().iter())?,
+        DataType::Utf8View => extremes(column.as_string_view().iter())?,
+        _ => return None
+    };
+    compute::take(column, &UInt32Array::from(vec![min, max]), None).ok()
 }
 
-/// Row numbers of the extremes by one pass of `compare`.
-fn extremes<T: Copy>(
-    values: impl Iterator<Item = Option<T>>,
-    compare: impl Fn(T, T) -> std::cmp::Ordering,
-) -> Option<(u32, u32)> {
-    let mut ends: Option<((u32, T), (u32, T))> = None;
-    for (row, value) in (0u32..).zip(values) {
-        let Some(value) = value else { continue };
-        ends = Some(match ends {
-            None => ((row, value), (row, value)),
-            Some((min, max)) if compare(value, min.1).is_lt() => ((row, value), max),
-            Some((min, max)) if compare(value, max.1).is_gt() => (min, (row, value)),
-            Some(ends) => ends,
-        });
-    }
-    ends.map(|(min, max)| (min.0, max.0))
+fn primitive_bounds<T: ArrowNumericType>(column: &PrimitiveArray<T>) -> Option<ArrayRef> {
+    let ends = [compute::min(column)?, compute::max(column)?];
+    let bounds = PrimitiveArray::<T>::from_iter_values(ends).with_data_type(column.data_type().clone());
+    Some(Arc::new(bounds))
 }
 
-/// Row numbers of the extremes for the rarer types.
-fn sorted_ends(column: &dyn Array) -> Option<(u32, u32)> {
-    let options = |descending| Some(SortOptions { descending, nulls_first: false });
-    let min = compute::sort_to_indices(column, options(false), Some(1)).ok()?;
-    let max = compute::sort_to_indices(column, options(true), Some(1)).ok()?;
-    (!min.is_empty() && !max.is_empty()).then(|| (min.value(0), max.value(0)))
+/// Row numbers of the smallest and of the largest string.
+fn extremes<'a>(values: impl Iterator<Item = Option<&'a str>>) -> Option<(u32, u32)> {
+    let mut there = (0u32..).zip(values).filter_map(|(row, value)| Some((value?, row)));
+    let first = there.next()?;
+    let (mut min, mut max) = (first, first);
+    for found in there {
+        if found.0 < min.0 {
+            min = found;
+        } else if found.0 > max.0 {
+            max = found;
+        }
+    }
+    Some((min.1, max.1))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use arrow::array::{AsArray, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, Int64Type};
 use futures::StreamExt;
 use std::sync::Arc;
-use zepto_flight::ports::{ErrorKind, Query, StatementKind};
+use zepto_flight::ports::{ErrorKind, Part, Query, StatementKind};
 
 pub async fn describe_tells_kind_schema_and_exact_rows(sut: Sut) {
     sut.put("t", vec![numbers(0, 100)]).await.unwrap();
@@ -107,6 +107,7 @@ pub async fn rows_come_back_in_ingestion_order(sut: Sut) {
         "SELECT n + 1 AS m FROM (SELECT * FROM t WHERE n > 100) WHERE name IS NOT NULL",
         "SELECT n FROM t WHERE n > 7 LIMIT 70000",
         "SELECT n FROM t WHERE n < 50000 UNION ALL SELECT n + 1000000 FROM t WHERE n < 60000",
+        "SELECT n FROM t WHERE n < 50000 UNION ALL SELECT n + 1000000 FROM t WHERE n < 60000 LIMIT 70000 OFFSET 5000",
     ] {
         let all = one(&sut.read(sql).await.unwrap());
         let values = all.column(0).as_primitive::<Int64Type>().values();
@@ -219,4 +220,62 @@ pub async fn a_deadline_is_kept(sut: Sut) {
     // HTTP has begun its answer by then.
     assert!(matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Unavailable | ErrorKind::Cancelled), "{error:?}");
     assert!(began.elapsed().as_secs() < 20);
+}
+
+pub async fn all_parts_together_are_the_answer(sut: Sut) {
+    sut.put("t", (0..5).map(|at| numbers(at * 1_000, 1_000)).collect()).await.unwrap();
+    sut.put("t", vec![numbers(5_000, 77)]).await.unwrap();
+    let snapshot = sut.query.snapshot().await.unwrap();
+    sut.put("t", vec![numbers(9_000, 9)]).await.unwrap();
+    for sql in [
+        "SELECT * FROM t",
+        "SELECT n + 1 AS m FROM t AS s WHERE n % 3 = 1",
+        "SELECT count(*) AS n FROM t",
+        "SELECT n FROM t LIMIT 10 OFFSET 3",
+        "SELECT n FROM t UNION ALL SELECT n FROM t",
+        "SELECT n FROM t WHERE n IN (SELECT max(n) FROM t)",
+        "SHOW TABLES",
+    ] {
+        let whole = Query { snapshot: Some(snapshot), ..Query::read(sql) };
+        let expected = one(&sut.query.query(whole.clone()).await.unwrap().batches.collect().await.unwrap());
+        for count in [1, 3, 7] {
+            let mut found = Vec::new();
+            for index in 0..count {
+                let query = Query { part: Some(Part::new(index, count).unwrap()), ..whole.clone() };
+                let described = sut.query.describe(query.clone()).await.unwrap();
+                let batches = sut.query.query(query).await.unwrap().batches.collect().await.unwrap();
+                let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+                assert!(described.rows.is_none_or(|known| known == rows as u64), "{sql}");
+                found.extend(batches);
+            }
+            assert_eq!(one(&found), expected, "{sql} in {count} parts");
+        }
+    }
+}
+
+pub async fn a_statement_asked_again_sees_what_changed(sut: Sut) {
+    let all = "SELECT * FROM t";
+    for (change, rows, columns) in [
+        ("CREATE TABLE t (n INT64)", 0, 1),
+        ("INSERT INTO t VALUES (1), (2)", 2, 1),
+        ("ALTER TABLE t ADD COLUMN x FLOAT64", 2, 2),
+        ("DELETE FROM t WHERE n = 1", 1, 2),
+        ("DROP TABLE t", 0, 0),
+        ("CREATE TABLE T (a STRING, b STRING, c STRING)", 0, 3),
+        ("INSERT INTO T VALUES ('a', 'b', 'c')", 1, 3),
+        ("CREATE TABLE t (n INT64)", 0, 1),
+    ] {
+        let reply = sut.change(change).await.unwrap();
+        reply.batches.collect().await.unwrap();
+        for _ in 0..2 {
+            match sut.query.query(Query::read(all)).await {
+                Ok(reply) => {
+                    assert_eq!(reply.batches.schema().fields().len(), columns, "{change}");
+                    let batches = reply.batches.collect().await.unwrap();
+                    assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), rows, "{change}");
+                }
+                Err(error) => assert_eq!((error.kind(), columns), (ErrorKind::NotFound, 0), "{change}: {error}"),
+            }
+        }
+    }
 }

@@ -11,7 +11,7 @@ pub use cells::NanStyle;
 use crate::adapters::gate::Request as Admitted;
 use crate::adapters::http::render::text::TextWriter;
 use crate::adapters::http::wire::Format;
-use crate::adapters::ipc::{END_OF_STREAM, Encoder, Message, frame, split};
+use crate::adapters::ipc::{END_OF_STREAM, Encoder, Encoding, Message, split};
 use crate::ports::{BatchStream, Result};
 use arrow::array::RecordBatch;
 use bytes::Bytes;
@@ -28,8 +28,8 @@ pub struct Style {
     pub format: Format,
     /// What NaN and the infinities become in JSON.
     pub nan: NanStyle,
-    /// Bytes of one Arrow message.
-    pub message_bytes_target: u64,
+    /// How Arrow messages are written.
+    pub encoding: Encoding,
 }
 
 /// What turns batches into bytes.
@@ -51,8 +51,8 @@ pub fn body(batches: BatchStream, style: Style, admitted: Admitted) -> impl Stre
     let schema = batches.schema();
     let (writer, first) = match style.format {
         Format::Arrow => {
-            let (encoder, first) = Encoder::new(&schema, style.message_bytes_target);
-            (Writer::Arrow(Box::new(encoder)), frame(first).into_iter().filter(|part| !part.is_empty()).collect())
+            let (encoder, first) = Encoder::new(&schema, style.encoding);
+            (Writer::Arrow(Box::new(encoder)), first.into_pieces().collect())
         }
         format => {
             let (writer, head) = TextWriter::new(format, style.nan, &schema);
@@ -108,9 +108,7 @@ impl Rendering {
 impl Writer {
     fn write(&mut self, batch: &RecordBatch, out: &mut VecDeque<Bytes>) -> Result<()> {
         match self {
-            Self::Arrow(encoder) => {
-                out.extend(encoder.encode(batch)?.into_iter().flat_map(|message: Message| frame(message)))
-            }
+            Self::Arrow(encoder) => out.extend(encoder.encode(batch)?.into_iter().flat_map(Message::into_pieces)),
             Self::Text(writer) => {
                 for piece in split(batch, TEXT_BYTES_TARGET) {
                     out.push_back(writer.rows(&piece)?);

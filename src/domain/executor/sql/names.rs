@@ -51,11 +51,6 @@ impl Names {
             ControlFlow::Continue(()) => Ok(Self { tables }),
         }
     }
-
-    /// Rows in all of the tables.
-    pub fn rows(&self) -> u64 {
-        self.tables.values().map(|table| table.rows()).sum()
-    }
 }
 
 /// Collects the names that the statement itself makes.
