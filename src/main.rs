@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use zepto_flight::app;
 use zepto_flight::config::{Config, LogFormat, unknown_variables};
@@ -33,7 +34,18 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(app::serve(&config, stop_signal(), print)) {
+    let stop = {
+        let _within = runtime.enter();
+        stop_signal()
+    };
+    let served = match stop {
+        Ok(stop) => runtime.block_on(app::serve(&config, stop, print)),
+        Err(error) => {
+            print_error(&format!("signals cannot be caught: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    match served {
         Ok(()) => {
             tracing::info!("stopped");
             ExitCode::SUCCESS
@@ -60,21 +72,18 @@ fn start_log(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-/// Ctrl-C, or the service manager's word.
-async fn stop_signal() {
-    let terminate = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            Err(_) => std::future::pending().await,
+/// Ctrl-C, or the service manager's word. They are caught from this call on, not only once the server waits for them: who
+/// sees the banner may stop the server at once, and it still stops in good order.
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
         }
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        () = terminate => {}
-    }
-    tracing::info!("stopping; running requests may finish");
+        tracing::info!("stopping; running requests may finish");
+    })
 }
 
 fn print(text: &str) {
