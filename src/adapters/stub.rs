@@ -29,7 +29,7 @@ fn refused(what: &str) -> Error {
 impl QueryPort for Ports {
     async fn describe(&self, query: Query) -> Result<Description> {
         match query.access {
-            Access::Read => Ok(Description { kind: StatementKind::Read, schema: schema(), rows: Some(1) }),
+            Access::Read => Ok(Description::new(StatementKind::Read, schema(), Some(1))),
             Access::Change => Err(refused("changes nothing")),
         }
     }
@@ -40,6 +40,10 @@ impl QueryPort for Ports {
         let batch = RecordBatch::try_new(described.schema.clone(), vec![Arc::new(row)])
             .map_err(|error| Error::internal("the stub's own row").with_source(error))?;
         Ok(Reply { kind: described.kind, batches: BatchStream::from_batches(described.schema, vec![batch]) })
+    }
+
+    async fn exchange(&self, query: Query, _: BatchStream) -> Result<Reply> {
+        self.query(query).await
     }
 
     async fn snapshot(&self) -> Result<SnapshotId> {

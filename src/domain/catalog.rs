@@ -48,6 +48,13 @@ impl Snapshot {
         self.definitions
     }
 
+    /// The same state with one more table, or another of that name.
+    pub fn with(&self, name: &str, table: Table) -> Self {
+        let mut tables = self.tables.clone();
+        tables.insert(name.to_owned(), Arc::new(table));
+        Self { version: self.version, definitions: self.definitions, tables }
+    }
+
     /// All tables, by name.
     pub fn tables(&self) -> &BTreeMap<String, Arc<Table>> {
         &self.tables

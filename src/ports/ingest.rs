@@ -1,17 +1,73 @@
 //! The ingest port: a stream of batches into a table, whole or not at all.
 
-use crate::ports::{BatchStream, Caller, Result};
+use crate::ports::{BatchStream, Caller, Error, Result};
 use async_trait::async_trait;
 use std::fmt;
+use std::str::FromStr;
 
 /// Where a stream goes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Append {
     /// The table's name, exactly.
     pub table: String,
+    /// What to do where there is no such table.
+    pub if_missing: IfMissing,
+    /// What to do where there is one.
+    pub if_exists: IfExists,
     /// Who is asking.
     pub caller: Caller,
 }
+
+/// What becomes of a stream into a table that is not there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum IfMissing {
+    /// As the backend is configured.
+    #[default]
+    AsConfigured,
+    /// It makes the table.
+    Create,
+    /// It is `NotFound`.
+    Fail,
+}
+
+/// What becomes of a stream into a table that is there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum IfExists {
+    /// It is appended.
+    #[default]
+    Append,
+    /// It is `AlreadyExists`.
+    Fail,
+    /// It takes the place of the table and all that it held, at one instant.
+    Replace,
+}
+
+macro_rules! names {
+    ($type:ident: $($variant:ident = $name:literal),+) => {
+        impl $type {
+            /// Its name on the wire.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = Error;
+
+            fn from_str(text: &str) -> Result<Self> {
+                match text {
+                    $($name => Ok(Self::$variant),)+
+                    _ => Err(Error::invalid(format!("{text:?} is none of {}", [$($name),+].join(", ")))),
+                }
+            }
+        }
+    };
+}
+
+names!(IfMissing: AsConfigured = "as_configured", Create = "create", Fail = "fail");
+names!(IfExists: Append = "append", Fail = "fail", Replace = "replace");
 
 /// What an ingested stream came to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -37,13 +93,12 @@ pub trait IngestPort: fmt::Debug + Send + Sync + 'static {
     /// Appends all of `batches` to a table.
     ///
     /// Columns match by name; if no name matches, by position. Types may widen without loss. Missing columns become
-    /// null, a missing `timestamp` the stream's arrival time. An unknown table is made from the stream's schema where
-    /// the backend allows it.
+    /// null, a missing `timestamp` the stream's arrival time. A table that the stream makes has its schema.
     ///
     /// # Errors
     ///
     /// `SchemaMismatch` where data does not fit, naming the column, both types and the first offending row if it is a
-    /// value; `NotFound` for an unknown table that may not be made; `LimitExceeded` past the limits on rows, bytes or
+    /// value; `NotFound` for an unknown table that may not be made, `AlreadyExists` for one that may not be there; `LimitExceeded` past the limits on rows, bytes or
     /// memory; and the stream's own errors.
     async fn append(&self, request: Append, batches: BatchStream) -> Result<IngestSummary>;
 }

@@ -12,6 +12,8 @@ mod query;
 
 pub use batches::BatchStream;
 pub use error::{Error, ErrorKind, Result};
-pub use ingest::{Append, IngestPort, IngestSummary};
+pub use ingest::{Append, IfExists, IfMissing, IngestPort, IngestSummary};
 pub use limits::Limits;
-pub use query::{Access, Caller, Description, Part, Query, QueryPort, Reply, SnapshotId, StatementKind, TableInfo};
+pub use query::{
+    Access, Caller, Description, INPUT, Part, Query, QueryPort, Reply, SnapshotId, StatementKind, TableInfo,
+};

@@ -2,11 +2,14 @@
 
 use crate::ports::{BatchStream, Error, Result};
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
+
+/// What the caller's own stream is called in [`QueryPort::exchange`]; a table of that name is hidden by it.
+pub const INPUT: &str = "input";
 
 /// What a caller lets a statement do. The safe one is the default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -72,7 +75,8 @@ pub struct Caller {
 pub struct Query {
     /// The statement: one, without parameters filled in.
     pub sql: String,
-    /// Values of `?` or `$1…$n`, one column each in order, one row.
+    /// Values of the parameters, one column each: in order for `?` and `$1…$n`, by name for `$name`. One row; an INSERT of
+    /// one row of VALUES takes any number and inserts a row for each, other changes are made once for each.
     pub params: Option<RecordBatch>,
     /// What the statement may do.
     pub access: Access,
@@ -149,6 +153,16 @@ pub struct Description {
     pub schema: SchemaRef,
     /// Rows of its answer where they are known exactly, else none.
     pub rows: Option<u64>,
+    /// Its parameters in order, where [`Query::params`] leaves them open: `$1`, `$2`, … or their own names, with the type
+    /// that a value is best given in; Utf8 where any would do.
+    pub params: SchemaRef,
+}
+
+impl Description {
+    /// A description of a statement without open parameters.
+    pub fn new(kind: StatementKind, schema: SchemaRef, rows: Option<u64>) -> Self {
+        Self { kind, schema, rows, params: SchemaRef::new(Schema::empty()) }
+    }
 }
 
 /// A running statement's answer.
@@ -198,6 +212,13 @@ pub trait QueryPort: fmt::Debug + Send + Sync + 'static {
     /// Those of [`QueryPort::describe`], and `AlreadyExists`, `SchemaMismatch`, `LimitExceeded`, `Timeout`. The
     /// stream ends with an error rather than early.
     async fn query(&self, query: Query) -> Result<Reply>;
+
+    /// Starts a read that sees `input` as one more table, called [`INPUT`]. What it reads of the others is one state.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`QueryPort::query`], of `input`, and `InvalidQuery` for anything but a read.
+    async fn exchange(&self, query: Query, input: BatchStream) -> Result<Reply>;
 
     /// Pins the present state of all tables for [`Query::snapshot`], for a limited time.
     ///

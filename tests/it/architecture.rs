@@ -12,10 +12,8 @@ const FILE_LINES_MAX: usize = 400;
 const FUNCTION_LINES_MAX: usize = 70;
 
 /// Files that may be longer, and why. This list may only shrink.
-const LONG_FILES: [(&str, &str); 2] = [
-    ("src/domain/executor/sql/statement.rs", "one allow-list of statements, read as a whole"),
-    ("src/adapters/http/handlers.rs", "one short function for each route"),
-];
+const LONG_FILES: [(&str, &str); 1] =
+    [("src/domain/executor/sql/statement.rs", "one allow-list of statements, read as a whole")];
 
 /// Functions that may be longer, and why. This list may only shrink.
 const LONG_FUNCTIONS: [(&str, &str); 2] = [
@@ -69,7 +67,9 @@ const LAYERS: [Layer; 10] = [
             "tracing",
             "uuid",
             "arrow_flight",
+            "base64",
             "prost",
+            "prost_types",
             "sync_wrapper",
             "tonic",
             "tonic_health",

@@ -59,8 +59,13 @@ fn tickets_and_commands() {
         let _ = Command::decode(bytes);
         let _ = Command::decode(&[handle, bytes].concat());
         let mut any = arrow_flight::sql::Any { type_url: String::new(), value: bytes.clone().into() };
-        any.type_url = "type.googleapis.com/arrow.flight.protocol.sql.CommandStatementUpdate".into();
-        let _ = Command::decode(&prost::Message::encode_to_vec(&any));
+        for message in ["CommandStatementUpdate", "CommandGetTables", "CommandStatementIngest", "TicketStatementQuery"]
+        {
+            any.type_url = format!("type.googleapis.com/arrow.flight.protocol.sql.{message}");
+            let bytes = prost::Message::encode_to_vec(&any);
+            let _ = Command::decode(&bytes);
+            let _ = put_target(&FlightDescriptor::new_cmd(bytes));
+        }
     });
 }
 

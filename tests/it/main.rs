@@ -8,6 +8,7 @@ mod architecture;
 mod contract;
 mod end_to_end;
 mod faults;
+mod flight_sql;
 mod flight_wire;
 mod fuzz;
 mod harness;

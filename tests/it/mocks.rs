@@ -14,6 +14,7 @@ mock! {
     impl QueryPort for Query {
         async fn describe(&self, query: Query) -> Result<Description>;
         async fn query(&self, query: Query) -> Result<Reply>;
+        async fn exchange(&self, query: Query, input: BatchStream) -> Result<Reply>;
         async fn snapshot(&self) -> Result<SnapshotId>;
         async fn tables(&self) -> Result<Vec<TableInfo>>;
     }

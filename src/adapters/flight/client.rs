@@ -3,8 +3,10 @@
 //! Thin on purpose: no pool, no retry, no cache. Reads go as tickets, changes as Flight SQL updates, streams as DoPut.
 
 use crate::adapters::flight::actions::{DESCRIBE, SNAPSHOT};
+use crate::adapters::flight::command::Command;
+use crate::adapters::flight::handle::Handle;
 use crate::adapters::flight::put::summary_from_json;
-use crate::adapters::flight::wire::{Command, Handle, error_from_status, flight_data};
+use crate::adapters::flight::wire::{error_from_status, flight_data};
 use crate::adapters::ipc::{DecodeLimits, Decoder, Encoder, Encoding, decode_description, decode_schema};
 use crate::ports::{
     Access, Append, BatchStream, Description, Error, IngestPort, IngestSummary, Limits, Query, QueryPort, Reply,
@@ -64,19 +66,7 @@ impl Client {
         let ticket = Ticket::new(Handle::of(query).encode()?);
         let reply = self.service.clone().do_get(request(ticket, query)).await;
         let messages = reply.map_err(|status| error_from_status(&status))?.into_inner();
-        let mut reading = Reading { messages, decoder: Decoder::new(self.limits) };
-        let first = reading.until_schema().await?;
-        let schema = reading.decoder.schema().ok_or_else(|| Error::unavailable("the reply ended before its schema"))?;
-        let batches = stream::unfold((Some(reading), first), |(reading, first)| async move {
-            let mut reading = reading?;
-            if let Some(batch) = first {
-                return Some((Ok(batch), (Some(reading), None)));
-            }
-            let next = reading.next_batch().await.transpose()?;
-            let rest = next.is_ok().then_some(reading);
-            Some((next, (rest, None)))
-        });
-        Ok(BatchStream::new(schema, batches))
+        Reading { messages, decoder: Decoder::new(self.limits) }.into_batches().await
     }
 
     async fn update(&self, query: &Query) -> Result<i64> {
@@ -142,6 +132,22 @@ impl Reading {
         Ok(None)
     }
 
+    /// The batches, once their schema has come.
+    async fn into_batches(mut self) -> Result<BatchStream> {
+        let first = self.until_schema().await?;
+        let schema = self.decoder.schema().ok_or_else(|| Error::unavailable("the reply ended before its schema"))?;
+        let batches = stream::unfold((Some(self), first), |(reading, first)| async move {
+            let mut reading = reading?;
+            if let Some(batch) = first {
+                return Some((Ok(batch), (Some(reading), None)));
+            }
+            let next = reading.next_batch().await.transpose()?;
+            let rest = next.is_ok().then_some(reading);
+            Some((next, (rest, None)))
+        });
+        Ok(BatchStream::new(schema, batches))
+    }
+
     async fn until_schema(&mut self) -> Result<Option<RecordBatch>> {
         while self.decoder.schema().is_none() {
             let Some(data) = self.messages.message().await.map_err(|status| error_from_status(&status))? else { break };
@@ -189,6 +195,20 @@ impl QueryPort for Client {
         Ok(Reply { kind: described.kind, batches })
     }
 
+    async fn exchange(&self, query: Query, input: BatchStream) -> Result<Reply> {
+        let (failed, failure) = oneshot::channel();
+        let descriptor = FlightDescriptor::new_cmd(Handle::of(&query).encode()?);
+        let messages = put_messages(descriptor, input, self.message_bytes_target, failed);
+        let mut service = self.service.clone();
+        let reply = tokio::select! {
+            Ok(error) = failure => return Err(error),
+            reply = service.do_exchange(request(messages, &query)) => reply,
+        };
+        let messages = reply.map_err(|status| error_from_status(&status))?.into_inner();
+        let batches = Reading { messages, decoder: Decoder::new(self.limits) }.into_batches().await?;
+        Ok(Reply { kind: StatementKind::Read, batches })
+    }
+
     async fn snapshot(&self) -> Result<SnapshotId> {
         let id = self.act(SNAPSHOT, Bytes::new(), &Query::default()).await?;
         let id = std::str::from_utf8(&id).ok().and_then(|id| id.parse().ok());
@@ -222,8 +242,9 @@ fn table_of(info: FlightInfo) -> Result<TableInfo> {
 impl IngestPort for Client {
     async fn append(&self, append: Append, batches: BatchStream) -> Result<IngestSummary> {
         let (failed, failure) = oneshot::channel();
-        let messages = put_messages(append.table, batches, self.message_bytes_target, failed);
-        let query = Query { caller: append.caller, ..Query::default() };
+        let query = Query { caller: append.caller.clone(), ..Query::default() };
+        let descriptor = FlightDescriptor::new_cmd(Command::encode_append(&append));
+        let messages = put_messages(descriptor, batches, self.message_bytes_target, failed);
         let result = tokio::select! {
             // The call is dropped here, which the server sees as a stream that was cut off.
             Ok(error) = failure => return Err(error),
@@ -233,16 +254,16 @@ impl IngestPort for Client {
     }
 }
 
-/// The messages of a DoPut. Where `batches` fail they never end: an end would publish what came before.
+/// The messages of a DoPut or DoExchange. Where `batches` fail they never end: an end would publish what came before.
 fn put_messages(
-    table: String,
+    descriptor: FlightDescriptor,
     batches: BatchStream,
     bytes_target: u64,
     failed: oneshot::Sender<Error>,
 ) -> impl futures::Stream<Item = FlightData> + Send + 'static {
     let (mut encoder, schema) = Encoder::new(&batches.schema(), Encoding::plain(bytes_target));
     let mut first = flight_data(&schema);
-    first.flight_descriptor = Some(FlightDescriptor::new_path(vec![table]));
+    first.flight_descriptor = Some(descriptor);
     let mut failed = Some(failed);
     let rest = batches.map(move |batch| batch.and_then(|batch| encoder.encode(&batch))).then(move |messages| {
         let failed = if messages.is_err() { failed.take() } else { None };

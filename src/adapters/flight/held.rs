@@ -178,6 +178,11 @@ impl Results {
         }
     }
 
+    /// Lets go of a result at once.
+    pub fn forget(&self, id: u128) {
+        self.lock().remove(&id);
+    }
+
     /// Lets go of what nobody asked for in time, for ever.
     pub async fn expire(&self) {
         loop {

@@ -2,12 +2,22 @@
 
 mod actions;
 mod client;
+mod columns;
+mod command;
 mod get;
 mod grpc;
+mod handle;
+mod handshake;
 mod held;
+mod info;
+mod metadata;
+mod polled;
 mod put;
+mod running;
 mod server;
 mod service;
+mod session;
+mod sql_info;
 mod threads;
 mod wire;
 
@@ -15,5 +25,7 @@ mod wire;
 pub const BUILT: bool = true;
 
 pub use client::Client;
+pub use command::{Command, put_target};
+pub use handle::Handle;
 pub use server::Server;
-pub use wire::{Command, Handle, error_from_status, put_target, status_from_error};
+pub use wire::{error_from_status, status_from_error};

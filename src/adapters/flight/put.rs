@@ -1,33 +1,45 @@
-//! DoPut: batches in, whole or not at all; and changes in Flight SQL's form.
+//! DoPut: batches in, whole or not at all; changes and parameters in Flight SQL's form; and DoExchange.
 
+use crate::adapters::flight::command::{Command, PutTarget, put_target};
 use crate::adapters::flight::grpc::{FlightData, Incoming as Messages};
+use crate::adapters::flight::handle::Handle;
+use crate::adapters::flight::info::Call;
 use crate::adapters::flight::service::Service;
-use crate::adapters::flight::wire::{Handle, PutTarget, put_target, timeout_ms};
 use crate::adapters::gate::Request as Admitted;
 use crate::adapters::ipc::{DecodeLimits, Decoder};
-use crate::ports::{Access, Append, BatchStream, Caller, Error, IngestSummary, Query, Result, StatementKind};
+use crate::ports::{Access, Append, BatchStream, Error, IngestSummary, Query, Reply, Result, StatementKind};
 use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::concat_batches;
 use arrow::datatypes::Int64Type;
-use arrow_flight::PutResult;
-use arrow_flight::sql::DoPutUpdateResult;
+use arrow_flight::flight_descriptor::DescriptorType;
+use arrow_flight::sql::{DoPutPreparedStatementResult, DoPutUpdateResult};
+use arrow_flight::{FlightDescriptor, PutResult};
+use bytes::Bytes;
 use futures::stream;
 use prost::Message as _;
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tonic::Request;
 
 /// How long the rest of a refused stream is read, so that its client gets to see why.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// How an ingestion answers.
+#[derive(Debug, Clone, Copy)]
+enum Answer {
+    /// With all of its summary.
+    Summary,
+    /// With its rows, as Flight SQL wants it.
+    Rows,
+}
+
 /// Answers one DoPut.
-pub async fn put(service: &Service, request: Request<Messages>, admitted: &mut Admitted) -> Result<PutResult> {
-    let timeout_ms = timeout_ms(request.metadata());
-    let mut incoming =
-        Incoming { messages: request.into_inner(), decoder: Decoder::new(DecodeLimits::from(&service.options.limits)) };
-    let result = dispatch(service, &mut incoming, admitted, timeout_ms).await;
-    match result {
-        Ok(Step::Done(result)) => Ok(result),
-        Ok(Step::Append { table, first }) => append(service, incoming, table, first, admitted).await,
+pub async fn put(service: &Service, messages: Messages, admitted: &mut Admitted, call: &Call) -> Result<PutResult> {
+    let mut incoming = Incoming::new(service, messages);
+    match dispatch(service, &mut incoming, admitted, call).await {
+        Ok(Step::Done(app_metadata)) => Ok(PutResult { app_metadata }),
+        Ok(Step::Append { append: request, first, answer }) => {
+            append(service, incoming, request, first, answer, admitted).await
+        }
         Err(error) => {
             drain(incoming).await;
             Err(error)
@@ -37,86 +49,72 @@ pub async fn put(service: &Service, request: Request<Messages>, admitted: &mut A
 
 /// What the first messages of a DoPut come to.
 enum Step {
-    Done(PutResult),
-    Append { table: String, first: Option<RecordBatch> },
+    Done(Bytes),
+    Append { append: Append, first: Option<RecordBatch>, answer: Answer },
 }
 
-async fn dispatch(
-    service: &Service,
-    incoming: &mut Incoming,
-    admitted: &mut Admitted,
-    timeout_ms: Option<u64>,
-) -> Result<Step> {
-    let first = incoming.messages.flight_data().await?.ok_or_else(|| Error::invalid("DoPut came without a message"))?;
-    let descriptor = first
-        .descriptor
-        .as_ref()
-        .ok_or_else(|| Error::invalid("the first message of DoPut has no descriptor: send the table's name in it"))?;
-    let target = put_target(descriptor)?;
-    match target {
-        PutTarget::Update(handle) => update(service, handle, admitted, timeout_ms).await.map(Step::Done),
-        PutTarget::Table(table) => {
-            let mut batch = incoming.decode(first)?;
-            while incoming.decoder.schema().is_none() {
-                let next = incoming.messages.flight_data().await?;
-                let next = next.ok_or_else(|| Error::invalid("DoPut ended before its schema"))?;
-                batch = incoming.decode(next)?;
-            }
-            Ok(Step::Append { table, first: batch })
+async fn dispatch(service: &Service, incoming: &mut Incoming, admitted: &mut Admitted, call: &Call) -> Result<Step> {
+    let (descriptor, first) = incoming.first().await?;
+    let (append, answer) = match put_target(&descriptor)? {
+        PutTarget::Update(handle) => return update(service, *handle, admitted, call).await.map(Step::Done),
+        PutTarget::Prepared(handle) => {
+            let handle = incoming.bound(*handle, first).await?;
+            return update(service, handle, admitted, call).await.map(Step::Done);
         }
-    }
+        PutTarget::Bind(handle) => {
+            let handle = incoming.bound(*handle, first).await?.encode()?;
+            let result = DoPutPreparedStatementResult { prepared_statement_handle: Some(handle) };
+            return Ok(Step::Done(result.encode_to_vec().into()));
+        }
+        PutTarget::Table(append) => (append, Answer::Summary),
+        PutTarget::Ingest(append) => (append, Answer::Rows),
+    };
+    let caller = crate::ports::Caller { request_id: call.request_id.clone() };
+    let first = incoming.until_schema(first).await?;
+    Ok(Step::Append { append: Append { caller, ..append }, first, answer })
 }
 
-async fn update(
-    service: &Service,
-    handle: Handle,
-    admitted: &mut Admitted,
-    timeout_ms: Option<u64>,
-) -> Result<PutResult> {
+async fn update(service: &Service, handle: Handle, admitted: &mut Admitted, call: &Call) -> Result<Bytes> {
     admitted.statement(&handle.sql);
-    let caller = Caller { request_id: admitted.id().to_owned() };
-    let query = Query { timeout_ms, caller, ..handle.into_query(Access::Change) };
-    let reply = service.query.query(query).await?;
+    let reply = service.query.query(call.query(handle, Access::Change)).await?;
     admitted.kind(reply.kind);
-    let kind = reply.kind;
+    if reply.kind == StatementKind::Read {
+        return Err(Error::invalid("this is a read, and DoPut takes changes; send it as a ticket"));
+    }
+    let record_count = count_of(reply).await?;
+    Ok(DoPutUpdateResult { record_count }.encode_to_vec().into())
+}
+
+/// The count that a change answers; a definition has none to count.
+pub(super) async fn count_of(reply: Reply) -> Result<i64> {
     let batches = reply.batches.collect().await?;
-    let record_count = match (kind, batches.first()) {
+    Ok(match (reply.kind, batches.first()) {
         (StatementKind::Change, Some(count)) => {
             count.column(0).as_primitive_opt::<Int64Type>().map_or(-1, |count| count.value(0))
         }
-        (StatementKind::Read, _) => {
-            return Err(Error::invalid("this is a read, and DoPut takes changes; send it as a ticket"));
-        }
         _ => 0,
-    };
-    Ok(PutResult { app_metadata: DoPutUpdateResult { record_count }.encode_to_vec().into() })
+    })
 }
 
 async fn append(
     service: &Service,
     incoming: Incoming,
-    table: String,
+    request: Append,
     first: Option<RecordBatch>,
+    answer: Answer,
     admitted: &mut Admitted,
 ) -> Result<PutResult> {
-    let schema = incoming.decoder.schema().ok_or_else(|| Error::internal("a stream was begun without its schema"))?;
-    let (give_back, given_back) = oneshot::channel();
-    let reading = Some(Reading { incoming: Some(incoming), give_back: Some(give_back) });
-    let batches = stream::unfold((reading, first), |(reading, first)| async move {
-        let mut reading = reading?;
-        if let Some(batch) = first {
-            return Some((Ok(batch), (Some(reading), None)));
-        }
-        let next = reading.incoming.as_mut()?.next_batch().await.transpose()?;
-        let rest = next.is_ok().then_some(reading);
-        Some((next, (rest, None)))
-    });
-    let batches = admitted.until_cut(BatchStream::new(schema, batches));
-    let request = Append { table, caller: Caller { request_id: admitted.id().to_owned() } };
-    match service.ingest.append(request, batches).await {
+    let (batches, given_back) = incoming.into_batches(first)?;
+    match service.ingest.append(request, admitted.until_cut(batches)).await {
         Ok(summary) => {
             admitted.sent(summary.rows, summary.bytes);
-            Ok(PutResult { app_metadata: summary_json(&summary).into() })
+            let record_count = i64::try_from(summary.rows).unwrap_or(-1);
+            Ok(PutResult {
+                app_metadata: match answer {
+                    Answer::Summary => summary_json(&summary).into(),
+                    Answer::Rows => DoPutUpdateResult { record_count }.encode_to_vec().into(),
+                },
+            })
         }
         Err(error) => {
             if let Ok(incoming) = given_back.await {
@@ -125,6 +123,47 @@ async fn append(
             Err(error)
         }
     }
+}
+
+/// Answers one DoExchange: SQL that may read what follows as a table.
+pub async fn exchange(service: &Service, messages: Messages, admitted: &mut Admitted, call: &Call) -> Result<Reply> {
+    let mut incoming = Incoming::new(service, messages);
+    match exchange_query(&mut incoming, call).await {
+        Ok((query, first)) => {
+            admitted.statement(&query.sql);
+            let (input, given_back) = incoming.into_batches(first)?;
+            let reply = admitted.unless_cut(service.query.exchange(query, admitted.until_cut(input))).await;
+            if reply.is_err()
+                && let Ok(incoming) = given_back.await
+            {
+                drain(incoming).await;
+            }
+            reply
+        }
+        Err(error) => {
+            drain(incoming).await;
+            Err(error)
+        }
+    }
+}
+
+async fn exchange_query(incoming: &mut Incoming, call: &Call) -> Result<(Query, Option<RecordBatch>)> {
+    let (descriptor, first) = incoming.first().await?;
+    let handle = match descriptor.r#type() {
+        DescriptorType::Path if descriptor.path.len() == 1 => {
+            Handle { sql: descriptor.path[0].clone(), ..Handle::default() }
+        }
+        DescriptorType::Cmd => match Command::decode(&descriptor.cmd)? {
+            Command::Text(sql) => Handle { sql, ..Handle::default() },
+            Command::Handle(handle) => *handle,
+            Command::Sql(_) | Command::Poll(_) => {
+                return Err(Error::invalid("DoExchange takes SQL text as its command"));
+            }
+        },
+        _ => return Err(Error::invalid("DoExchange takes SQL, as its command or as a path of one part")),
+    };
+    let first = incoming.until_schema(first).await?;
+    Ok((call.query(handle, Access::Read), first))
 }
 
 /// The summary as DoPut answers it.
@@ -155,13 +194,78 @@ pub fn summary_from_json(text: &[u8]) -> Result<IngestSummary> {
     })
 }
 
-/// The client's half of a DoPut.
+/// The client's half of a call.
 struct Incoming {
     messages: Messages,
     decoder: Decoder,
+    bytes_max: u64,
 }
 
 impl Incoming {
+    fn new(service: &Service, messages: Messages) -> Self {
+        let limits = &service.options.limits;
+        Self { messages, decoder: Decoder::new(DecodeLimits::from(limits)), bytes_max: limits.message_bytes_max }
+    }
+
+    /// The descriptor, and the message that it came with.
+    async fn first(&mut self) -> Result<(FlightDescriptor, FlightData)> {
+        let mut first =
+            self.messages.flight_data().await?.ok_or_else(|| Error::invalid("the call came without a message"))?;
+        let descriptor = first.descriptor.take().ok_or_else(|| {
+            Error::invalid("the first message has no descriptor: it says which table, or which statement")
+        })?;
+        Ok((descriptor, first))
+    }
+
+    /// Reads up to the schema, which may stand in the first message.
+    async fn until_schema(&mut self, first: FlightData) -> Result<Option<RecordBatch>> {
+        let mut batch = self.decode(first)?;
+        while self.decoder.schema().is_none() {
+            let next = self.messages.flight_data().await?;
+            batch = self.decode(next.ok_or_else(|| Error::invalid("the call ended before its schema"))?)?;
+        }
+        Ok(batch)
+    }
+
+    /// `handle` with all that follows as its parameters; as it was, where nothing follows.
+    async fn bound(&mut self, handle: Handle, first: FlightData) -> Result<Handle> {
+        let mut batches: Vec<RecordBatch> = self.decode(first)?.into_iter().collect();
+        let mut bytes = 0;
+        while let Some(batch) = self.next_batch().await? {
+            bytes += batch.get_array_memory_size() as u64;
+            if bytes > self.bytes_max {
+                return Err(Error::limit(format!(
+                    "the parameters take more than {} bytes (message_bytes_max); ingest them instead",
+                    self.bytes_max
+                )));
+            }
+            batches.push(batch);
+        }
+        let Some(schema) = self.decoder.schema().filter(|schema| !schema.fields().is_empty()) else {
+            return Ok(handle);
+        };
+        let params = concat_batches(&schema, &batches)
+            .map_err(|error| Error::invalid(format!("the parameters do not fit together: {error}")))?;
+        Ok(Handle { params: Some(params), ..handle })
+    }
+
+    /// The batches, `first` before all others, and what is left of the call when they are dropped.
+    fn into_batches(self, first: Option<RecordBatch>) -> Result<(BatchStream, oneshot::Receiver<Self>)> {
+        let schema = self.decoder.schema().ok_or_else(|| Error::internal("a stream was begun without its schema"))?;
+        let (give_back, given_back) = oneshot::channel();
+        let reading = Some(Reading { incoming: Some(self), give_back: Some(give_back) });
+        let batches = stream::unfold((reading, first), |(reading, first)| async move {
+            let mut reading = reading?;
+            if let Some(batch) = first {
+                return Some((Ok(batch), (Some(reading), None)));
+            }
+            let next = reading.incoming.as_mut()?.next_batch().await.transpose()?;
+            let rest = next.is_ok().then_some(reading);
+            Some((next, (rest, None)))
+        });
+        Ok((BatchStream::new(schema, batches), given_back))
+    }
+
     fn decode(&mut self, data: FlightData) -> Result<Option<RecordBatch>> {
         // A message may carry metadata alone.
         if data.header.is_empty() {

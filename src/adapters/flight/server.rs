@@ -2,6 +2,8 @@
 
 use crate::adapters::flight::grpc;
 use crate::adapters::flight::held::Results;
+use crate::adapters::flight::polled::Polled;
+use crate::adapters::flight::running::Running;
 use crate::adapters::flight::service::Service;
 use crate::adapters::flight::threads::Threads;
 use crate::adapters::gate::{Gate, ServerOptions};
@@ -42,7 +44,9 @@ impl Server {
     pub fn new(query: Arc<dyn QueryPort>, ingest: Arc<dyn IngestPort>, options: ServerOptions) -> Self {
         let gate = Gate::default();
         let results = Arc::new(Results::new(&options.limits));
-        let service = Service { query, ingest, gate: gate.clone(), options: options.clone(), results };
+        let running = Running::new(&options.limits);
+        let polled = Polled::new(&options.limits);
+        let service = Service { query, ingest, gate: gate.clone(), options: options.clone(), results, running, polled };
         Self { service, gate, options }
     }
 
@@ -151,6 +155,7 @@ impl tower::Service<http::Request<Body>> for Flight {
         match method {
             "DoGet" => async move { Ok(grpc::response(service.get(request).await)) }.boxed(),
             "DoPut" => async move { Ok(grpc::response(service.put(request).await)) }.boxed(),
+            "DoExchange" => async move { Ok(grpc::response(service.exchange(request).await)) }.boxed(),
             _ => self.by_tonic.call(request),
         }
     }

@@ -3,8 +3,8 @@
 //! Thin on purpose: no retry, no cache. Results and streams travel as Arrow IPC, the only form that loses nothing.
 
 use crate::adapters::http::wire::{
-    ARROW_STREAM, BATCHES, BYTES, STATEMENT_KIND, TABLE_CREATED, description_from_json, error_from_response,
-    headers_from_query, table_from_json,
+    ARROW_STREAM, BATCHES, BYTES, IF_EXISTS, IF_MISSING, STATEMENT_KIND, TABLE_CREATED, description_from_json,
+    error_from_response, headers_from_query, table_from_json,
 };
 use crate::adapters::ipc::{DecodeLimits, Deframer, END_OF_STREAM, Encoder, Encoding, Message};
 use crate::ports::{
@@ -85,25 +85,23 @@ impl QueryPort for Client {
     async fn query(&self, query: Query) -> Result<Reply> {
         let headers = headers_from_query(&query)?;
         let request = self.post("/").headers(headers).header(ACCEPT, ARROW_STREAM).body(query.sql);
-        let response = send(request).await?;
-        let kind =
-            response.headers().get(STATEMENT_KIND).and_then(|kind| kind.to_str().ok()).unwrap_or_default().parse()?;
-        let mut reading = Reading {
-            body: response.bytes_stream().map(|piece| piece.map_err(lost)).boxed(),
-            deframer: Deframer::new(self.limits),
-        };
-        let first = reading.until_schema().await?;
-        let schema = reading.deframer.schema().ok_or_else(cut_off)?;
-        let batches = stream::unfold((Some(reading), first), |(reading, first)| async move {
-            let mut reading = reading?;
-            if let Some(batch) = first {
-                return Some((Ok(batch), (Some(reading), None)));
-            }
-            let next = reading.next_batch().await.transpose()?;
-            let rest = next.is_ok().then_some(reading);
-            Some((next, (rest, None)))
-        });
-        Ok(Reply { kind, batches: BatchStream::new(schema, batches) })
+        read(send(request).await?, self.limits).await
+    }
+
+    async fn exchange(&self, query: Query, input: BatchStream) -> Result<Reply> {
+        let failure = Arc::new(Mutex::new(None));
+        let body = stream_body(input, self.message_bytes_target, failure.clone());
+        let request = self
+            .post(&format!("/exchange?query={}", utf8_percent_encode(&query.sql, NON_ALPHANUMERIC)))
+            .headers(headers_from_query(&query)?)
+            .header(ACCEPT, ARROW_STREAM)
+            .header(CONTENT_TYPE, ARROW_STREAM)
+            .body(reqwest::Body::wrap_stream(body));
+        let response = send(request).await;
+        if let Some(error) = failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(error);
+        }
+        read(response?, self.limits).await
     }
 
     async fn snapshot(&self) -> Result<SnapshotId> {
@@ -116,6 +114,28 @@ impl QueryPort for Client {
         let answer = self.json(self.http.get(format!("{}/tables", self.url))).await?;
         answer["tables"].as_array().into_iter().flatten().map(table_from_json).collect()
     }
+}
+
+/// The reply that a response carries as an Arrow stream.
+async fn read(response: Response, limits: DecodeLimits) -> Result<Reply> {
+    let kind =
+        response.headers().get(STATEMENT_KIND).and_then(|kind| kind.to_str().ok()).unwrap_or_default().parse()?;
+    let mut reading = Reading {
+        body: response.bytes_stream().map(|piece| piece.map_err(lost)).boxed(),
+        deframer: Deframer::new(limits),
+    };
+    let first = reading.until_schema().await?;
+    let schema = reading.deframer.schema().ok_or_else(cut_off)?;
+    let batches = stream::unfold((Some(reading), first), |(reading, first)| async move {
+        let mut reading = reading?;
+        if let Some(batch) = first {
+            return Some((Ok(batch), (Some(reading), None)));
+        }
+        let next = reading.next_batch().await.transpose()?;
+        let rest = next.is_ok().then_some(reading);
+        Some((next, (rest, None)))
+    });
+    Ok(Reply { kind, batches: BatchStream::new(schema, batches) })
 }
 
 fn cut_off() -> Error {
@@ -160,7 +180,12 @@ impl IngestPort for Client {
         let body = stream_body(batches, self.message_bytes_target, failure.clone());
         let headers = headers_from_query(&Query { caller: append.caller, ..Query::default() })?;
         let request = self
-            .post(&format!("/insert/arrow?table={}", utf8_percent_encode(&append.table, NON_ALPHANUMERIC)))
+            .post(&format!(
+                "/insert/arrow?table={}&{IF_MISSING}={}&{IF_EXISTS}={}",
+                utf8_percent_encode(&append.table, NON_ALPHANUMERIC),
+                append.if_missing.as_str(),
+                append.if_exists.as_str(),
+            ))
             .headers(headers)
             .header(CONTENT_TYPE, ARROW_STREAM)
             .body(reqwest::Body::wrap_stream(body));

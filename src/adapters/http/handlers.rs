@@ -1,18 +1,14 @@
 //! The routes: each takes its request apart, asks a port, and puts the answer together.
 
 use crate::adapters::gate::{Gate, Request as Admitted, ServerOptions};
-use crate::adapters::http::incoming::{Body, Failure, Incoming, Meta};
+use crate::adapters::http::incoming::{Failure, Incoming, Meta};
 use crate::adapters::http::render::{NanStyle, Style, body};
 use crate::adapters::http::wire::{
-    ACCESS, ARROW_STREAM, BATCHES, BYTES, Format, STATEMENT_KIND, TABLE_CREATED, content_type, description_json,
-    error_json, query_from_headers, status_from_kind, table_json,
+    ACCESS, ARROW_STREAM, Format, STATEMENT_KIND, content_type, description_json, error_json, query_from_headers,
+    status_from_kind, table_json,
 };
-use crate::adapters::ipc::{DecodeLimits, Deframer, Encoding};
-use crate::ports::{
-    Append, BatchStream, Caller, Error, ErrorKind, IngestPort, Limits, Query, QueryPort, Reply, Result, StatementKind,
-};
-use arrow::array::RecordBatch;
-use futures::stream::{self, StreamExt};
+use crate::adapters::ipc::Encoding;
+use crate::ports::{Error, ErrorKind, IngestPort, Query, QueryPort, Reply, Result, StatementKind};
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderMap, Method, StatusCode};
 use percent_encoding::percent_decode_str;
@@ -86,7 +82,7 @@ impl Handlers {
         Ok((reply, style))
     }
 
-    fn style(&self, incoming: &Incoming) -> Result<Style, Failure> {
+    pub(super) fn style(&self, incoming: &Incoming) -> Result<Style, Failure> {
         let format = Format::choose(&incoming.query, &incoming.headers)?.ok_or_else(|| {
             let message = format!("there are application/json, application/x-ndjson, text/csv and {ARROW_STREAM}");
             Failure::http(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
@@ -114,7 +110,7 @@ impl Handlers {
         }
     }
 
-    fn stream(&self, reply: Result<(Reply, Style), Failure>, mut admitted: Admitted) -> Response {
+    pub(super) fn stream(&self, reply: Result<(Reply, Style), Failure>, mut admitted: Admitted) -> Response {
         match reply {
             Ok((reply, style)) => {
                 let kind = reply.kind;
@@ -162,44 +158,6 @@ impl Handlers {
         };
         let snapshot = self.query.snapshot().await;
         answer(snapshot.map(|id| json!({"snapshot": id.0.to_string()})).map_err(Failure::from), &mut admitted)
-    }
-
-    /// `POST /insert/arrow?table=`
-    pub async fn insert(&self, incoming: Incoming) -> Response {
-        if incoming.method != Method::POST {
-            return self.refuse(&incoming, Failure::method("POST"));
-        }
-        let mut admitted = match self.admit(&incoming) {
-            Ok(admitted) => admitted,
-            Err(refused) => return *refused,
-        };
-        match self.append(incoming, &admitted).await {
-            Ok(summary) => {
-                admitted.sent(summary.rows, summary.bytes);
-                let mut response = answer(Ok(json!({"inserted": summary.rows, "failed": 0})), &mut admitted);
-                set(response.headers_mut(), BATCHES, &summary.batches.to_string());
-                set(response.headers_mut(), BYTES, &summary.bytes.to_string());
-                set(response.headers_mut(), TABLE_CREATED, &summary.table_created.to_string());
-                response
-            }
-            Err(failure) => failed(failure, &mut admitted),
-        }
-    }
-
-    async fn append(&self, incoming: Incoming, admitted: &Admitted) -> Result<crate::ports::IngestSummary, Failure> {
-        let media_type = content_type(&incoming.headers);
-        if !matches!(
-            media_type.as_str(),
-            "" | ARROW_STREAM | "application/octet-stream" | "application/x-www-form-urlencoded"
-        ) {
-            let message = format!("the body is an Arrow IPC stream ({ARROW_STREAM}), not {media_type}");
-            return Err(Failure::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message));
-        }
-        let names = ["table", "table_name"].iter().find_map(|name| incoming.query.get(*name));
-        let table = names.cloned().ok_or_else(|| Error::invalid("?table= says which table to insert into"))?;
-        let batches = arrow_body(incoming, &self.options.limits).await?;
-        let request = Append { table, caller: Caller { request_id: admitted.id().to_owned() } };
-        Ok(self.ingest.append(request, admitted.until_cut(batches)).await?)
     }
 
     /// `GET /tables`
@@ -323,7 +281,7 @@ impl Handlers {
         json_response(StatusCode::OK, &work().to_string())
     }
 
-    fn admit(&self, incoming: &Incoming) -> Result<Admitted, Box<Response>> {
+    pub(super) fn admit(&self, incoming: &Incoming) -> Result<Admitted, Box<Response>> {
         let verb = format!("{} {:.80}", incoming.method, incoming.path);
         let Meta { peer, request_id, .. } = incoming.meta.clone();
         self.gate
@@ -332,7 +290,7 @@ impl Handlers {
     }
 
     /// Refuses a request that no port hears of.
-    fn refuse(&self, incoming: &Incoming, failure: Failure) -> Response {
+    pub(super) fn refuse(&self, incoming: &Incoming, failure: Failure) -> Response {
         match self.admit(incoming) {
             Ok(mut admitted) => failed(failure, &mut admitted),
             Err(refused) => *refused,
@@ -344,7 +302,7 @@ fn is_get(incoming: &Incoming) -> bool {
     matches!(incoming.method, Method::GET | Method::HEAD)
 }
 
-fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
+pub(super) fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
     if let Ok(value) = value.parse() {
         headers.insert(name, value);
     }
@@ -357,7 +315,7 @@ fn json_response(status: StatusCode, json: &str) -> Response {
     response
 }
 
-fn answer(result: Result<Value, Failure>, admitted: &mut Admitted) -> Response {
+pub(super) fn answer(result: Result<Value, Failure>, admitted: &mut Admitted) -> Response {
     match result {
         Ok(value) => {
             admitted.done();
@@ -367,7 +325,7 @@ fn answer(result: Result<Value, Failure>, admitted: &mut Admitted) -> Response {
     }
 }
 
-fn failed(failure: Failure, admitted: &mut Admitted) -> Response {
+pub(super) fn failed(failure: Failure, admitted: &mut Admitted) -> Response {
     let response = failure_response(&failure, admitted.id());
     admitted.fail(failure.into_error());
     response
@@ -385,52 +343,6 @@ fn failure_response(failure: &Failure, request_id: &str) -> Response {
                 set(response.headers_mut(), ALLOW.as_str(), allow);
             }
             response
-        }
-    }
-}
-
-/// The batches of an Arrow body. Its schema has come when this returns.
-async fn arrow_body(incoming: Incoming, limits: &Limits) -> Result<BatchStream, Failure> {
-    let mut reading = Reading { body: incoming.body, deframer: Deframer::new(DecodeLimits::from(limits)) };
-    let mut first = None;
-    while reading.deframer.schema().is_none() {
-        let Some(piece) = reading.body.next().await else { break };
-        reading.deframer.push(piece?);
-        first = reading.deframer.next_batch()?;
-    }
-    let Some(schema) = reading.deframer.schema() else {
-        return Err(reading
-            .deframer
-            .finish()
-            .map_or_else(Failure::from, |()| Error::invalid("the body is empty").into()));
-    };
-    let batches = stream::unfold((Some(reading), first), |(reading, first)| async move {
-        let mut reading = reading?;
-        if let Some(batch) = first {
-            return Some((Ok(batch), (Some(reading), None)));
-        }
-        let next = reading.next_batch().await.transpose()?;
-        let rest = next.is_ok().then_some(reading);
-        Some((next, (rest, None)))
-    });
-    Ok(BatchStream::new(schema, batches))
-}
-
-struct Reading {
-    body: Body,
-    deframer: Deframer,
-}
-
-impl Reading {
-    async fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
-        loop {
-            if let Some(batch) = self.deframer.next_batch()? {
-                return Ok(Some(batch));
-            }
-            match self.body.next().await {
-                Some(piece) => self.deframer.push(piece.map_err(Failure::into_error)?),
-                None => return self.deframer.finish().map(|()| None),
-            }
         }
     }
 }

@@ -3,6 +3,7 @@
 mod client;
 mod handlers;
 mod incoming;
+mod ingest;
 mod render;
 mod routes;
 mod server;

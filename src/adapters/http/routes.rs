@@ -34,6 +34,7 @@ pub fn routes(handlers: Arc<Handlers>) -> BoxedFilter<(Response,)> {
     let describe = route!(warp::path!("describe"), describe);
     let snapshot = route!(warp::path!("snapshot"), snapshot);
     let insert = route!(warp::path!("insert" / "arrow"), insert);
+    let exchange = route!(warp::path!("exchange"), exchange);
     let tables = route!(warp::path!("tables"), tables);
     let stats = route!(warp::path!("stats"), stats);
     let version = route!(warp::path!("version"), version);
@@ -56,6 +57,8 @@ pub fn routes(handlers: Arc<Handlers>) -> BoxedFilter<(Response,)> {
         .or(snapshot)
         .unify()
         .or(insert)
+        .unify()
+        .or(exchange)
         .unify()
         .or(tables)
         .unify()

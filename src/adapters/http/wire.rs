@@ -29,6 +29,10 @@ pub const PARAMS: &str = "x-zepto-params";
 pub const TIMEOUT_MS: &str = "x-zepto-timeout-ms";
 /// Response headers of an ingestion.
 pub const BATCHES: &str = "x-zepto-batches";
+/// Query of an ingestion: what to do where the table is missing.
+pub const IF_MISSING: &str = "if_missing";
+/// Query of an ingestion: what to do where the table exists.
+pub const IF_EXISTS: &str = "if_exists";
 /// Bytes that the ingested data holds.
 pub const BYTES: &str = "x-zepto-bytes";
 /// Whether the table was made.
@@ -224,6 +228,7 @@ pub fn description_json(description: &Description) -> Value {
         "kind": description.kind.as_str(),
         "schema": BASE64.encode(ipc::encode_schema(&description.schema)),
         "rows": description.rows,
+        "params": BASE64.encode(ipc::encode_schema(&description.params)),
     })
 }
 
@@ -237,6 +242,7 @@ pub fn description_from_json(value: &Value) -> Result<Description> {
         kind: value["kind"].as_str().unwrap_or_default().parse()?,
         schema: schema_from_json(&value["schema"])?,
         rows: value["rows"].as_u64(),
+        params: schema_from_json(&value["params"])?,
     })
 }
 

@@ -9,6 +9,7 @@ mod describe;
 mod encode;
 mod encoding;
 mod frame;
+mod present;
 mod rope;
 mod split;
 
@@ -17,5 +18,6 @@ pub use describe::{decode_description, encode_description};
 pub use encode::{Encoder, Message};
 pub use encoding::{COMPRESSION, Compression, Encoding, MESSAGE_BYTES};
 pub use frame::{Deframer, END_OF_STREAM, decode_batch, decode_schema, encode_batch, encode_schema};
+pub use present::{HEADER_PREFIX, OPTIONS, Presentation, Strings};
 pub use rope::Rope;
 pub use split::split;

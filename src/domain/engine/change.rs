@@ -1,4 +1,4 @@
-//! INSERT, DELETE, UPDATE and TRUNCATE.
+//! DELETE, UPDATE and TRUNCATE.
 //!
 //! DELETE and UPDATE are queries for the numbers of the rows in question, and for their new values; the segments are
 //! then rewritten by number. A row goes only where the predicate IS TRUE, order stays, and segments without such a row
@@ -7,16 +7,15 @@
 use crate::domain::catalog::Snapshot;
 use crate::domain::catalog::resolve_name;
 use crate::domain::engine::Inner;
-use crate::domain::engine::stage::Stage;
-use crate::domain::executor::sql::{Delete, Insert, Name, TARGET, Truncate, Update};
-use crate::domain::executor::{Question, ROW_NUMBER, Source};
+use crate::domain::executor::sql::{Delete, Name, TARGET, Truncate, Update};
+use crate::domain::executor::{Question, ROW_NUMBER, Source, Values};
 use crate::domain::storage::{Reservation, Segment, Table};
 use crate::ports::{BatchStream, Error, ErrorKind, Query, Result};
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, new_null_array};
 use arrow::compute::{
     CastOptions, cast_with_options, concat_batches, filter_record_batch, interleave, sort_to_indices, take_record_batch,
 };
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
+use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
 use futures::StreamExt;
 use sqlparser::ast::{self, Expr, Ident, SelectItem, SetExpr, TableAlias};
 use sqlparser::dialect::GenericDialect;
@@ -51,35 +50,26 @@ impl Inner {
         }
     }
 
-    /// Rows inserted.
-    pub(super) async fn insert(self: &Arc<Self>, insert: Insert, query: &Query) -> Result<u64> {
-        let snapshot = self.catalog.present();
-        let (name, table) = self.table(&snapshot, &insert.table)?;
-        let columns = insert_columns(table.schema(), &insert.columns)?;
-        let statement = ast::Statement::Query(insert.source);
-        let mut batches = self.read(statement, snapshot.clone(), query).await?;
-        let given = batches.schema().fields().len();
-        let wanted = columns.iter().flatten().count();
-        if given != wanted {
-            return Err(Error::invalid(format!("INSERT has {wanted} columns and {given} values for each row")));
+    /// Rows deleted, for each row of parameters one after the other.
+    pub(super) async fn delete_each(self: &Arc<Self>, delete: Delete, query: &Query) -> Result<u64> {
+        let mut deleted = 0;
+        for query in each(query) {
+            deleted += self.delete(delete.clone(), &query).await?;
         }
-        let mut stage = Stage::new(&self.budget, &self.options.limits);
-        while let Some(batch) = batches.next().await {
-            stage.push(assigned_batch(&batch?, table.schema(), &columns)?)?;
+        Ok(deleted)
+    }
+
+    /// Rows updated, for each row of parameters one after the other.
+    pub(super) async fn update_each(self: &Arc<Self>, update: Update, query: &Query) -> Result<u64> {
+        let mut updated = 0;
+        for query in each(query) {
+            updated += self.update(update.clone(), &query).await?;
         }
-        self.catalog.publish(|present| {
-            let now = unchanged(present, &name, &table)?;
-            if now.schema() != table.schema() {
-                return Err(changed(&name));
-            }
-            Ok((vec![(name.clone(), Some(now.appended(stage.segments())))], ()))
-        })?;
-        self.merge_later(&name);
-        Ok(stage.rows())
+        Ok(updated)
     }
 
     /// Rows deleted.
-    pub(super) async fn delete(self: &Arc<Self>, delete: Delete, query: &Query) -> Result<u64> {
+    async fn delete(self: &Arc<Self>, delete: Delete, query: &Query) -> Result<u64> {
         let Held { snapshot, name, base, _changing } = self.hold(&delete.table).await?;
         let Some(predicate) = delete.predicate else { return self.empty(&name, &base) };
         let found = self.find(snapshot, &base, delete.alias, Some(predicate), Vec::new(), query).await?;
@@ -130,7 +120,7 @@ impl Inner {
     }
 
     /// Rows updated.
-    pub(super) async fn update(self: &Arc<Self>, update: Update, query: &Query) -> Result<u64> {
+    async fn update(self: &Arc<Self>, update: Update, query: &Query) -> Result<u64> {
         let Held { snapshot, name, base, _changing } = self.hold(&update.table).await?;
         let (columns, values): (Vec<_>, Vec<_>) = update.assignments.into_iter().unzip();
         let columns = assigned_columns(base.schema(), &columns)?;
@@ -181,7 +171,7 @@ impl Inner {
     }
 
     /// Numbers of the rows of `base` for which `predicate` is true, each with `values`.
-    async fn find(
+    pub(super) async fn find(
         &self,
         snapshot: Arc<Snapshot>,
         base: &Arc<Table>,
@@ -192,7 +182,8 @@ impl Inner {
     ) -> Result<BatchStream> {
         let statement = rows_query(alias, predicate, values)?;
         let allowance = self.allowance(query)?;
-        let question = Question { statement, target: Some(base.clone()), params: query.params.clone() };
+        let values = Values::Given(query.params.clone());
+        let question = Question { statement, target: Some(base.clone()), values };
         let prepared = self.executor.prepare(question, &snapshot)?;
         let source = Source { snapshot, target: Some(base.clone()), part: None };
         let plan = self.executor.bind(&prepared, source).await?;
@@ -223,24 +214,30 @@ impl Inner {
     }
 }
 
+/// `query` with each of its rows of parameters.
+fn each(query: &Query) -> Vec<Query> {
+    match &query.params {
+        Some(params) => {
+            (0..params.num_rows()).map(|row| Query { params: Some(params.slice(row, 1)), ..query.clone() }).collect()
+        }
+        None => vec![query.clone()],
+    }
+}
+
 /// The present state of the table that `base` is a state of.
-fn unchanged<'a>(present: &'a Snapshot, name: &str, base: &Table) -> Result<&'a Arc<Table>> {
+pub(super) fn unchanged<'a>(present: &'a Snapshot, name: &str, base: &Table) -> Result<&'a Arc<Table>> {
     match present.tables().get(name) {
         Some(table) if table.id() == base.id() => Ok(table),
         _ => Err(Error::new(ErrorKind::NotFound, format!("table {name:?} was dropped meanwhile"))),
     }
 }
 
-fn changed(name: &str) -> Error {
-    Error::mismatch(format!("table {name:?} changed its columns meanwhile; nothing was inserted"))
-}
-
-fn rewrite_failed(error: arrow::error::ArrowError) -> Error {
+pub(super) fn rewrite_failed(error: arrow::error::ArrowError) -> Error {
     Error::internal("a segment could not be rewritten").with_source(error)
 }
 
 /// `SELECT row_number, values… FROM target AS alias WHERE predicate`
-fn rows_query(alias: Ident, predicate: Option<Expr>, values: Vec<Expr>) -> Result<ast::Statement> {
+pub(super) fn rows_query(alias: Ident, predicate: Option<Expr>, values: Vec<Expr>) -> Result<ast::Statement> {
     let template = format!("SELECT \"{ROW_NUMBER}\" FROM \"{TARGET}\" AS x");
     let mut statement = Parser::parse_sql(&GenericDialect {}, &template)
         .ok()
@@ -263,7 +260,7 @@ fn rows_query(alias: Ident, predicate: Option<Expr>, values: Vec<Expr>) -> Resul
 }
 
 /// Position of each of `columns`, which are all there and all different.
-fn assigned_columns(schema: &Schema, columns: &[Name]) -> Result<Vec<usize>> {
+pub(super) fn assigned_columns(schema: &Schema, columns: &[Name]) -> Result<Vec<usize>> {
     let mut found = Vec::new();
     for column in columns {
         let index = column_index(schema, column)?;
@@ -292,35 +289,8 @@ pub(super) fn column_index(schema: &Schema, column: &Name) -> Result<usize> {
     })
 }
 
-/// For every column of the table the position of its value.
-fn insert_columns(schema: &SchemaRef, listed: &[Name]) -> Result<Vec<Option<usize>>> {
-    if listed.is_empty() {
-        return Ok((0..schema.fields().len()).map(Some).collect());
-    }
-    let mut values = vec![None; schema.fields().len()];
-    for (value, column) in assigned_columns(schema, listed)?.into_iter().enumerate() {
-        values[column] = Some(value);
-    }
-    Ok(values)
-}
-
-fn assigned_batch(batch: &RecordBatch, schema: &SchemaRef, columns: &[Option<usize>]) -> Result<RecordBatch> {
-    let rows = batch.num_rows();
-    let arrays = schema
-        .fields()
-        .iter()
-        .zip(columns)
-        .map(|(field, value)| match value {
-            Some(value) => assign(batch.column(*value), field),
-            None => assign(&new_null_array(&DataType::Null, rows), field),
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let options = RecordBatchOptions::new().with_row_count(Some(rows));
-    RecordBatch::try_new_with_options(schema.clone(), arrays, &options).map_err(rewrite_failed)
-}
-
 /// `value` as a column takes it in an assignment: cast, but never to null.
-fn assign(value: &ArrayRef, field: &Field) -> Result<ArrayRef> {
+pub(super) fn assign(value: &ArrayRef, field: &Field) -> Result<ArrayRef> {
     let strict = CastOptions { safe: false, ..CastOptions::default() };
     let cast = match value.data_type() {
         same if same == field.data_type() => value.clone(),

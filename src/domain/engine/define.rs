@@ -72,6 +72,7 @@ impl Inner {
     }
 }
 
-fn already_exists(name: &str) -> Error {
+/// The error for a table that may not be there.
+pub(super) fn already_exists(name: &str) -> Error {
     Error::new(ErrorKind::AlreadyExists, format!("table {name:?} exists already"))
 }

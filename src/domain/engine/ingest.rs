@@ -4,9 +4,10 @@
 //! the stream ends, what is staged is fitted once more; if it went away, the stream fails whole.
 
 use crate::domain::engine::Inner;
+use crate::domain::engine::define::already_exists;
 use crate::domain::engine::stage::Stage;
 use crate::domain::storage::{Conform, Table};
-use crate::ports::{Append, BatchStream, Error, ErrorKind, IngestSummary, Result};
+use crate::ports::{Append, BatchStream, Error, ErrorKind, IfExists, IfMissing, IngestSummary, Result};
 use arrow::datatypes::{Schema, SchemaRef};
 use futures::StreamExt;
 use std::sync::Arc;
@@ -41,7 +42,7 @@ impl Inner {
     pub(super) async fn append(self: Arc<Self>, request: Append, mut batches: BatchStream) -> Result<IngestSummary> {
         let arrival_ns = now_ns();
         check_name(&request.table)?;
-        let mut target = self.target(&request.table, &batches.schema())?;
+        let mut target = self.target(&request, &batches.schema())?;
         let conform = Conform::new(&batches.schema(), target.schema(), arrival_ns)?;
         let mut stage = Stage::new(&self.budget, &self.options.limits);
         let turn = self.turns.begin();
@@ -55,43 +56,49 @@ impl Inner {
             turn.wait(self.patience()).await?;
         }
         loop {
-            if let Some(summary) = self.publish_append(&request.table, &target, &stage)? {
+            if let Some(summary) = self.publish_append(&request, &target, &stage)? {
                 self.merge_later(&request.table);
                 return Ok(summary);
             }
             // Somebody made or altered the table meanwhile: fit what is staged to what there is now.
             let staged_schema = target.schema().clone();
-            target = self.target(&request.table, &staged_schema)?;
+            target = self.target(&request, &staged_schema)?;
             let conform = Conform::new(&staged_schema, target.schema(), arrival_ns)?;
             stage = refit(&stage, &conform, Stage::new(&self.budget, &self.options.limits))?;
         }
     }
 
-    fn target(&self, name: &str, schema: &Schema) -> Result<Target> {
+    fn target(&self, request: &Append, schema: &Schema) -> Result<Target> {
         let snapshot = self.catalog.present();
-        if let Some(table) = snapshot.tables().get(name) {
-            return Ok(Target::Table(table.clone()));
+        let makes_tables = match request.if_missing {
+            IfMissing::AsConfigured => self.options.create_tables,
+            IfMissing::Create => true,
+            IfMissing::Fail => false,
+        };
+        match (snapshot.tables().get(&request.table), request.if_exists) {
+            (Some(table), IfExists::Append) => Ok(Target::Table(table.clone())),
+            (Some(_), IfExists::Fail) => Err(already_exists(&request.table)),
+            (None, _) if !makes_tables => Err(snapshot.unknown(&request.table)),
+            (Some(_), IfExists::Replace) | (None, _) => table_schema(schema).map(Target::New),
         }
-        if !self.options.create_tables {
-            return Err(snapshot.unknown(name));
-        }
-        table_schema(schema).map(Target::New)
     }
 
     /// Publishes what is staged; none where the table is not the one that it was fitted to.
-    fn publish_append(&self, name: &str, target: &Target, stage: &Stage) -> Result<Option<IngestSummary>> {
+    fn publish_append(&self, request: &Append, target: &Target, stage: &Stage) -> Result<Option<IngestSummary>> {
+        let name = request.table.as_str();
         self.catalog.publish(|present| {
             let mut summary = stage.summary();
+            let replaceable = |found: Option<&Arc<Table>>| found.is_none() || request.if_exists == IfExists::Replace;
             let next = match (present.tables().get(name), target) {
+                (found, Target::New(schema)) if replaceable(found) => {
+                    summary.table_created = true;
+                    Table::new(self.catalog.next_table_id(), schema.clone(), stage.segments().to_vec())
+                }
                 (Some(table), Target::Table(fitted)) if table.id() == fitted.id() => {
                     if table.schema() != fitted.schema() {
                         return Ok((Vec::new(), None));
                     }
                     table.appended(stage.segments())
-                }
-                (None, Target::New(schema)) => {
-                    summary.table_created = true;
-                    Table::new(self.catalog.next_table_id(), schema.clone(), stage.segments().to_vec())
                 }
                 (None, Target::Table(_)) => {
                     return Err(Error::new(
@@ -99,7 +106,7 @@ impl Inner {
                         format!("table {name:?} was dropped while the stream was under way"),
                     ));
                 }
-                (Some(_), _) => return Ok((Vec::new(), None)),
+                _ => return Ok((Vec::new(), None)),
             };
             Ok((vec![(name.to_owned(), Some(next))], Some(summary)))
         })

@@ -7,15 +7,19 @@
 mod alter;
 mod change;
 mod define;
+mod exchange;
 mod ingest;
+mod insert;
 mod merge;
+mod params;
 mod stage;
 mod turns;
 
 use crate::domain::catalog::{Catalog, Snapshot};
+use crate::domain::engine::params::in_order;
 use crate::domain::engine::turns::Turns;
-use crate::domain::executor::sql::{Name, Statement, parse};
-use crate::domain::executor::{Allowance, Executor, Prepared, Question, Source};
+use crate::domain::executor::sql::{Name, Parsed, Statement, parse};
+use crate::domain::executor::{Allowance, Executor, Prepared, Question, Source, Values};
 use crate::domain::storage::Budget;
 use crate::domain::types::sql_name;
 use crate::ports::{
@@ -129,6 +133,10 @@ impl QueryPort for Engine {
         }
     }
 
+    async fn exchange(&self, query: Query, input: BatchStream) -> Result<Reply> {
+        self.call(|inner| async move { inner.exchange(query, input).await }).await
+    }
+
     async fn snapshot(&self) -> Result<SnapshotId> {
         Ok(self.inner.catalog.pin())
     }
@@ -158,10 +166,13 @@ impl Inner {
         if let Some(prepared) = self.kept(&query, &snapshot) {
             return self.described(&prepared, snapshot, &query).await;
         }
-        let statement = self.parse(&query)?;
+        let (Parsed { statement, params }, query) = self.parse(query)?;
         let kind = statement.kind();
+        if query.params.is_none() && !params.is_empty() {
+            return self.describe_open(statement, &params, snapshot, &query).await;
+        }
         let nothing = query.part.is_some_and(|part| part.index() > 0);
-        let known = |schema: SchemaRef, rows| Description { kind, schema, rows: Some(if nothing { 0 } else { rows }) };
+        let known = |schema, rows| Description::new(kind, schema, Some(if nothing { 0 } else { rows }));
         Ok(match statement {
             Statement::Read(statement) => {
                 let prepared = self.prepare(*statement, &snapshot, &query)?;
@@ -184,7 +195,7 @@ impl Inner {
 
     /// Answers a statement whose plan is not kept.
     async fn query(self: Arc<Self>, snapshot: Arc<Snapshot>, query: Query) -> Result<Reply> {
-        let statement = self.parse(&query)?;
+        let (Parsed { statement, .. }, query) = self.parse(query)?;
         let kind = statement.kind();
         let batches = match statement {
             Statement::Read(statement) => {
@@ -195,8 +206,8 @@ impl Inner {
             Statement::ShowTables => first_part(show_tables(&snapshot), &query),
             Statement::Describe(table) => first_part(describe_table(self.table(&snapshot, &table)?.1.schema()), &query),
             Statement::Insert(insert) => counted("inserted", self.insert(insert, &query).await?),
-            Statement::Update(update) => counted("updated", self.update(update, &query).await?),
-            Statement::Delete(delete) => counted("deleted", self.delete(delete, &query).await?),
+            Statement::Update(update) => counted("updated", self.update_each(update, &query).await?),
+            Statement::Delete(delete) => counted("deleted", self.delete_each(delete, &query).await?),
             Statement::Truncate(truncate) => counted("deleted", self.truncate(&truncate).await?),
             Statement::CreateTable(create) => self.create_table(create, &query).await?,
             Statement::DropTables(drop) => self.drop_tables(&drop)?,
@@ -206,12 +217,14 @@ impl Inner {
         Ok(Reply { kind, batches })
     }
 
-    /// The statement, if the caller lets it do what it does.
-    fn parse(&self, query: &Query) -> Result<Statement> {
-        let statement = parse(&query.sql, &self.options.limits)?;
-        match (statement.kind(), query.access) {
-            (StatementKind::Read, _) => Ok(statement),
-            (_, Access::Change) if query.snapshot.is_none() && query.part.is_none() => Ok(statement),
+    /// The statement, if the caller lets it do what it does, and the query with its parameters in order.
+    fn parse(&self, query: Query) -> Result<(Parsed, Query)> {
+        let parsed = parse(&query.sql, &self.options.limits)?;
+        let params = in_order(query.params, &parsed.params)?;
+        let query = Query { params, ..query };
+        match (parsed.statement.kind(), query.access) {
+            (StatementKind::Read, _) => Ok((parsed, query)),
+            (_, Access::Change) if query.snapshot.is_none() && query.part.is_none() => Ok((parsed, query)),
             (_, Access::Change) => {
                 Err(Error::invalid("a change works on the present state, not on a snapshot or part"))
             }
@@ -237,14 +250,14 @@ impl Inner {
     }
 
     fn prepare(&self, statement: ast::Statement, snapshot: &Snapshot, query: &Query) -> Result<Arc<Prepared>> {
-        let question = Question { statement, target: None, params: query.params.clone() };
+        let question = Question { statement, target: None, values: Values::Given(query.params.clone()) };
         self.executor.prepare_to_keep(&query.sql, question, snapshot)
     }
 
-    /// The answer to the read within a change, whose plan is of no use to others.
+    /// The answer to a read whose plan is of no use to others.
     async fn read(&self, statement: ast::Statement, snapshot: Arc<Snapshot>, query: &Query) -> Result<BatchStream> {
         let allowance = self.allowance(query)?;
-        let question = Question { statement, target: None, params: query.params.clone() };
+        let question = Question { statement, target: None, values: Values::Given(query.params.clone()) };
         let prepared = self.executor.prepare(question, &snapshot)?;
         self.run(&prepared, snapshot, query, allowance).await
     }
@@ -258,7 +271,7 @@ impl Inner {
 
     async fn described(&self, prepared: &Prepared, snapshot: Arc<Snapshot>, query: &Query) -> Result<Description> {
         let plan = self.executor.bind(prepared, Source { snapshot, target: None, part: query.part }).await?;
-        Ok(Description { kind: StatementKind::Read, schema: plan.schema, rows: plan.rows })
+        Ok(Description::new(StatementKind::Read, plan.schema, plan.rows))
     }
 
     async fn run(

@@ -15,9 +15,10 @@ mod run;
 mod scan;
 mod sized;
 pub mod sql;
+mod views;
 
 pub use cache::PlanCounts;
-pub use plan::{Prepared, Question, Source};
+pub use plan::{Prepared, Question, Source, Values};
 pub use run::Allowance;
 pub use scan::ROW_NUMBER;
 

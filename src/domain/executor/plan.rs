@@ -1,9 +1,8 @@
 //! From a statement to a physical plan over one snapshot.
 //!
 //! Planning has two halves. `prepare` knows names and schemas alone, and what it makes may serve again; `bind` puts the
-//! segments of one snapshot in and plans how to read them. The schema that a plan promises is the physical one, and the only one: describing a statement and running it go
-//! through the same steps. A column of a view type (`Utf8View`, `BinaryView`) leaves as one only where it is a bare
-//! column of a table that has that type; where an expression made it, it becomes the plain type.
+//! segments of one snapshot in and plans how to read them. The schema that a plan promises is the physical one, and the
+//! only one: describing a statement and running it go through the same steps.
 
 use crate::domain::catalog::Snapshot;
 use crate::domain::executor::Executor;
@@ -12,21 +11,22 @@ use crate::domain::executor::context::{NamedTable, SnapshotContext};
 use crate::domain::executor::error::from_datafusion;
 use crate::domain::executor::scan::SegmentTable;
 use crate::domain::executor::sql::Names;
+use crate::domain::executor::views::plain_views;
 use crate::domain::storage::Table;
 use crate::domain::types::arrow_type;
 use crate::ports::{Error, Part, Result};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use datafusion::common::ScalarValue;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, ScalarValue};
 use datafusion::datasource::provider_as_source;
 use datafusion::error::DataFusionError;
 use datafusion::execution::TaskContext;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::planner::TypePlanner;
-use datafusion::logical_expr::{Distinct, Expr, LogicalPlan, LogicalPlanBuilder, Volatility, cast};
+use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
@@ -42,7 +42,16 @@ pub struct Question {
     /// The table that a change is about, read under [`crate::domain::executor::sql::TARGET`] with row numbers.
     pub target: Option<Arc<Table>>,
     /// Values of `$1…$n`.
-    pub params: Option<RecordBatch>,
+    pub values: Values,
+}
+
+/// Values of a statement's parameters.
+#[derive(Debug)]
+pub enum Values {
+    /// These, in one row.
+    Given(Option<RecordBatch>),
+    /// Not known: the statement is only described. The type of each, where its place in the statement tells.
+    Open(Vec<Option<DataType>>),
 }
 
 /// An optimised plan without data. It runs on any snapshot with the definitions that it was made under.
@@ -57,12 +66,19 @@ pub struct Prepared {
     light: bool,
     /// Whether it is the same plan at any other moment.
     pub(super) lasting: bool,
+    /// The types of open parameters.
+    params: Vec<DataType>,
 }
 
 impl Prepared {
     /// Whether it hands out columns of tables as they lie, and computes nothing.
     pub fn is_light(&self) -> bool {
         self.light
+    }
+
+    /// The type that each open parameter is best given in.
+    pub fn params(&self) -> &[DataType] {
+        &self.params
     }
 }
 
@@ -103,16 +119,16 @@ impl Executor {
         let mut state = self.serial.clone();
         state.mark_start_execution();
         let names = Names::resolve(&mut question.statement, snapshot, question.target.as_ref())?;
-        let params = question.params.as_ref();
-        let kept = params.is_none() && question.target.is_none();
-        let logical = logical(question.statement, params, &names, &state).map_err(from_datafusion)?;
+        let kept = matches!(question.values, Values::Given(None)) && question.target.is_none();
+        let (logical, params) =
+            logical(question.statement, &question.values, &names, &state).map_err(from_datafusion)?;
         let lasting = is_lasting(&logical).map_err(from_datafusion)?;
         // Parts are planned each at its own moment, so what depends on the moment has no parts.
         let (ordered, divisible) = (keeps_order(&logical), lasting && is_divisible(&logical));
         let logical = state.optimize(&logical).map_err(from_datafusion)?;
         let light = is_light(&logical);
         let lasting = lasting && kept && is_small(&logical);
-        Ok(Prepared { logical, ordered, divisible, light, lasting })
+        Ok(Prepared { logical, ordered, divisible, light, lasting, params })
     }
 
     /// Makes `prepared` ready to run over `source`.
@@ -236,21 +252,42 @@ fn external(error: Error) -> DataFusionError {
 
 fn logical(
     statement: ast::Statement,
-    params: Option<&RecordBatch>,
+    values: &Values,
     names: &Names,
     state: &SessionState,
-) -> Result<LogicalPlan, DataFusionError> {
+) -> Result<(LogicalPlan, Vec<DataType>), DataFusionError> {
     let context = SnapshotContext { state, names, types: Arc::new(Types) };
     let options = ParserOptions::from(&state.config_options().sql_parser);
     let planner = SqlToRel::new_with_options(&context, options);
-    let types = params.map(|params| params.schema().fields().iter().cloned().map(Some).collect()).unwrap_or_default();
+    let typed = |known: &Option<DataType>| known.clone().map(|known| Arc::new(Field::new("", known, true)));
+    let types = match values {
+        Values::Given(None) => Vec::new(),
+        Values::Given(Some(params)) => params.schema().fields().iter().cloned().map(Some).collect(),
+        Values::Open(types) => types.iter().map(typed).collect(),
+    };
     let mut planner_context = PlannerContext::new().with_prepare_param_data_types(types);
     let plan = planner.sql_statement_to_plan_with_context(statement, &mut planner_context)?;
     // The second lock, behind the allow-list of statements.
     let locked = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     locked.verify_plan(&plan)?;
-    let plan = bind(plan, params)?;
-    plain_views(plan)
+    let (plan, params) = match values {
+        Values::Given(params) => (bind(plan, params.as_ref())?, Vec::new()),
+        Values::Open(types) => bind_nulls(plan, types)?,
+    };
+    Ok((plain_views(plan)?, params))
+}
+
+/// The plan with nulls for its parameters, and their types.
+fn bind_nulls(plan: LogicalPlan, hints: &[Option<DataType>]) -> Result<(LogicalPlan, Vec<DataType>), DataFusionError> {
+    let found = plan.get_parameter_types()?;
+    let known = |(at, hint): (usize, &Option<DataType>)| {
+        found.get(&format!("${}", at + 1)).cloned().flatten().or_else(|| hint.clone())
+    };
+    let types: Vec<Option<DataType>> = hints.iter().enumerate().map(known).collect();
+    let null = |known: &Option<DataType>| known.as_ref().map_or(Ok(ScalarValue::Null), ScalarValue::try_from);
+    let nulls = types.iter().map(null).collect::<Result<Vec<_>, _>>()?;
+    let plan = if nulls.is_empty() { plan } else { plan.with_param_values(nulls)? };
+    Ok((plan, types.into_iter().map(|known| known.unwrap_or(DataType::Utf8)).collect()))
 }
 
 fn bind(plan: LogicalPlan, params: Option<&RecordBatch>) -> Result<LogicalPlan, DataFusionError> {
@@ -292,72 +329,6 @@ fn keeps_order(plan: &LogicalPlan) -> bool {
         | LogicalPlan::Limit(_)
         | LogicalPlan::Unnest(_)
         | LogicalPlan::Union(_) => plan.inputs().into_iter().all(keeps_order),
-        _ => false,
-    }
-}
-
-/// The same plan, without view types that an expression made.
-fn plain_views(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
-    let schema = plan.schema().clone();
-    let made = |index: usize, field: &Field| plain_type(field.data_type()) != *field.data_type() && !bare(&plan, index);
-    if !schema.fields().iter().enumerate().any(|(index, field)| made(index, field)) {
-        return Ok(plan);
-    }
-    let columns: Vec<Expr> = schema
-        .iter()
-        .enumerate()
-        .map(|(index, (qualifier, field))| {
-            let column = Expr::Column(Column::new(qualifier.cloned(), field.name()));
-            if made(index, field) {
-                cast(column, plain_type(field.data_type())).alias_qualified(qualifier.cloned(), field.name())
-            } else {
-                column
-            }
-        })
-        .collect();
-    LogicalPlanBuilder::from(plan).project(columns)?.build()
-}
-
-/// A type with every view in it replaced.
-fn plain_type(data_type: &DataType) -> DataType {
-    let plain_field = |field: &FieldRef| Arc::new(field.as_ref().clone().with_data_type(plain_type(field.data_type())));
-    match data_type {
-        DataType::Utf8View => DataType::Utf8,
-        DataType::BinaryView => DataType::Binary,
-        DataType::List(item) => DataType::List(plain_field(item)),
-        DataType::LargeList(item) => DataType::LargeList(plain_field(item)),
-        DataType::FixedSizeList(item, size) => DataType::FixedSizeList(plain_field(item), *size),
-        DataType::Struct(fields) => DataType::Struct(fields.iter().map(plain_field).collect()),
-        other => other.clone(),
-    }
-}
-
-/// Whether output column `index` is a table's own column, untouched.
-fn bare(plan: &LogicalPlan, index: usize) -> bool {
-    let column_of = |expr: &Expr, input: &LogicalPlan| match expr.clone().unalias_nested().data {
-        Expr::Column(column) => input.schema().maybe_index_of_column(&column).is_some_and(|at| bare(input, at)),
-        _ => false,
-    };
-    match plan {
-        LogicalPlan::TableScan(_) => true,
-        LogicalPlan::Projection(projection) => column_of(&projection.expr[index], &projection.input),
-        LogicalPlan::Aggregate(aggregate) => {
-            aggregate.group_expr.get(index).is_some_and(|expr| column_of(expr, &aggregate.input))
-        }
-        LogicalPlan::Filter(_)
-        | LogicalPlan::Sort(_)
-        | LogicalPlan::Limit(_)
-        | LogicalPlan::SubqueryAlias(_)
-        | LogicalPlan::Distinct(Distinct::All(_)) => bare(plan.inputs()[0], index),
-        LogicalPlan::Window(window) => index < window.input.schema().fields().len() && bare(&window.input, index),
-        LogicalPlan::Union(union) => union.inputs.iter().all(|input| bare(input, index)),
-        LogicalPlan::Join(join) => {
-            let (qualifier, field) = plan.schema().qualified_field(index);
-            let column = Column::new(qualifier.cloned(), field.name());
-            [&join.left, &join.right]
-                .into_iter()
-                .any(|side| side.schema().maybe_index_of_column(&column).is_some_and(|at| bare(side, at)))
-        }
         _ => false,
     }
 }

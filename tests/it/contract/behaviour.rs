@@ -5,7 +5,7 @@ use arrow::array::{AsArray, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, Int64Type};
 use futures::StreamExt;
 use std::sync::Arc;
-use zepto_flight::ports::{ErrorKind, Part, Query, StatementKind};
+use zepto_flight::ports::{BatchStream, Error, ErrorKind, Part, Query, StatementKind};
 
 pub async fn describe_tells_kind_schema_and_exact_rows(sut: Sut) {
     sut.put("t", vec![numbers(0, 100)]).await.unwrap();
@@ -96,6 +96,98 @@ pub async fn parameters_are_bound(sut: Sut) {
     assert_eq!(int(&inserted), 1);
     assert_eq!(sut.rows("SELECT * FROM t WHERE name = 'row 42'").await, 2);
     assert_eq!(sut.read("SELECT ?").await.unwrap_err().kind(), ErrorKind::InvalidQuery);
+}
+
+pub async fn named_parameters_are_bound(sut: Sut) {
+    sut.put("t", vec![numbers(0, 100)]).await.unwrap();
+    let params = arrow::array::record_batch!(("name", Utf8, ["row 42"]), ("from", Int64, [41])).unwrap();
+    let sql = "SELECT n FROM t WHERE n > $from AND name = $name AND n < $from + 10";
+    let query = Query { params: Some(params.clone()), ..Query::read(sql) };
+    assert_eq!(int(&sut.query.query(query).await.unwrap().batches.collect().await.unwrap()), 42);
+    let missing = Query { params: Some(params.project(&[0]).unwrap()), ..Query::read(sql) };
+    let error = sut.query.query(missing).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::InvalidQuery && error.message().contains("$from"), "{error}");
+}
+
+pub async fn open_parameters_are_described(sut: Sut) {
+    sut.put("t", vec![numbers(0, 100)]).await.unwrap();
+    let described = |sql: &'static str| {
+        let query = sut.query.clone();
+        async move {
+            let described = query.describe(Query::change(sql)).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+            let params = described.params.fields().iter();
+            let params: Vec<_> = params.map(|field| (field.name().clone(), field.data_type().to_string())).collect();
+            (described.kind, params)
+        }
+    };
+    let param = |name: &str, data_type: &str| (name.to_owned(), data_type.to_owned());
+    for (sql, kind, expected) in [
+        ("SELECT n FROM t WHERE n > ? AND name = ?", StatementKind::Read, [param("$1", "Int64"), param("$2", "Utf8")]),
+        (
+            "SELECT n FROM t WHERE half < $b AND n > $a",
+            StatementKind::Read,
+            [param("$b", "Float64"), param("$a", "Int64")],
+        ),
+        (
+            "INSERT INTO t (half, name) VALUES (?, ?)",
+            StatementKind::Change,
+            [param("$1", "Float64"), param("$2", "Utf8")],
+        ),
+        ("UPDATE t SET half = ? WHERE n = ?", StatementKind::Change, [param("$1", "Float64"), param("$2", "Int64")]),
+        ("DELETE FROM t WHERE n = ? OR name = ?", StatementKind::Change, [param("$1", "Int64"), param("$2", "Utf8")]),
+    ] {
+        assert_eq!(described(sql).await, (kind, expected.to_vec()), "{sql}");
+    }
+    assert_eq!(described("SELECT 1").await, (StatementKind::Read, Vec::new()));
+    assert_eq!(sut.rows("SELECT * FROM t").await, 100);
+}
+
+pub async fn rows_of_parameters_make_rows(sut: Sut) {
+    sut.put("t", vec![numbers(0, 3)]).await.unwrap();
+    let params = arrow::array::record_batch!(("a", Int64, [10, 20, 30]), ("b", Utf8, ["x", "y", "z"])).unwrap();
+    let count = |sql: &str, params: RecordBatch| {
+        let query = Query { params: Some(params), ..Query::change(sql) };
+        let port = sut.query.clone();
+        async move { Ok::<_, Error>(int(&port.query(query).await?.batches.collect().await?)) }
+    };
+    let insert = "INSERT INTO t (n, name, half) VALUES ($1 + 1, upper($2), 0.5)";
+    assert_eq!(count(insert, params.clone()).await.unwrap(), 3);
+    let made = one(&sut.read("SELECT n, name FROM t WHERE n > 5").await.unwrap());
+    assert_eq!(made.column(0).as_primitive::<Int64Type>().values(), &[11, 21, 31]);
+    assert_eq!(made.column(1).as_string::<i32>().value(2), "Z");
+    assert_eq!(count("UPDATE t SET half = 9 WHERE n = ? + 1 OR name = ?", params.clone()).await.unwrap(), 3);
+    assert_eq!(count("DELETE FROM t WHERE n = $1 + 1", params.project(&[0]).unwrap()).await.unwrap(), 3);
+    let refused = count("INSERT INTO t (n) SELECT ?", params.project(&[0]).unwrap()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidQuery);
+    // All rows or none.
+    let bad = arrow::array::record_batch!(("a", Utf8, ["1", "not a number"])).unwrap();
+    count("INSERT INTO t (n) VALUES (?)", bad).await.unwrap_err();
+    assert_eq!(sut.rows("SELECT * FROM t").await, 3);
+}
+
+pub async fn a_callers_stream_is_a_table_of_one_query(sut: Sut) {
+    sut.put("t", vec![numbers(0, 1_000)]).await.unwrap();
+    let input = arrow::array::record_batch!(("n", Int64, [7, 8, 5000]), ("note", Utf8, ["a", "b", "c"])).unwrap();
+    let exchange = |sql: &str| {
+        let input = BatchStream::from_batches(input.schema(), vec![input.clone(), input.slice(0, 1)]);
+        let (port, query) = (sut.query.clone(), Query::read(sql));
+        async move { port.exchange(query, input).await?.batches.collect().await }
+    };
+    let joined = one(&exchange("SELECT i.*, t.name FROM input i JOIN t ON i.n = t.n ORDER BY i.n").await.unwrap());
+    assert_eq!(joined.column(0).as_primitive::<Int64Type>().values(), &[7, 7, 8]);
+    assert_eq!(joined.column(2).as_string::<i32>().value(0), "row 7");
+    assert_eq!(
+        exchange("SELECT * FROM input WHERE n > 10000").await.unwrap().iter().map(RecordBatch::num_rows).sum::<usize>(),
+        0
+    );
+    for (sql, kind) in [
+        ("INSERT INTO t SELECT n, 0, note FROM input", ErrorKind::InvalidQuery),
+        ("SELECT * FROM nowhere", ErrorKind::NotFound),
+    ] {
+        assert_eq!(exchange(sql).await.unwrap_err().kind(), kind, "{sql}");
+    }
+    assert_eq!(sut.read("SELECT * FROM input").await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(sut.query.tables().await.unwrap().len(), 1);
 }
 
 pub async fn rows_come_back_in_ingestion_order(sut: Sut) {

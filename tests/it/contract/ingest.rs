@@ -5,7 +5,7 @@ use arrow::array::{AsArray, Float64Array, Int32Array, Int64Array, RecordBatch, S
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use std::collections::HashMap;
 use std::sync::Arc;
-use zepto_flight::ports::{Append, BatchStream, Error, ErrorKind};
+use zepto_flight::ports::{Append, BatchStream, Error, ErrorKind, IfExists, IfMissing};
 
 pub async fn a_stream_makes_its_table(sut: Sut) {
     let field = Field::new("n", DataType::Int64, false).with_metadata(HashMap::from([("unit".into(), "lots".into())]));
@@ -126,4 +126,22 @@ pub async fn many_small_batches_come_back_in_order(sut: Sut) {
     }
     let values = sut.read("SELECT n FROM t WHERE n >= 1000 AND n < 1010").await.unwrap();
     assert_eq!(one(&values).column(0).as_primitive::<Int64Type>().values(), &(1_000..1_010).collect::<Vec<_>>()[..]);
+}
+
+pub async fn a_stream_says_what_to_do_about_its_table(sut: Sut) {
+    let put = |if_missing, if_exists, batch: RecordBatch| {
+        let request = Append { table: "t".into(), if_missing, if_exists, ..Append::default() };
+        let port = sut.ingest.clone();
+        async move { port.append(request, BatchStream::from_batches(batch.schema(), vec![batch])).await }
+    };
+    let missing = put(IfMissing::Fail, IfExists::Append, numbers(0, 5)).await.unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+    assert!(put(IfMissing::Create, IfExists::Fail, numbers(0, 5)).await.unwrap().table_created);
+    let exists = put(IfMissing::Create, IfExists::Fail, numbers(0, 5)).await.unwrap_err();
+    assert_eq!(exists.kind(), ErrorKind::AlreadyExists);
+    assert!(!put(IfMissing::Fail, IfExists::Append, numbers(5, 5)).await.unwrap().table_created);
+    assert_eq!(sut.rows("SELECT * FROM t").await, 10);
+    let other = arrow::array::record_batch!(("x", Utf8, ["a"])).unwrap();
+    assert!(put(IfMissing::Fail, IfExists::Replace, other.clone()).await.unwrap().table_created);
+    assert_eq!(one(&sut.read("SELECT * FROM t").await.unwrap()), other);
 }

@@ -28,6 +28,8 @@ macro_rules! cases {
     ($path:ident, behaviour) => {
         expand!($path, behaviour: describe_tells_kind_schema_and_exact_rows errors_keep_kind_and_message
             empty_results_keep_their_schema names_match_exactly_then_by_case parameters_are_bound
+            named_parameters_are_bound open_parameters_are_described rows_of_parameters_make_rows
+            a_callers_stream_is_a_table_of_one_query
             rows_come_back_in_ingestion_order snapshots_stay_as_they_were view_types_do_not_leak
             an_error_after_the_first_batch_is_an_error exact_counts_are_exact a_deadline_is_kept
             all_parts_together_are_the_answer a_statement_asked_again_sees_what_changed);
@@ -36,7 +38,8 @@ macro_rules! cases {
             subqueries_in_changes_see_one_state);
         expand!($path, ingest: a_stream_makes_its_table columns_match_by_name_or_position
             a_stream_that_fails_leaves_no_trace arrival_time_is_filled_in empty_streams_are_legal
-            what_does_not_fit_is_refused many_small_batches_come_back_in_order);
+            what_does_not_fit_is_refused many_small_batches_come_back_in_order
+            a_stream_says_what_to_do_about_its_table);
         expand!($path, types: every_type_comes_back_bit_by_bit random_batches_come_back_equal);
     };
 }

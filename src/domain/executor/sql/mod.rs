@@ -10,6 +10,6 @@ mod tokens;
 
 pub use names::{Names, TARGET};
 pub use statement::{
-    AlterTable, Alteration, CreateTable, Delete, DropTables, Insert, Name, NewColumns, Statement, Truncate, Update,
-    parse,
+    AlterTable, Alteration, CreateTable, Delete, DropTables, Insert, Name, NewColumns, Parsed, Statement, Truncate,
+    Update, parse,
 };

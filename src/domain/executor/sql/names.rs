@@ -152,12 +152,17 @@ impl Visitor for Relations<'_> {
     }
 }
 
-/// The last part of a table's name; the one schema there is, `public`, may stand before it.
+/// The last part of a table's name; the one catalogue and schema there is, `zepto.public`, may stand before it.
 fn table_ident(name: &ObjectName) -> Result<&Ident> {
     let parts: Vec<_> = name.0.iter().filter_map(ObjectNamePart::as_ident).collect();
     match parts.as_slice() {
         [table] => Ok(table),
         [schema, table] if schema.value.eq_ignore_ascii_case("public") => Ok(table),
+        [catalog, schema, table]
+            if catalog.value.eq_ignore_ascii_case("zepto") && schema.value.eq_ignore_ascii_case("public") =>
+        {
+            Ok(table)
+        }
         _ => Err(Error::new(ErrorKind::NotFound, format!("table {name} not found"))),
     }
 }

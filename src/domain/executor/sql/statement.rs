@@ -4,7 +4,7 @@
 //! silence, what was understood is printed again and compared with the whole: any difference is a clause we don't have.
 
 use crate::domain::executor::sql::guard::{Catch, inspect};
-use crate::domain::executor::sql::tokens::tokenize;
+use crate::domain::executor::sql::tokens::{Tokens, tokenize};
 use crate::domain::types::column_type;
 use crate::ports::{Error, Limits, Result, StatementKind};
 use arrow::datatypes::{Field, Schema, SchemaRef};
@@ -48,6 +48,15 @@ pub enum Statement {
     },
 }
 
+/// One statement, and its parameters.
+#[derive(Debug)]
+pub struct Parsed {
+    /// The statement; its parameters are `$1…$n`.
+    pub statement: Statement,
+    /// For each of those the name that it had, if it had one.
+    pub params: Vec<Option<String>>,
+}
+
 /// A name as SQL wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Name {
@@ -69,7 +78,7 @@ pub struct Insert {
 }
 
 /// `DELETE`
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Delete {
     /// Where from.
     pub table: Name,
@@ -80,7 +89,7 @@ pub struct Delete {
 }
 
 /// `UPDATE`
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Update {
     /// Where.
     pub table: Name,
@@ -187,8 +196,8 @@ impl Statement {
 ///
 /// `InvalidQuery` for what is no SQL, too large, or several statements; `Unsupported` for clauses that no part of the
 /// engine would honour.
-pub fn parse(sql: &str, limits: &Limits) -> Result<Statement> {
-    let tokens = tokenize(sql, limits)?;
+pub fn parse(sql: &str, limits: &Limits) -> Result<Parsed> {
+    let Tokens { tokens, params } = tokenize(sql, limits)?;
     // Beyond what the tokens let through: where the parser runs into its own limit, it tries again, and again.
     let depth_max = limits.sql_operators_max.saturating_add(limits.sql_depth_max.saturating_mul(16));
     let depth_max = usize::try_from(depth_max).unwrap_or(usize::MAX);
@@ -201,7 +210,7 @@ pub fn parse(sql: &str, limits: &Limits) -> Result<Statement> {
         }
     })?;
     match (statements.pop(), statements.len()) {
-        (Some(statement), 0) => classify(statement),
+        (Some(statement), 0) => Ok(Parsed { statement: classify(statement)?, params }),
         (_, more) => Err(Error::invalid(format!("there are {} statements; send one at a time", more + 1))),
     }
 }
@@ -452,6 +461,11 @@ fn table_name_of(name: &ObjectName) -> Result<Name> {
     match parts.as_slice() {
         [table] => Ok(Name::of(table)),
         [schema, table] if schema.value.eq_ignore_ascii_case("public") => Ok(Name::of(table)),
+        [catalog, schema, table]
+            if catalog.value.eq_ignore_ascii_case("zepto") && schema.value.eq_ignore_ascii_case("public") =>
+        {
+            Ok(Name::of(table))
+        }
         _ => Err(Error::invalid(format!("{name} is not the name of a table"))),
     }
 }

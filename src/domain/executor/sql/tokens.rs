@@ -10,13 +10,25 @@ use sqlparser::dialect::GenericDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
-/// The tokens of `sql`, within the limits, with each `?` replaced by its `$n`.
+/// Most parameters of one statement.
+const PARAMS_MAX: usize = 10_000;
+
+/// A statement as the parser takes it.
+#[derive(Debug)]
+pub struct Tokens {
+    /// Its tokens, every parameter as its `$n`.
+    pub tokens: Vec<TokenWithSpan>,
+    /// For each of `$1…$n` the name that it had, if it had one.
+    pub params: Vec<Option<String>>,
+}
+
+/// The tokens of `sql`, within the limits.
 ///
 /// # Errors
 ///
 /// `InvalidQuery` for an empty, overlong or overly branched statement, for text that is no SQL, and for a mixture of
 /// `?` and `$n`.
-pub fn tokenize(sql: &str, limits: &Limits) -> Result<Vec<TokenWithSpan>> {
+pub fn tokenize(sql: &str, limits: &Limits) -> Result<Tokens> {
     if sql.len() as u64 > limits.sql_bytes_max {
         return Err(Error::invalid(format!(
             "the statement has {} bytes, more than {} (sql_bytes_max)",
@@ -38,8 +50,8 @@ pub fn tokenize(sql: &str, limits: &Limits) -> Result<Vec<TokenWithSpan>> {
         )));
     }
     check_nesting(&tokens, limits.sql_depth_max)?;
-    number_placeholders(&mut tokens)?;
-    Ok(tokens)
+    let params = number_placeholders(&mut tokens)?;
+    Ok(Tokens { tokens, params })
 }
 
 /// Nesting of what takes twice the time for each level: constructs that the parser tries in two ways, and subqueries in
@@ -200,32 +212,59 @@ fn is_operator(token: &Token) -> bool {
     }
 }
 
-fn number_placeholders(tokens: &mut [TokenWithSpan]) -> Result<()> {
-    let mut questions = 0_usize;
-    let mut numbered = false;
+/// Numbers the parameters: `?` by their order, `$name` by the order in which names first come. What `$1…$n` stand for:
+/// names, or nothing where they have none.
+fn number_placeholders(tokens: &mut [TokenWithSpan]) -> Result<Vec<Option<String>>> {
+    let mut params: Vec<Option<String>> = Vec::new();
+    let mut styles = [false; 3];
     for token in tokens {
-        if let Token::Placeholder(text) = &mut token.token {
-            if text == "?" {
-                questions += 1;
-                *text = format!("${questions}");
-            } else {
-                numbered = true;
+        let Token::Placeholder(text) = &mut token.token else { continue };
+        let number = match text.strip_prefix('$') {
+            None if text == "?" => {
+                styles[0] = true;
+                params.push(None);
+                params.len()
             }
-        }
+            Some(digits) if digits.parse::<usize>().is_ok() => {
+                styles[1] = true;
+                let number = digits.parse().unwrap_or(0);
+                if !(1..=PARAMS_MAX).contains(&number) {
+                    return Err(Error::invalid(format!(
+                        "there is no parameter ${number}; they count from 1 to {PARAMS_MAX}"
+                    )));
+                }
+                params.resize(params.len().max(number), None);
+                number
+            }
+            name => {
+                styles[2] = true;
+                let name = Some(name.unwrap_or(text).to_owned());
+                let known = params.iter().position(|param| *param == name);
+                known.map_or_else(
+                    || {
+                        params.push(name);
+                        params.len()
+                    },
+                    |at| at + 1,
+                )
+            }
+        };
+        *text = format!("${number}");
     }
-    if numbered && questions > 0 {
-        return Err(Error::invalid("parameters are either all ? or all $1, $2, …"));
+    if styles.iter().filter(|used| **used).count() > 1 {
+        return Err(Error::invalid("parameters are either all ?, or all $1, $2, …, or all $name"));
     }
-    Ok(())
+    Ok(params)
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::domain::executor::sql::tokens::{count_operators, tokenize};
+    use crate::domain::executor::sql::tokens::{Tokens, count_operators, tokenize};
     use crate::ports::Limits;
 
     fn operators(sql: &str) -> u64 {
-        count_operators(&tokenize(sql, &Limits { sql_operators_max: 1_000_000, ..Limits::default() }).unwrap())
+        let limits = Limits { sql_operators_max: 1_000_000, ..Limits::default() };
+        count_operators(&tokenize(sql, &limits).unwrap().tokens)
     }
 
     #[test]
@@ -255,10 +294,18 @@ mod tests {
 
     #[test]
     fn questions_become_numbers_outside_of_literals() {
-        let tokens = tokenize("SELECT ?, '?', \"?\", ? -- ?", &Limits::default()).unwrap();
-        let text: String = tokens.iter().map(|token| token.token.to_string()).collect();
-        assert!(text.starts_with("SELECT $1, '?', \"?\", $2"), "{text}");
-        assert!(tokenize("SELECT ?, $2", &Limits::default()).is_err());
+        let check = |sql, start: &str, names: &[Option<&str>]| {
+            let Tokens { tokens, params } = tokenize(sql, &Limits::default()).unwrap();
+            let text: String = tokens.iter().map(|token| token.token.to_string()).collect();
+            assert!(text.starts_with(start), "{text}");
+            assert_eq!(params.iter().map(Option::as_deref).collect::<Vec<_>>(), names);
+        };
+        check("SELECT ?, '?', \"?\", ? -- ?", "SELECT $1, '?', \"?\", $2", &[None, None]);
+        check("SELECT $2", "SELECT $2", &[None, None]);
+        check("SELECT $b, $a, $b", "SELECT $1, $2, $1", &[Some("b"), Some("a")]);
+        for mixed in ["SELECT ?, $2", "SELECT $1, $a", "SELECT ?, $a", "SELECT $0", "SELECT $99999999"] {
+            assert!(tokenize(mixed, &Limits::default()).is_err(), "{mixed}");
+        }
     }
 
     #[test]

@@ -1,0 +1,81 @@
+//! Handshake: who is there. There are no accounts yet, so everybody may come in; what is refused is what no account
+//! could ever be: credentials that do not decode.
+//!
+//! Drivers send a name and password as HTTP Basic and want a bearer token back, as a header (pyarrow, Go, Java) and as the
+//! message's payload (whoever is older). Go leaves out base64's padding.
+
+use crate::ports::{Error, ErrorKind, Result};
+use arrow_flight::{BasicAuth, HandshakeRequest, HandshakeResponse};
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use prost::Message as _;
+use tonic::Streaming;
+use tonic::metadata::MetadataMap;
+
+/// The token of everybody, until there are accounts.
+const TOKEN: &str = "everybody";
+
+/// Base64 with or without padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// The token for whoever shakes hands: by header, else by the first message.
+///
+/// # Errors
+///
+/// `Unauthenticated` for credentials that are none.
+pub async fn shake(metadata: &MetadataMap, messages: &mut Streaming<HandshakeRequest>) -> Result<String> {
+    if let Some(given) = metadata.get("authorization") {
+        return token_for(given.to_str().unwrap_or_default());
+    }
+    let first = messages.message().await.ok().flatten().unwrap_or_default();
+    match BasicAuth::decode(first.payload) {
+        Ok(_) => Ok(TOKEN.to_owned()),
+        Err(_) => Err(unreadable("the handshake's payload is no BasicAuth message")),
+    }
+}
+
+fn token_for(authorization: &str) -> Result<String> {
+    let (scheme, given) = authorization.split_once(' ').unwrap_or((authorization, ""));
+    if scheme.eq_ignore_ascii_case("bearer") && !given.is_empty() {
+        return Ok(given.to_owned());
+    }
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return Err(unreadable("the authorization header is neither Basic nor Bearer"));
+    }
+    let decoded = BASE64.decode(given.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    match decoded {
+        Some(text) if text.contains(':') => Ok(TOKEN.to_owned()),
+        _ => Err(unreadable("the Basic credentials are not base64 of name:password")),
+    }
+}
+
+fn unreadable(message: &str) -> Error {
+    Error::new(ErrorKind::Unauthenticated, message)
+}
+
+/// The message that carries a token back.
+pub fn answer(token: &str) -> HandshakeResponse {
+    HandshakeResponse { protocol_version: 0, payload: token.to_owned().into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::adapters::flight::handshake::token_for;
+    use crate::ports::ErrorKind;
+
+    #[test]
+    fn credentials_are_read_however_they_are_padded() {
+        for good in ["Basic dXNlcjpwYQ==", "Basic dXNlcjpwYQ", "basic Og==", "Bearer abc"] {
+            token_for(good).unwrap_or_else(|error| panic!("{good}: {error}"));
+        }
+        assert_eq!(token_for("Bearer abc").unwrap(), "abc");
+        for bad in ["Basic", "Basic !!!", "Basic dXNlcg==", "Digest x", ""] {
+            assert_eq!(token_for(bad).unwrap_err().kind(), ErrorKind::Unauthenticated, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! PollFlightInfo: a long query runs by itself while its client asks how it is doing.
+//!
+//! The query is answered in parts, one after the other: each that is done is one more endpoint and so much more progress. A
+//! client may read the first parts while the last are computed. A query that nobody asks about for as long as a ticket is
+//! good is stopped and forgotten.
+
+use crate::adapters::flight::command::{Command, command_of};
+use crate::adapters::flight::handle::Handle;
+use crate::adapters::flight::info::{Call, Count, expiry, statement_of};
+use crate::adapters::flight::service::Service;
+use crate::adapters::ipc::encode_schema;
+use crate::ports::{Access, Error, ErrorKind, Limits, Part, Result, StatementKind};
+use arrow_flight::{FlightDescriptor, FlightInfo, PollInfo};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// Parts that a query is answered in.
+const PARTS: u32 = 16;
+
+/// How long one call waits for news.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Queries that may be under way this way at the same time.
+const QUERIES_MAX: usize = 256;
+
+/// All queries that were started by PollFlightInfo.
+#[derive(Debug)]
+pub struct Polled {
+    queries: Mutex<HashMap<u128, Entry>>,
+    ttl: Duration,
+}
+
+#[derive(Debug)]
+struct Entry {
+    state: watch::Receiver<State>,
+    task: JoinHandle<()>,
+    touched: Instant,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// How a query is doing.
+#[derive(Debug, Clone)]
+enum State {
+    /// So much is there, and it is so far.
+    Running(FlightInfo, f64),
+    Done(FlightInfo),
+    Failed(Error),
+}
+
+impl Polled {
+    /// None yet.
+    pub fn new(limits: &Limits) -> Arc<Self> {
+        Arc::new(Self { queries: Mutex::default(), ttl: Duration::from_millis(limits.ticket_ttl_ms) })
+    }
+
+    /// Stops a query and forgets it.
+    pub fn forget(&self, id: u128) {
+        self.lock().remove(&id);
+    }
+
+    fn begin(&self, id: u128, state: watch::Receiver<State>, task: JoinHandle<()>) -> Result<()> {
+        let entry = Entry { state, task, touched: Instant::now() };
+        let mut queries = self.lock();
+        queries.retain(|_, entry| entry.touched.elapsed() < self.ttl);
+        if queries.len() >= QUERIES_MAX {
+            return Err(Error::limit(format!(
+                "{QUERIES_MAX} queries are being polled already; send this one as a ticket"
+            )));
+        }
+        queries.insert(id, entry);
+        Ok(())
+    }
+
+    fn find(&self, id: u128) -> Result<watch::Receiver<State>> {
+        let mut queries = self.lock();
+        queries.retain(|_, entry| entry.touched.elapsed() < self.ttl);
+        let entry = queries
+            .get_mut(&id)
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, "the query is not known here any more; start it again"))?;
+        entry.touched = Instant::now();
+        Ok(entry.state.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u128, Entry>> {
+        self.queries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Service {
+    /// The answer to PollFlightInfo: starts a query, or tells how one is doing.
+    pub(super) async fn poll(&self, descriptor: FlightDescriptor, call: Call) -> Result<PollInfo> {
+        let (id, mut state) = match command_of(&descriptor)? {
+            Command::Poll(id) => (id, self.polled.find(id)?),
+            _ => self.start(descriptor, call)?,
+        };
+        // News is more endpoints, or the end.
+        let _ = tokio::time::timeout(PATIENCE, state.changed()).await;
+        let state = state.borrow_and_update().clone();
+        let mut poll =
+            PollInfo { expiration_time: Some(expiry(self.options.limits.ticket_ttl_ms)), ..PollInfo::default() };
+        let command = Command::encode_poll(id);
+        match state {
+            State::Running(mut info, progress) => {
+                info.app_metadata = command.clone();
+                poll.info = Some(info);
+                poll.progress = Some(progress);
+                poll.flight_descriptor = Some(FlightDescriptor::new_cmd(command));
+            }
+            State::Done(info) => {
+                poll.info = Some(info);
+                poll.progress = Some(1.0);
+            }
+            State::Failed(error) => {
+                self.polled.forget(id);
+                return Err(error);
+            }
+        }
+        Ok(poll)
+    }
+
+    fn start(&self, descriptor: FlightDescriptor, call: Call) -> Result<(u128, watch::Receiver<State>)> {
+        let id = uuid::Uuid::new_v4().as_u128();
+        let nothing = FlightInfo::new().with_descriptor(descriptor.clone()).with_ordered(true);
+        let (sender, state) = watch::channel(State::Running(nothing.with_total_records(-1).with_total_bytes(-1), 0.0));
+        let service = self.clone();
+        let task = tokio::spawn(async move {
+            let last = match service.answer_in_parts(descriptor, &call, &sender).await {
+                Ok(info) => State::Done(info),
+                Err(error) => State::Failed(error),
+            };
+            sender.send_replace(last);
+        });
+        self.polled.begin(id, state.clone(), task)?;
+        // What is there already is no news.
+        Ok((id, state))
+    }
+
+    async fn answer_in_parts(
+        &self,
+        descriptor: FlightDescriptor,
+        call: &Call,
+        sender: &watch::Sender<State>,
+    ) -> Result<FlightInfo> {
+        let handle = match command_of(&descriptor)? {
+            Command::Text(sql) => call.of_raw(Handle { sql, ..Handle::default() }),
+            Command::Handle(handle) => call.of_raw(*handle),
+            Command::Poll(_) => return Err(Error::invalid("a poll is no query")),
+            Command::Sql(command) => match statement_of(&command, call)? {
+                Some(handle) => {
+                    let described = self.query.describe(call.query(handle.clone(), Access::Change)).await?;
+                    if described.kind != StatementKind::Read {
+                        return self.info(descriptor, call).await;
+                    }
+                    handle
+                }
+                None => return self.info(descriptor, call).await,
+            },
+        };
+        let snapshot = Some(self.query.snapshot().await?);
+        let query_id = Some(uuid::Uuid::new_v4().as_u128());
+        let handle = Handle { snapshot, query_id, change: false, ..handle };
+        let mut info = FlightInfo::new().with_descriptor(descriptor).with_total_bytes(-1).with_ordered(true);
+        let mut total = 0;
+        for index in 0..PARTS {
+            let part = Some(Part::new(index, PARTS)?);
+            let (schema, handle, rows) = self.endpoint(Handle { part, ..handle.clone() }, call, Count::Exact).await?;
+            let rows = rows.unwrap_or(0);
+            total += rows;
+            info.schema = encode_schema(&schema);
+            // What cannot be divided leaves nothing for the other parts.
+            if rows > 0 || (index + 1 == PARTS && info.endpoint.is_empty()) {
+                info = info.with_endpoint(self.endpoint_of(&handle)?);
+            }
+            let progress = f64::from(index + 1) / f64::from(PARTS);
+            sender.send_replace(State::Running(info.clone().with_total_records(-1), progress));
+        }
+        Ok(info.with_total_records(i64::try_from(total).unwrap_or(-1)))
+    }
+}
