@@ -80,19 +80,35 @@ class Worker:
             "ended": time.monotonic(),
         }
 
-    def fetch(self, url, sql, as_json):
-        """Reads a result over HTTP: into Arrow, or as parsed JSON."""
-        place = urllib.parse.urlsplit(url)
-        connection = http.client.HTTPConnection(place.hostname, place.port)
-        accept = "application/json" if as_json else "application/vnd.apache.arrow.stream"
-        connection.request("POST", "/", sql, {"Accept": accept})
-        reply = connection.getresponse()
-        if as_json:
-            rows, size = len(json.load(reply)["data"]), 0
-        else:
-            table = pyarrow.ipc.open_stream(reply).read_all()
-            rows, size = table.num_rows, table.nbytes
-        return {"rows": rows, "bytes": size}
+    def ways(self, uri, url, sql, way, count):
+        """Reads a result `count` times over a connection that is there already: each time's seconds."""
+        read = {"Flight": self.by_flight, "HTTP Arrow": self.by_http_arrow, "HTTP JSON": self.by_http_json}[way]
+        read(uri, url, "SELECT 1")
+        seconds = []
+        for _ in range(count):
+            began = time.monotonic()
+            rows = read(uri, url, sql)
+            seconds.append(time.monotonic() - began)
+        return {"rows": rows, "bytes": 0, "seconds": seconds}
+
+    def by_flight(self, uri, url, sql):
+        return self.client(uri).do_get(flight.Ticket(sql)).read_all().num_rows
+
+    def by_http_arrow(self, uri, url, sql):
+        reply = self.post(url, sql, "application/vnd.apache.arrow.stream")
+        rows = pyarrow.ipc.open_stream(reply).read_all().num_rows
+        reply.read()
+        return rows
+
+    def by_http_json(self, uri, url, sql):
+        return len(json.load(self.post(url, sql, "application/json"))["data"])
+
+    def post(self, url, sql, accept):
+        if url not in self.connections:
+            place = urllib.parse.urlsplit(url)
+            self.connections[url] = http.client.HTTPConnection(place.hostname, place.port)
+        self.connections[url].request("POST", "/", sql, {"Accept": accept})
+        return self.connections[url].getresponse()
 
 
 def serve(pipe):

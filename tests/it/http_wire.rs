@@ -279,3 +279,167 @@ async fn a_long_result_leaves_before_it_is_whole() {
     stream.read_exact(&mut first).await.unwrap();
     assert!(String::from_utf8_lossy(&first).contains("[1],[2],[3],"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_come_in_every_format() {
+    let wire = wire().await;
+    wire.sut.define("CREATE TABLE t (n INT64 NOT NULL, s STRING, at TIMESTAMP_MS)").await;
+    wire.sut.count("INSERT INTO t VALUES (1, 'a\tb\\', '1970-01-01 00:00:01.5'), (2, NULL, NULL)").await;
+    let sql = "SELECT * FROM t";
+    assert_eq!(wire.text("/?format=tsv", sql).await, "n\ts\tat\n1\ta\\tb\\\\\t1970-01-01 00:00:01.500\n2\t\\N\t\\N\n");
+    assert_eq!(wire.text("/?default_format=CSV", sql).await, "1,a\tb\\,1970-01-01T00:00:01.500\n2,,\n");
+    assert_eq!(
+        wire.text("/?default_format=CSVWithNames", sql).await,
+        "n,s,at\n1,a\tb\\,1970-01-01T00:00:01.500\n2,,\n"
+    );
+    let rows =
+        [json!({"n": 1, "s": "a\tb\\", "at": "1970-01-01 00:00:01.500"}), json!({"n": 2, "s": null, "at": null})];
+    let meta = json!([
+        {"name": "n", "type": "Int64"},
+        {"name": "s", "type": "Nullable(String)"},
+        {"name": "at", "type": "Nullable(DateTime64(3))"},
+    ]);
+    // As Grafana's plugin for ClickHouse asks, by a FORMAT behind the statement, and as ClickHouse's own clients do.
+    for (path, sql) in [("/", "SELECT * FROM t FORMAT JSON"), ("/?default_format=JSON", sql)] {
+        let (_, answer) = wire.post(path, sql).await;
+        assert_eq!(
+            (&answer["meta"], &answer["data"], &answer["rows"]),
+            (&meta, &json!(rows), &json!(2)),
+            "{path} {sql}"
+        );
+        assert_eq!(answer["statistics"]["rows_read"], json!(2));
+        assert!(answer["statistics"]["elapsed"].is_number());
+    }
+    let (_, compact) = wire.post("/?default_format=JSONCompact", "SELECT n FROM t").await;
+    assert_eq!((&compact["data"], &compact["meta"][0]["type"]), (&json!([[1], [2]]), &json!("Int64")));
+    assert_eq!(wire.text("/?default_format=JSONEachRow", "SELECT n FROM t").await, "{\"n\":1}\n{\"n\":2}\n");
+    let response = wire.http.post(format!("{}/?format=parquet", wire.url)).body(sql).send().await.unwrap();
+    assert_eq!(response.headers()["content-type"], "application/vnd.apache.parquet");
+    let file = response.bytes().await.unwrap();
+    let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
+    let read: Vec<RecordBatch> = reader.map(Result::unwrap).collect();
+    assert_eq!(one(&read).columns(), one(&wire.sut.read(sql).await.unwrap()).columns());
+    let (status, refused) = wire.post("/?format=xml", sql).await;
+    assert_eq!(status, 400);
+    assert!(refused["error"]["message"].as_str().unwrap().contains("JSONCompact"));
+    let (status, unfit) = wire.post("/?format=parquet", "SELECT INTERVAL '1 month 2 days' AS i").await;
+    assert_eq!((status, &unfit["error"]["kind"]), (501, &json!("Unsupported")), "before the first byte, not after");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parameters_in_the_address_are_values_and_never_text() {
+    let wire = wire().await;
+    wire.sut.put("t", vec![numbers(0, 100)]).await.unwrap();
+    let rows = |answer: (u16, Value)| answer.1["data"].clone();
+    assert_eq!(rows(wire.post("/?param_n=42", "SELECT n, name FROM t WHERE n = $n").await), json!([[42, "row 42"]]));
+    assert_eq!(
+        rows(wire.post("/?param_1=3&param_2=row%203", "SELECT n FROM t WHERE n <= ? AND name = ?").await),
+        json!([[3]])
+    );
+    let sly = "/?param_name=x%27%20OR%20%27a%27%3D%27a";
+    assert_eq!(rows(wire.post(sly, "SELECT count(*) FROM t WHERE name = $name").await), json!([[0]]));
+    assert_eq!(
+        rows(wire.post("/?param_x=%5CN", "SELECT count(*) FROM t WHERE name IS NOT DISTINCT FROM $x").await),
+        json!([[20]])
+    );
+    for (path, word) in [("/?param_n=many", "many"), ("/?param_m=1", "$m"), ("/?param_n=1&param_o=2", "$o")] {
+        let (status, answer) = wire.post(path, "SELECT n FROM t WHERE n = $n").await;
+        assert_eq!(status, 400);
+        assert!(answer["error"]["message"].as_str().unwrap().contains(word), "{answer}");
+    }
+    let (status, inserted) = wire.post("/?param_a=7&param_b=seven", "INSERT INTO t (n, name) VALUES ($a, $b)").await;
+    assert_eq!((status, &inserted["data"]), (200, &json!([[1]])));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_inserted_from_every_format() {
+    let wire = wire().await;
+    wire.sut.define("CREATE TABLE t (n INT64, s STRING, at TIMESTAMP_MS, d DECIMAL(5,2))").await;
+    let packed = rmp_serde::to_vec(&json!({"n": [4], "s": ["p"], "at": ["1970-01-01T00:00:04"], "d": [4.5]})).unwrap();
+    let bodies: [(&str, Vec<u8>); 5] = [
+        ("csv", b"n,s,at,d\n1,\"a,b\",1970-01-01T00:00:01,1.5\n2,,,\n".to_vec()),
+        ("tsv", b"s\tn\nx\t3\n".to_vec()),
+        ("ndjson", b"{\"n\":5,\"s\":\"j\"}\n\n{\"n\":6}\n".to_vec()),
+        ("json", b"[{\"n\":7,\"at\":\"1970-01-01T00:00:07\"},{\"n\":8,\"d\":1.25}]".to_vec()),
+        ("msgpack", packed),
+    ];
+    for (format, body) in bodies {
+        let (status, answer) = wire.post(&format!("/insert/{format}?table=t"), body).await;
+        assert!(status == 200 && answer["failed"] == 0, "{format}: {answer}");
+    }
+    let (_, all) = wire.post("/", "SELECT * FROM t ORDER BY n").await;
+    let expected = json!([
+        [1, "a,b", "1970-01-01T00:00:01.000", 1.5],
+        [2, null, null, null],
+        [3, "x", null, null],
+        [4, "p", "1970-01-01T00:00:04.000", 4.5],
+        [5, "j", null, null],
+        [6, null, null, null],
+        [7, null, "1970-01-01T00:00:07.000", null],
+        [8, null, null, 1.25],
+    ]);
+    assert_eq!(all["data"], expected);
+    // What a query answers goes back in, in every form that both sides have.
+    for format in ["json", "ndjson", "csv", "tsv", "parquet", "arrow"] {
+        let response = wire.http.post(format!("{}/?format={format}", wire.url)).body("SELECT n, s FROM t").send().await;
+        let body = response.unwrap().bytes().await.unwrap();
+        if format == "tsv" {
+            continue;
+        }
+        let (status, answer) = wire.post(&format!("/insert/{format}?table=from_{format}"), body).await;
+        assert!(status == 200 && answer["inserted"] == 8, "{format}: {answer}");
+        assert_eq!(wire.sut.rows(&format!("SELECT * FROM from_{format} WHERE n > 4")).await, 4, "{format}");
+    }
+    let before = wire.sut.rows("SELECT * FROM t").await;
+    for (format, body, status) in [
+        ("csv", "n,s\n1,a\nnot a number,b\n", 400),
+        ("ndjson", "{\"n\":1}\n{\"n\":", 400),
+        ("json", "42", 400),
+        ("msgpack", "nonsense", 400),
+        ("parquet", "PAR1 nonsense", 400),
+        ("csv", "n,unknown\n1,2\n", 422),
+        ("xml", "<n>1</n>", 404),
+        ("csv", "", 400),
+    ] {
+        let (answered, answer) = wire.post(&format!("/insert/{format}?table=t"), body).await;
+        assert_eq!(answered, status, "{format}: {answer}");
+    }
+    assert_eq!(wire.sut.rows("SELECT * FROM t").await, before, "all of a body or nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn zeptodbs_columns_are_renamed_and_scaled() {
+    let wire = wire().await;
+    wire.sut.define("CREATE TABLE t (symbol INT64, price INT64, volume INT64, timestamp TIMESTAMP_NS)").await;
+    let packed = rmp_serde::to_vec(&json!({"sym": [1, 2], "px": [1.01, 2.5], "size": [10, 20]})).unwrap();
+    let path = "/insert/msgpack?table=t&sym_col=sym&price_col=px&vol_col=size&price_scale=100";
+    let (status, answer) = wire.post(path, packed.clone()).await;
+    assert_eq!((status, &answer["inserted"]), (200, &json!(2)), "{answer}");
+    let (_, read) = wire.post("/", "SELECT symbol, price, volume FROM t").await;
+    assert_eq!(read["data"], json!([[1, 101, 10], [2, 250, 20]]));
+    let (status, answer) = wire.post("/insert/msgpack?table=t&sym_col=nope", packed).await;
+    assert_eq!(status, 400);
+    assert!(answer["error"]["message"].as_str().unwrap().contains("nope"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_say_what_to_do_about_their_table_and_bodies_are_joined() {
+    let wire = wire().await;
+    let (status, _) = wire.post("/insert/csv?table=t&if_missing=fail", "n\n1\n").await;
+    assert_eq!(status, 404);
+    for (query, rows) in [("if_exists=fail", 1), ("if_exists=append", 2), ("if_exists=replace", 1)] {
+        let (status, answer) = wire.post(&format!("/insert/csv?table=t&{query}"), "n\n1\n").await;
+        assert_eq!(status, 200, "{answer}");
+        assert_eq!(wire.sut.rows("SELECT * FROM t").await, rows, "{query}");
+    }
+    assert_eq!(wire.post("/insert/csv?table=t&if_exists=fail", "n\n1\n").await.0, 409);
+    assert_eq!(wire.post("/insert/csv?table=t&if_exists=perhaps", "n\n1\n").await.0, 400);
+    let mut body = Vec::new();
+    let mut writer = StreamWriter::try_new(&mut body, &numbers(0, 1).schema()).unwrap();
+    writer.write(&numbers(0, 3)).unwrap();
+    writer.finish().unwrap();
+    drop(writer);
+    let (status, answer) =
+        wire.post("/exchange?query=SELECT%20sum(i.n)%20FROM%20input%20i%20JOIN%20t%20ON%20i.n%20%3D%20t.n", body).await;
+    assert_eq!((status, &answer["data"]), (200, &json!([[1]])), "{answer}");
+}

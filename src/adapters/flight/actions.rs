@@ -21,7 +21,8 @@ use prost::Message as _;
 use tonic::metadata::MetadataMap;
 
 const PING: &str = "ping";
-const HEALTHCHECK: &str = "healthcheck";
+/// Says how the server is.
+pub const HEALTHCHECK: &str = "healthcheck";
 /// Describes a statement without running it.
 pub const DESCRIBE: &str = "describe";
 /// Pins the present state of all tables.

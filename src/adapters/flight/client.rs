@@ -2,7 +2,7 @@
 //!
 //! Thin on purpose: no pool, no retry, no cache. Reads go as tickets, changes as Flight SQL updates, streams as DoPut.
 
-use crate::adapters::flight::actions::{DESCRIBE, SNAPSHOT};
+use crate::adapters::flight::actions::{DESCRIBE, HEALTHCHECK, SNAPSHOT};
 use crate::adapters::flight::command::Command;
 use crate::adapters::flight::handle::Handle;
 use crate::adapters::flight::put::summary_from_json;
@@ -60,6 +60,16 @@ impl Client {
             limits: limits_received,
             message_bytes_target: limits.message_bytes_target,
         })
+    }
+
+    /// What the server says of its health, as JSON.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` where it is not there.
+    pub async fn health(&self) -> Result<String> {
+        let body = self.act(HEALTHCHECK, Bytes::new(), &Query::default()).await?;
+        Ok(String::from_utf8_lossy(&body).into_owned())
     }
 
     async fn get(&self, query: &Query) -> Result<BatchStream> {

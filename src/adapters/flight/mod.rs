@@ -9,6 +9,7 @@ mod grpc;
 mod handle;
 mod handshake;
 mod held;
+mod incoming;
 mod info;
 mod metadata;
 mod polled;

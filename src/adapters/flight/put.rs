@@ -1,8 +1,8 @@
 //! DoPut: batches in, whole or not at all; changes and parameters in Flight SQL's form; and DoExchange.
 
 use crate::adapters::flight::command::{Command, PutTarget, put_target};
-use crate::adapters::flight::grpc::{FlightData, Incoming as Messages};
 use crate::adapters::flight::handle::Handle;
+use crate::adapters::flight::incoming::{FlightData, Incoming as Messages};
 use crate::adapters::flight::info::Call;
 use crate::adapters::flight::service::Service;
 use crate::adapters::gate::Request as Admitted;
@@ -204,7 +204,11 @@ struct Incoming {
 impl Incoming {
     fn new(service: &Service, messages: Messages) -> Self {
         let limits = &service.options.limits;
-        Self { messages, decoder: Decoder::new(DecodeLimits::from(limits)), bytes_max: limits.message_bytes_max }
+        Self {
+            messages: messages.pumped(),
+            decoder: Decoder::new(DecodeLimits::from(limits)),
+            bytes_max: limits.message_bytes_max,
+        }
     }
 
     /// The descriptor, and the message that it came with.

@@ -4,11 +4,12 @@ use crate::adapters::flight::command::Command;
 use crate::adapters::flight::grpc::Pieces;
 use crate::adapters::flight::handle::Handle;
 use crate::adapters::flight::held::Results;
+use crate::adapters::flight::incoming::Incoming;
 use crate::adapters::flight::info::{Call, chosen, statement_of, table_info};
 use crate::adapters::flight::polled::Polled;
 use crate::adapters::flight::running::Running;
 use crate::adapters::flight::wire::{encoding, endpoints, status_from_error, timeout_ms};
-use crate::adapters::flight::{actions, get, grpc, handshake, put, session};
+use crate::adapters::flight::{actions, get, grpc, handshake, incoming, put, session};
 use crate::adapters::gate::{Gate, Request as Admitted, ServerOptions, request_id};
 use crate::adapters::ipc::encode_schema;
 use crate::ports::{Access, BatchStream, Error, IngestPort, QueryPort, Result, StatementKind};
@@ -165,8 +166,8 @@ impl Service {
         }
     }
 
-    fn by_hand(&self, request: http::Request<Body>) -> Result<Request<grpc::Incoming>, Status> {
-        grpc::request(request, self.options.limits.message_bytes_max).map_err(|error| status_from_error(&error))
+    fn by_hand(&self, request: http::Request<Body>) -> Result<Request<Incoming>, Status> {
+        incoming::request(request, self.options.limits.message_bytes_max).map_err(|error| status_from_error(&error))
     }
 }
 

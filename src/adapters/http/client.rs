@@ -49,6 +49,15 @@ impl Client {
         Ok(Self { url, http, limits: limits_received, message_bytes_target: limits.message_bytes_target })
     }
 
+    /// What the server says of its health, as JSON.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` where it is not there.
+    pub async fn health(&self) -> Result<String> {
+        self.json(self.http.get(format!("{}/health", self.url))).await.map(|health| health.to_string())
+    }
+
     fn post(&self, path: &str) -> RequestBuilder {
         self.http.post(format!("{}{path}", self.url))
     }

@@ -1,10 +1,12 @@
 //! The routes: each takes its request apart, asks a port, and puts the answer together.
 
 use crate::adapters::gate::{Gate, Request as Admitted, ServerOptions};
+use crate::adapters::http::format::Format;
 use crate::adapters::http::incoming::{Failure, Incoming, Meta};
+use crate::adapters::http::params::bound;
 use crate::adapters::http::render::{NanStyle, Style, body};
 use crate::adapters::http::wire::{
-    ACCESS, ARROW_STREAM, Format, STATEMENT_KIND, content_type, description_json, error_json, query_from_headers,
+    ACCESS, ARROW_STREAM, FORMAT, STATEMENT_KIND, content_type, description_json, error_json, query_from_headers,
     status_from_kind, table_json,
 };
 use crate::adapters::ipc::Encoding;
@@ -74,20 +76,27 @@ impl Handlers {
     }
 
     async fn run(&self, sql: String, incoming: &Incoming, admitted: &mut Admitted) -> Result<(Reply, Style), Failure> {
-        admitted.statement(&sql);
-        let style = self.style(incoming)?;
-        let query = query_from_headers(sql, &incoming.headers, admitted.id())?;
+        let (sql, behind) = Format::split_off(&sql);
+        admitted.statement(sql);
+        let style = self.style(incoming, behind)?;
+        let query = query_from_headers(sql.to_owned(), &incoming.headers, admitted.id())?;
+        let query = bound(query, &incoming.query, self.query.as_ref()).await?;
         let reply = admitted.unless_cut(self.query.query(query)).await?;
         admitted.kind(reply.kind);
         Ok((reply, style))
     }
 
-    pub(super) fn style(&self, incoming: &Incoming) -> Result<Style, Failure> {
-        let format = Format::choose(&incoming.query, &incoming.headers)?.ok_or_else(|| {
-            let message = format!("there are application/json, application/x-ndjson, text/csv and {ARROW_STREAM}");
+    /// How a request wants its result; `behind` is the format that stood behind its statement.
+    pub(super) fn style(&self, incoming: &Incoming, behind: Option<Format>) -> Result<Style, Failure> {
+        let chosen = match behind {
+            Some(format) => Some(format),
+            None => Format::choose(&incoming.query, &incoming.headers)?,
+        };
+        let format = chosen.ok_or_else(|| {
+            let message = "docs/protocol.md lists the media types that there are";
             Failure::http(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
         })?;
-        if !incoming.meta.framed && matches!(format, Format::Csv | Format::Ndjson) {
+        if !incoming.meta.framed && !format.shows_its_end() {
             let message = "over HTTP/1.0 nobody could tell a result in this format from a part of it; use HTTP/1.1";
             return Err(Failure::http(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "VersionNotSupported", message));
         }
@@ -111,20 +120,25 @@ impl Handlers {
     }
 
     pub(super) fn stream(&self, reply: Result<(Reply, Style), Failure>, mut admitted: Admitted) -> Response {
-        match reply {
-            Ok((reply, style)) => {
-                let kind = reply.kind;
-                let bytes = body(reply.batches, style, admitted);
-                let mut response = warp::reply::stream(SyncStream::new(bytes)).into_response();
-                set(response.headers_mut(), CONTENT_TYPE.as_str(), style.format.media_type());
-                set(response.headers_mut(), STATEMENT_KIND, kind.as_str());
-                if style.format == Format::Arrow {
-                    set(response.headers_mut(), "x-zepto-format", "arrow-stream");
-                }
-                response
+        let (reply, style) = match reply {
+            Ok(reply) => reply,
+            Err(failure) => return failed(failure, &mut admitted),
+        };
+        let kind = reply.kind;
+        let bytes = match body(reply.batches, style, admitted) {
+            Ok(bytes) => bytes,
+            Err(refused) => {
+                let (error, mut admitted) = *refused;
+                return failed(error.into(), &mut admitted);
             }
-            Err(failure) => failed(failure, &mut admitted),
+        };
+        let mut response = warp::reply::stream(SyncStream::new(bytes)).into_response();
+        set(response.headers_mut(), CONTENT_TYPE.as_str(), style.format.media_type());
+        set(response.headers_mut(), STATEMENT_KIND, kind.as_str());
+        if style.format == Format::Arrow {
+            set(response.headers_mut(), FORMAT, "arrow-stream");
         }
+        response
     }
 
     /// `POST /describe`

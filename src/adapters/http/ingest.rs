@@ -1,23 +1,23 @@
 //! Routes whose bodies are data: ingestion, and reads over a stream of the caller's own.
 
 use crate::adapters::gate::Request as Admitted;
+use crate::adapters::http::decode::{BodyFormat, Columns, batches};
 use crate::adapters::http::handlers::{Handlers, answer, failed, set};
-use crate::adapters::http::incoming::{Body, Failure, Incoming};
+use crate::adapters::http::incoming::{Failure, Incoming};
 use crate::adapters::http::wire::{
-    ARROW_STREAM, BATCHES, BYTES, IF_EXISTS, IF_MISSING, TABLE_CREATED, content_type, query_from_headers,
+    ARROW_STREAM, BATCHES, BYTES, FORMAT, IF_EXISTS, IF_MISSING, TABLE_CREATED, content_type, query_from_headers,
 };
-use crate::adapters::ipc::{DecodeLimits, Deframer};
-use crate::ports::{Append, BatchStream, Caller, Error, IngestSummary, Limits, Result};
-use arrow::array::RecordBatch;
-use futures::stream::{self, StreamExt};
+use crate::ports::{Append, Caller, Error, IfExists, IngestSummary, Result};
+use arrow::datatypes::SchemaRef;
 use http::{Method, StatusCode};
 use serde_json::json;
 use std::str::FromStr;
 use warp::reply::Response;
 
 impl Handlers {
-    /// `POST /insert/arrow?table=`
-    pub async fn insert(&self, incoming: Incoming) -> Response {
+    /// `POST /insert/{format}?table=`
+    pub async fn insert(&self, format: &str, incoming: Incoming) -> Response {
+        let Some(format) = BodyFormat::named(format) else { return self.unknown(incoming).await };
         if incoming.method != Method::POST {
             return self.refuse(&incoming, Failure::method("POST"));
         }
@@ -25,10 +25,12 @@ impl Handlers {
             Ok(admitted) => admitted,
             Err(refused) => return *refused,
         };
-        match self.append(incoming, &admitted).await {
+        match self.append(format, incoming, &admitted).await {
             Ok(summary) => {
                 admitted.sent(summary.rows, summary.bytes);
+                let is_arrow = format == BodyFormat::Arrow;
                 let mut response = answer(Ok(json!({"inserted": summary.rows, "failed": 0})), &mut admitted);
+                set(response.headers_mut(), FORMAT, if is_arrow { "arrow-stream" } else { format_name(format) });
                 set(response.headers_mut(), BATCHES, &summary.batches.to_string());
                 set(response.headers_mut(), BYTES, &summary.bytes.to_string());
                 set(response.headers_mut(), TABLE_CREATED, &summary.table_created.to_string());
@@ -38,14 +40,37 @@ impl Handlers {
         }
     }
 
-    async fn append(&self, incoming: Incoming, admitted: &Admitted) -> Result<IngestSummary, Failure> {
+    async fn append(
+        &self,
+        format: BodyFormat,
+        incoming: Incoming,
+        admitted: &Admitted,
+    ) -> Result<IngestSummary, Failure> {
+        check_media_type(format, &incoming)?;
         let names = ["table", "table_name"].iter().find_map(|name| incoming.query.get(*name));
         let table = names.cloned().ok_or_else(|| Error::invalid("?table= says which table to insert into"))?;
         let caller = Caller { request_id: admitted.id().to_owned() };
         let (if_missing, if_exists) = (chosen(&incoming, IF_MISSING)?, chosen(&incoming, IF_EXISTS)?);
-        let batches = arrow_body(incoming, &self.options.limits).await?;
+        let columns = Columns::of(&incoming.query)?;
+        // Arrow has its types, and needs nobody to tell them.
+        let schema = match format {
+            BodyFormat::Arrow if columns.is_empty() => None,
+            _ => self.schema_of(&table, if_exists).await?,
+        };
+        let types = schema.clone().filter(|_| format != BodyFormat::Arrow);
+        let batches = batches(format, incoming.body, types, &self.options.limits).await?;
+        let batches = columns.applied(batches, schema.as_deref())?;
         let request = Append { table, if_missing, if_exists, caller };
         Ok(self.ingest.append(request, admitted.until_cut(batches)).await?)
+    }
+
+    /// The schema of the table that a stream is appended to, if there is one.
+    async fn schema_of(&self, table: &str, if_exists: IfExists) -> Result<Option<SchemaRef>> {
+        if if_exists != IfExists::Append {
+            return Ok(None);
+        }
+        let tables = self.query.tables().await?;
+        Ok(tables.into_iter().find(|info| info.name == table).map(|info| info.schema))
     }
 
     /// `POST /exchange?query=`: a read that sees the body as the table `input`.
@@ -61,9 +86,11 @@ impl Handlers {
             let sql = incoming.query.get("query").cloned();
             let sql = sql.ok_or_else(|| Error::invalid("?query= says what to ask of the body, as the table input"))?;
             admitted.statement(&sql);
-            let style = self.style(&incoming)?;
+            let style = self.style(&incoming, None)?;
             let query = query_from_headers(sql, &incoming.headers, admitted.id())?;
-            let input = admitted.until_cut(arrow_body(incoming, &self.options.limits).await?);
+            check_media_type(BodyFormat::Arrow, &incoming)?;
+            let input = batches(BodyFormat::Arrow, incoming.body, None, &self.options.limits).await?;
+            let input = admitted.until_cut(input);
             let reply = admitted.unless_cut(self.query.exchange(query, input)).await?;
             Ok((reply, style))
         };
@@ -79,56 +106,19 @@ fn chosen<T: FromStr<Err = Error> + Default>(incoming: &Incoming, name: &str) ->
         .map_err(|error| Error::invalid(format!("{name}: {}", error.message())))
 }
 
-/// The batches of an Arrow body. Its schema has come when this returns.
-async fn arrow_body(incoming: Incoming, limits: &Limits) -> Result<BatchStream, Failure> {
-    let media_type = content_type(&incoming.headers);
-    if !matches!(
-        media_type.as_str(),
-        "" | ARROW_STREAM | "application/octet-stream" | "application/x-www-form-urlencoded"
-    ) {
-        let message = format!("the body is an Arrow IPC stream ({ARROW_STREAM}), not {media_type}");
-        return Err(Failure::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message));
-    }
-    let mut reading = Reading { body: incoming.body, deframer: Deframer::new(DecodeLimits::from(limits)) };
-    let mut first = None;
-    while reading.deframer.schema().is_none() {
-        let Some(piece) = reading.body.next().await else { break };
-        reading.deframer.push(piece?);
-        first = reading.deframer.next_batch()?;
-    }
-    let Some(schema) = reading.deframer.schema() else {
-        return Err(reading
-            .deframer
-            .finish()
-            .map_or_else(Failure::from, |()| Error::invalid("the body is empty").into()));
-    };
-    let batches = stream::unfold((Some(reading), first), |(reading, first)| async move {
-        let mut reading = reading?;
-        if let Some(batch) = first {
-            return Some((Ok(batch), (Some(reading), None)));
-        }
-        let next = reading.next_batch().await.transpose()?;
-        let rest = next.is_ok().then_some(reading);
-        Some((next, (rest, None)))
-    });
-    Ok(BatchStream::new(schema, batches))
+fn format_name(format: BodyFormat) -> &'static str {
+    BodyFormat::ALL.into_iter().find(|(_, known)| *known == format).map_or("", |(name, _)| name)
 }
 
-struct Reading {
-    body: Body,
-    deframer: Deframer,
-}
-
-impl Reading {
-    async fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
-        loop {
-            if let Some(batch) = self.deframer.next_batch()? {
-                return Ok(Some(batch));
-            }
-            match self.body.next().await {
-                Some(piece) => self.deframer.push(piece.map_err(Failure::into_error)?),
-                None => return self.deframer.finish().map(|()| None),
-            }
-        }
+/// Refuses a body that says of itself that it is something else. What curl says unasked counts as nothing.
+fn check_media_type(format: BodyFormat, incoming: &Incoming) -> Result<(), Failure> {
+    let given = content_type(&incoming.headers);
+    let says_nothing = matches!(given.as_str(), "" | "application/octet-stream" | "application/x-www-form-urlencoded");
+    let others = BodyFormat::ALL.iter().filter(|(_, other)| *other != format).map(|(_, other)| other.media_type());
+    let is_other = others.into_iter().any(|other| given == other.split(';').next().unwrap_or_default());
+    if says_nothing || !(is_other || format == BodyFormat::Arrow && given != ARROW_STREAM) {
+        return Ok(());
     }
+    let message = format!("the body is to be {}, and says that it is {given}", format.media_type());
+    Err(Failure::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message))
 }

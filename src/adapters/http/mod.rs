@@ -1,9 +1,12 @@
 //! HTTP: the server that drives the ports, the client that implements them, and the bytes between.
 
 mod client;
+mod decode;
+mod format;
 mod handlers;
 mod incoming;
 mod ingest;
+mod params;
 mod render;
 mod routes;
 mod server;
@@ -13,4 +16,6 @@ mod wire;
 pub const BUILT: bool = true;
 
 pub use client::Client;
+pub use format::Format;
+pub use render::{NanStyle, Style, Writer};
 pub use server::Server;

@@ -33,7 +33,13 @@ pub fn routes(handlers: Arc<Handlers>) -> BoxedFilter<(Response,)> {
     let root = route!(warp::path::end(), root);
     let describe = route!(warp::path!("describe"), describe);
     let snapshot = route!(warp::path!("snapshot"), snapshot);
-    let insert = route!(warp::path!("insert" / "arrow"), insert);
+    let insert = {
+        let handlers = handlers.clone();
+        warp::path!("insert" / String).and(incoming(handlers.clone())).then(move |format: String, incoming| {
+            let handlers = handlers.clone();
+            async move { handlers.insert(&format, incoming).await }
+        })
+    };
     let exchange = route!(warp::path!("exchange"), exchange);
     let tables = route!(warp::path!("tables"), tables);
     let stats = route!(warp::path!("stats"), stats);
@@ -49,33 +55,10 @@ pub fn routes(handlers: Arc<Handlers>) -> BoxedFilter<(Response,)> {
         })
     };
     let unknown = route!(warp::any(), unknown);
-    oversized
-        .or(root)
-        .unify()
-        .or(describe)
-        .unify()
-        .or(snapshot)
-        .unify()
-        .or(insert)
-        .unify()
-        .or(exchange)
-        .unify()
-        .or(tables)
-        .unify()
-        .or(one_table)
-        .unify()
-        .or(stats)
-        .unify()
-        .or(version)
-        .unify()
-        .or(ping)
-        .unify()
-        .or(health)
-        .unify()
-        .or(ready)
-        .unify()
-        .or(unknown)
-        .unify()
+    macro_rules! first_of {
+        ($first:ident $($other:ident)+) => { $first$(.or($other).unify())+ };
+    }
+    first_of!(oversized root describe snapshot insert exchange tables one_table stats version ping health ready unknown)
         .map(Reply::into_response)
         .boxed()
 }

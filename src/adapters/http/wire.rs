@@ -5,10 +5,9 @@ use crate::ports::{Access, Caller, Description, Error, ErrorKind, Part, Query, R
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
-use std::collections::HashMap;
 
 /// Media type of an Arrow IPC stream.
 pub const ARROW_STREAM: &str = "application/vnd.apache.arrow.stream";
@@ -27,6 +26,8 @@ pub const PART: &str = "x-zepto-part";
 pub const PARAMS: &str = "x-zepto-params";
 /// Request header: time allowed.
 pub const TIMEOUT_MS: &str = "x-zepto-timeout-ms";
+/// Response header: the form of a body, as ZeptoDB names it.
+pub const FORMAT: &str = "x-zepto-format";
 /// Response headers of an ingestion.
 pub const BATCHES: &str = "x-zepto-batches";
 /// Query of an ingestion: what to do where the table is missing.
@@ -83,69 +84,6 @@ pub fn error_from_response(status: StatusCode, body: &[u8]) -> Error {
     let message =
         value["error"]["message"].as_str().map_or_else(|| format!("the server answered {status}"), str::to_owned);
     Error::new(kind, message)
-}
-
-/// What a result is written as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// One JSON object.
-    Json,
-    /// One JSON object for each row.
-    Ndjson,
-    /// Comma-separated values under a header line.
-    Csv,
-    /// An Arrow IPC stream.
-    Arrow,
-}
-
-impl Format {
-    /// Its media type.
-    pub fn media_type(self) -> &'static str {
-        match self {
-            Self::Json => "application/json",
-            Self::Ndjson => "application/x-ndjson",
-            Self::Csv => "text/csv; charset=utf-8",
-            Self::Arrow => ARROW_STREAM,
-        }
-    }
-
-    fn named(name: &str) -> Option<Self> {
-        match name.to_ascii_lowercase().as_str() {
-            "json" => Some(Self::Json),
-            "ndjson" | "jsonl" | "jsonlines" => Some(Self::Ndjson),
-            "csv" => Some(Self::Csv),
-            "arrow" | "arrowstream" => Some(Self::Arrow),
-            _ => None,
-        }
-    }
-
-    fn accepted(media_type: &str) -> Option<Self> {
-        match media_type {
-            "application/json" | "application/*" | "*/*" | "" => Some(Self::Json),
-            "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Some(Self::Ndjson),
-            "text/csv" | "text/*" => Some(Self::Csv),
-            ARROW_STREAM => Some(Self::Arrow),
-            _ => None,
-        }
-    }
-
-    /// The format that a request asks for: by name in the query, else the first known one in `Accept`.
-    ///
-    /// # Errors
-    ///
-    /// `InvalidQuery` for an unknown name; none, where no accepted type is known.
-    pub fn choose(query: &HashMap<String, String>, headers: &HeaderMap) -> Result<Option<Self>> {
-        if let Some(name) = query.get("format").or_else(|| query.get("default_format")) {
-            let unknown = || Error::invalid(format!("unknown format {name:?}; there are json, ndjson, csv and arrow"));
-            return Self::named(name).ok_or_else(unknown).map(Some);
-        }
-        let Some(accept) = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()) else {
-            return Ok(Some(Self::Json));
-        };
-        let types =
-            accept.split(',').map(|part| part.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
-        Ok(types.into_iter().find_map(|media_type| Self::accepted(&media_type)))
-    }
 }
 
 /// The media type of a request's body, without its parameters.
@@ -287,12 +225,11 @@ fn schema_from_json(value: &Value) -> Result<arrow::datatypes::SchemaRef> {
 #[cfg(test)]
 mod tests {
     use crate::adapters::http::wire::{
-        Format, error_from_response, error_json, headers_from_query, kind_from_status, query_from_headers,
-        status_from_kind,
+        error_from_response, error_json, headers_from_query, kind_from_status, query_from_headers, status_from_kind,
     };
     use crate::ports::{Access, Caller, ErrorKind, Part, Query, SnapshotId};
     use http::HeaderMap;
-    use std::collections::{HashMap, HashSet};
+    use std::collections::HashSet;
 
     #[test]
     fn kinds_and_statuses_are_one_to_one_and_carry_an_error_across() {
@@ -322,23 +259,5 @@ mod tests {
         let mut wrong = HeaderMap::new();
         wrong.insert("x-zepto-timeout-ms", "soon".parse().unwrap());
         assert_eq!(query_from_headers(String::new(), &wrong, "").unwrap_err().kind(), ErrorKind::InvalidQuery);
-    }
-
-    #[test]
-    fn formats_are_chosen_by_name_then_by_accept() {
-        let choose = |format: &str, accept: &str| {
-            let query: HashMap<_, _> =
-                Some(("format".to_owned(), format.to_owned())).filter(|_| !format.is_empty()).into_iter().collect();
-            let mut headers = HeaderMap::new();
-            if !accept.is_empty() {
-                headers.insert("accept", accept.parse().unwrap());
-            }
-            Format::choose(&query, &headers)
-        };
-        assert_eq!(choose("", "").unwrap(), Some(Format::Json));
-        assert_eq!(choose("ArrowStream", "text/csv").unwrap(), Some(Format::Arrow));
-        assert_eq!(choose("", "image/png, text/csv;q=0.5").unwrap(), Some(Format::Csv));
-        assert_eq!(choose("", "image/png").unwrap(), None);
-        assert_eq!(choose("xml", "").unwrap_err().kind(), ErrorKind::InvalidQuery);
     }
 }

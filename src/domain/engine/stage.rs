@@ -2,7 +2,7 @@
 //!
 //! Dropping a stage gives everything back, which is all that undoing an ingestion takes.
 
-use crate::domain::storage::{Budget, Segment, held_bytes};
+use crate::domain::storage::{Budget, ROWS_TARGET, Segment, held_bytes, merge_run};
 use crate::ports::{Error, IngestSummary, Limits, Result};
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt64Array};
 use arrow::compute::take_record_batch;
@@ -11,10 +11,15 @@ use std::sync::Arc;
 /// Bytes beyond its own that a batch may keep alive in any case.
 const KEPT_BYTES: u64 = 64 << 10;
 
+/// Batches below this are merged while they come; larger ones are kept as they arrived.
+const SMALL_ROWS: usize = ROWS_TARGET / 8;
+
 /// Segments that wait for their publication.
 #[derive(Debug)]
 pub struct Stage {
     segments: Vec<Arc<Segment>>,
+    /// Rows of the small segments at the end, which wait for enough others.
+    small_rows: usize,
     summary: IngestSummary,
     rows_max: u64,
     bytes_max: u64,
@@ -26,6 +31,7 @@ impl Stage {
     pub fn new(budget: &Budget, limits: &Limits) -> Self {
         Self {
             segments: Vec::new(),
+            small_rows: 0,
             summary: IngestSummary::default(),
             rows_max: limits.stream_rows_max,
             bytes_max: limits.stream_bytes_max,
@@ -52,8 +58,31 @@ impl Stage {
         if self.summary.bytes > self.bytes_max {
             return Err(Error::limit(format!("the stream has more than {} bytes (stream_bytes_max)", self.bytes_max)));
         }
+        self.small_rows = if segment.rows() < SMALL_ROWS { self.small_rows + segment.rows() } else { 0 };
         self.segments.push(segment);
+        if self.small_rows >= ROWS_TARGET {
+            self.merge_small();
+        }
         Ok(())
+    }
+
+    /// Makes one segment of the small ones at the end: their rows are copied once here, and once for each tier if it were
+    /// left to the background.
+    fn merge_small(&mut self) {
+        let small = self.segments.iter().rev().scan(self.small_rows, |left, segment| {
+            *left = left.checked_sub(segment.rows())?;
+            Some(())
+        });
+        let first = self.segments.len() - small.count();
+        self.small_rows = 0;
+        match merge_run(&self.segments[first..], &self.budget) {
+            Ok(merged) => {
+                self.segments.truncate(first);
+                self.segments.push(merged);
+            }
+            // Dictionaries that together outgrow their keys stay apart.
+            Err(error) => tracing::debug!(%error, "small batches stay as they are"),
+        }
     }
 
     /// Rows taken in.

@@ -32,7 +32,9 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionState;
-use datafusion::execution::{FunctionRegistry, SessionStateBuilder};
+use datafusion::execution::{FunctionRegistry, SessionStateBuilder, TaskContext};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use std::fmt;
 use std::sync::Arc;
@@ -46,10 +48,23 @@ pub const STACK_BYTES: usize = 64 << 20;
 pub struct Executor {
     engine: Handle,
     /// One partition: for statements whose rows come out in the order of the table, and for small tables.
-    serial: SessionState,
+    serial: Session,
     /// A partition for each core.
-    parallel: SessionState,
+    parallel: Session,
     plans: PlanCache,
+}
+
+/// What statements are planned with, and what their plans run in: the same for all of them, because making it anew – it
+/// has every function there is – takes longer than a small query.
+struct Session {
+    state: SessionState,
+    task: Arc<TaskContext>,
+}
+
+impl Session {
+    async fn physical(&self, logical: &LogicalPlan, state: &SessionState) -> Result<Arc<dyn ExecutionPlan>> {
+        self.state.query_planner().create_physical_plan(logical, state).await.map_err(from_datafusion)
+    }
 }
 
 impl Executor {
@@ -76,7 +91,7 @@ impl Executor {
             for function in sized(state.scalar_functions().clone().values()) {
                 state.register_udf(function).map_err(from_datafusion)?;
             }
-            Ok::<_, Error>(state)
+            Ok::<_, Error>(Session { task: state.task_ctx(), state })
         };
         Ok(Self { engine, serial: state(1)?, parallel: state(cores)?, plans: PlanCache::new(limits.plans_max) })
     }

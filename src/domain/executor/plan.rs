@@ -116,7 +116,7 @@ impl Executor {
     ///
     /// `InvalidQuery` or `NotFound` where it does not plan.
     pub fn prepare(&self, mut question: Question, snapshot: &Snapshot) -> Result<Prepared> {
-        let mut state = self.serial.clone();
+        let mut state = self.serial.state.clone();
         state.mark_start_execution();
         let names = Names::resolve(&mut question.statement, snapshot, question.target.as_ref())?;
         let kept = matches!(question.values, Values::Given(None)) && question.target.is_none();
@@ -140,16 +140,20 @@ impl Executor {
         // What cannot be divided is all in the first part.
         let nothing = !prepared.divisible && source.part.is_some_and(|part| part.index() > 0);
         let (logical, rows) = with_data(prepared, &source).map_err(from_datafusion)?;
-        let mut state =
-            if prepared.ordered || rows <= SERIAL_ROWS_MAX { self.serial.clone() } else { self.parallel.clone() };
-        state.mark_start_execution();
-        let physical = state.query_planner().create_physical_plan(&logical, &state).await.map_err(from_datafusion)?;
+        let session = if prepared.ordered || rows <= SERIAL_ROWS_MAX { &self.serial } else { &self.parallel };
+        let physical = if prepared.lasting {
+            session.physical(&logical, &session.state).await?
+        } else {
+            let mut state = session.state.clone();
+            state.mark_start_execution();
+            session.physical(&logical, &state).await?
+        };
         let schema = Arc::new(Schema::new(physical.schema().fields().clone()));
         let physical: Arc<dyn ExecutionPlan> =
             if nothing { Arc::new(EmptyExec::new(physical.schema())) } else { physical };
         let rows = exact_rows(physical.as_ref());
         let physical = if prepared.ordered { in_sequence(physical).map_err(from_datafusion)? } else { physical };
-        Ok(Plan { physical, task: state.task_ctx(), light: prepared.light, schema, rows })
+        Ok(Plan { physical, task: session.task.clone(), light: prepared.light, schema, rows })
     }
 }
 

@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// Rows of a segment that scans well and is left alone.
-const ROWS_TARGET: usize = 65_536;
+pub const ROWS_TARGET: usize = 65_536;
 
 /// Segments of one tier that are merged together.
 const FAN_IN: usize = 16;

@@ -12,6 +12,6 @@ mod table;
 
 pub use conform::Conform;
 pub use memory::{Budget, Reservation, held_bytes};
-pub use merge::{merge_run, mergeable_run};
+pub use merge::{ROWS_TARGET, merge_run, mergeable_run};
 pub use segment::Segment;
 pub use table::Table;

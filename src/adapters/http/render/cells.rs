@@ -22,6 +22,24 @@ pub enum NanStyle {
     Text,
 }
 
+/// How times of day are set off from their days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeStyle {
+    /// `T`, as ISO-8601 has it.
+    Iso,
+    /// A space, as ClickHouse has it.
+    Space,
+}
+
+/// How values are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CellStyle {
+    /// NaN and the infinities.
+    pub nan: NanStyle,
+    /// Timestamps.
+    pub times: TimeStyle,
+}
+
 /// A column that can be written value by value.
 pub struct Cells {
     array: ArrayRef,
@@ -55,9 +73,9 @@ impl Cells {
     /// # Errors
     ///
     /// `Internal` for an array that is not of its own type.
-    pub fn new(array: ArrayRef, nan: NanStyle) -> Result<Self> {
+    pub fn new(array: ArrayRef, style: CellStyle) -> Result<Self> {
         use DataType::*;
-        let cells = |array: &ArrayRef| Self::new(array.clone(), nan);
+        let cells = |array: &ArrayRef| Self::new(array.clone(), style);
         let shape = match array.data_type() {
             Boolean | Int8 | Int16 | Int32 | Int64 | UInt8 | UInt16 | UInt32 | UInt64 | Decimal32(..)
             | Decimal64(..) | Decimal128(..) | Decimal256(..) => {
@@ -102,9 +120,14 @@ impl Cells {
                     Shape::Dictionary(Box::new(cells(dictionary.values())?), dictionary.normalized_keys())
                 }
             }
-            other => Shape::Formatted(Texts::of(&array, &time_format(other))?, true),
+            other => Shape::Formatted(Texts::of(&array, &time_format(other, style.times))?, true),
         };
-        Ok(Self { array, nan, shape })
+        Ok(Self { array, nan: style.nan, shape })
+    }
+
+    /// Whether row `row` has no value.
+    pub fn is_null(&self, row: usize) -> bool {
+        self.array.is_null(row) || *self.array.data_type() == DataType::Null
     }
 
     /// Row `row` as JSON.
@@ -113,7 +136,7 @@ impl Cells {
     ///
     /// `Internal` for a value that has no text.
     pub fn json(&self, row: usize, out: &mut Vec<u8>) -> Result<()> {
-        if self.array.is_null(row) || *self.array.data_type() == DataType::Null {
+        if self.is_null(row) {
             out.extend_from_slice(b"null");
             return Ok(());
         }
@@ -171,7 +194,7 @@ impl Cells {
     ///
     /// `Internal` for a value that has no text.
     pub fn plain(&self, row: usize, out: &mut Vec<u8>) -> Result<()> {
-        if self.array.is_null(row) || *self.array.data_type() == DataType::Null {
+        if self.is_null(row) {
             return Ok(());
         }
         match &self.shape {
@@ -283,14 +306,18 @@ fn float_text(value: Float) -> String {
 }
 
 /// ISO-8601 with the digits of the unit.
-fn time_format(data_type: &DataType) -> FormatOptions<'static> {
+fn time_format(data_type: &DataType, style: TimeStyle) -> FormatOptions<'static> {
     let options = FormatOptions::new().with_display_error(false);
-    let (naive, zoned) = match data_type {
-        DataType::Timestamp(TimeUnit::Second, _) => ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%:z"),
-        DataType::Timestamp(TimeUnit::Millisecond, _) => ("%Y-%m-%dT%H:%M:%S%.3f", "%Y-%m-%dT%H:%M:%S%.3f%:z"),
-        DataType::Timestamp(TimeUnit::Microsecond, _) => ("%Y-%m-%dT%H:%M:%S%.6f", "%Y-%m-%dT%H:%M:%S%.6f%:z"),
-        DataType::Timestamp(TimeUnit::Nanosecond, _) => ("%Y-%m-%dT%H:%M:%S%.9f", "%Y-%m-%dT%H:%M:%S%.9f%:z"),
-        _ => return options,
+    let DataType::Timestamp(unit, _) = data_type else { return options };
+    let (naive, zoned) = match (unit, style) {
+        (TimeUnit::Second, TimeStyle::Iso) => ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%:z"),
+        (TimeUnit::Millisecond, TimeStyle::Iso) => ("%Y-%m-%dT%H:%M:%S%.3f", "%Y-%m-%dT%H:%M:%S%.3f%:z"),
+        (TimeUnit::Microsecond, TimeStyle::Iso) => ("%Y-%m-%dT%H:%M:%S%.6f", "%Y-%m-%dT%H:%M:%S%.6f%:z"),
+        (TimeUnit::Nanosecond, TimeStyle::Iso) => ("%Y-%m-%dT%H:%M:%S%.9f", "%Y-%m-%dT%H:%M:%S%.9f%:z"),
+        (TimeUnit::Second, TimeStyle::Space) => ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M:%S"),
+        (TimeUnit::Millisecond, TimeStyle::Space) => ("%Y-%m-%d %H:%M:%S%.3f", "%Y-%m-%d %H:%M:%S%.3f"),
+        (TimeUnit::Microsecond, TimeStyle::Space) => ("%Y-%m-%d %H:%M:%S%.6f", "%Y-%m-%d %H:%M:%S%.6f"),
+        (TimeUnit::Nanosecond, TimeStyle::Space) => ("%Y-%m-%d %H:%M:%S%.9f", "%Y-%m-%d %H:%M:%S%.9f"),
     };
     options.with_timestamp_format(Some(naive)).with_timestamp_tz_format(Some(zoned))
 }
@@ -329,14 +356,14 @@ pub fn string(text: &str, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use crate::adapters::http::render::cells::{Cells, NanStyle};
+    use crate::adapters::http::render::cells::{CellStyle, Cells, NanStyle, TimeStyle};
     use arrow::array::*;
     use arrow::datatypes::{Int32Type, Int64Type, i256};
     use std::sync::Arc;
 
     fn check(array: impl Array + 'static, json: &[&str]) {
         let array: ArrayRef = Arc::new(array);
-        let cells = Cells::new(array.clone(), NanStyle::Null).unwrap();
+        let cells = Cells::new(array.clone(), CellStyle { nan: NanStyle::Null, times: TimeStyle::Iso }).unwrap();
         for (row, expected) in json.iter().enumerate() {
             let mut out = Vec::new();
             cells.json(row, &mut out).unwrap();

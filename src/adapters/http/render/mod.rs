@@ -4,19 +4,24 @@
 //! mark – and breaks the connection too, so nobody takes it for whole.
 
 mod cells;
+mod clickhouse;
+mod parquet;
 mod text;
 
 pub use cells::NanStyle;
 
 use crate::adapters::gate::Request as Admitted;
+use crate::adapters::http::format::Format;
+use crate::adapters::http::render::parquet::ParquetWriter;
 use crate::adapters::http::render::text::TextWriter;
-use crate::adapters::http::wire::Format;
 use crate::adapters::ipc::{END_OF_STREAM, Encoder, Encoding, Message, split};
-use crate::ports::{BatchStream, Result};
+use crate::ports::{BatchStream, Error, Result};
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use futures::stream::{self, Stream, StreamExt};
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// Bytes of values that are written as one piece of text.
 const TEXT_BYTES_TARGET: usize = 64 << 10;
@@ -33,8 +38,11 @@ pub struct Style {
 }
 
 /// What turns batches into bytes.
-enum Writer {
+pub struct Writer(Kind);
+
+enum Kind {
     Arrow(Box<Encoder>),
+    Parquet(Box<ParquetWriter>),
     Text(TextWriter),
 }
 
@@ -47,21 +55,22 @@ struct Rendering {
 }
 
 /// The body of a result. The request is logged when the last byte was taken, or nobody wants it.
-pub fn body(batches: BatchStream, style: Style, admitted: Admitted) -> impl Stream<Item = Result<Bytes>> + Send {
-    let schema = batches.schema();
-    let (writer, first) = match style.format {
-        Format::Arrow => {
-            let (encoder, first) = Encoder::new(&schema, style.encoding);
-            (Writer::Arrow(Box::new(encoder)), first.into_pieces().collect())
-        }
-        format => {
-            let (writer, head) = TextWriter::new(format, style.nan, &schema);
-            (Writer::Text(writer), VecDeque::from([head]))
-        }
+///
+/// # Errors
+///
+/// `Unsupported` for a result that the format cannot hold.
+pub fn body(
+    batches: BatchStream,
+    style: Style,
+    admitted: Admitted,
+) -> Result<impl Stream<Item = Result<Bytes>> + Send, Box<(Error, Admitted)>> {
+    let (writer, first) = match Writer::new(&batches.schema(), style) {
+        Ok(begun) => begun,
+        Err(error) => return Err(Box::new((error, admitted))),
     };
     let batches = admitted.until_cut(batches);
     let rendering = Rendering { batches, writer, waiting: first, ended: false, admitted };
-    stream::unfold(Some(rendering), |rendering| async move {
+    let bytes = stream::unfold(Some(rendering), |rendering| async move {
         let mut rendering = rendering?;
         let next = rendering.next().await?;
         let rest = next.is_ok();
@@ -70,9 +79,9 @@ pub fn body(batches: BatchStream, style: Style, admitted: Admitted) -> impl Stre
         }
         let next = next.map_err(|error| rendering.admitted.fail(error));
         Some((next, rest.then_some(rendering)))
-    })
+    });
     // The compressor asks once more after the end.
-    .fuse()
+    Ok(bytes.fuse())
 }
 
 impl Rendering {
@@ -91,7 +100,10 @@ impl Rendering {
             match self.batches.next().await {
                 None => {
                     self.ended = true;
-                    self.waiting.push_back(self.writer.end(&self.admitted));
+                    match self.writer.end(self.admitted.elapsed()) {
+                        Ok(last) => self.waiting.push_back(last),
+                        Err(error) => return Some(Err(error)),
+                    }
                 }
                 Some(Err(error)) => return Some(Err(error)),
                 Some(Ok(batch)) => {
@@ -106,10 +118,35 @@ impl Rendering {
 }
 
 impl Writer {
-    fn write(&mut self, batch: &RecordBatch, out: &mut VecDeque<Bytes>) -> Result<()> {
-        match self {
-            Self::Arrow(encoder) => out.extend(encoder.encode(batch)?.into_iter().flat_map(Message::into_pieces)),
-            Self::Text(writer) => {
+    /// A writer, and what comes before the first row.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` for a result that the format cannot hold.
+    pub fn new(schema: &SchemaRef, style: Style) -> Result<(Self, VecDeque<Bytes>)> {
+        Ok(match style.format {
+            Format::Arrow => {
+                let (encoder, first) = Encoder::new(schema, style.encoding);
+                (Self(Kind::Arrow(Box::new(encoder))), first.into_pieces().collect())
+            }
+            Format::Parquet => (Self(Kind::Parquet(Box::new(ParquetWriter::new(schema)?))), VecDeque::new()),
+            format => {
+                let (writer, head) = TextWriter::new(format, style.nan, schema);
+                (Self(Kind::Text(writer)), VecDeque::from([head]))
+            }
+        })
+    }
+
+    /// Writes the rows of `batch`.
+    ///
+    /// # Errors
+    ///
+    /// `Internal` for a column that cannot be written.
+    pub fn write(&mut self, batch: &RecordBatch, out: &mut VecDeque<Bytes>) -> Result<()> {
+        match &mut self.0 {
+            Kind::Arrow(encoder) => out.extend(encoder.encode(batch)?.into_iter().flat_map(Message::into_pieces)),
+            Kind::Parquet(writer) => out.push_back(writer.rows(batch)?),
+            Kind::Text(writer) => {
                 for piece in split(batch, TEXT_BYTES_TARGET) {
                     out.push_back(writer.rows(&piece)?);
                 }
@@ -118,10 +155,22 @@ impl Writer {
         Ok(())
     }
 
-    fn end(&mut self, admitted: &Admitted) -> Bytes {
-        match self {
-            Self::Arrow(_) => Bytes::from_static(&END_OF_STREAM),
-            Self::Text(writer) => writer.end(admitted.elapsed()),
+    /// What comes after the last row.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub fn end(&mut self, elapsed: Duration) -> Result<Bytes> {
+        match &mut self.0 {
+            Kind::Arrow(_) => Ok(Bytes::from_static(&END_OF_STREAM)),
+            Kind::Parquet(writer) => writer.end(),
+            Kind::Text(writer) => Ok(writer.end(elapsed)),
         }
+    }
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Writer")
     }
 }

@@ -1,0 +1,118 @@
+//! ZeptoDB's options of an insertion: which columns of the body are the table's `symbol`, `price`, `volume` and
+//! `timestamp`, and by what prices and volumes are multiplied on their way.
+
+use crate::ports::{BatchStream, Error, Result};
+use arrow::array::{ArrayRef, Float64Array, RecordBatch, RecordBatchOptions};
+use arrow::compute::kernels::numeric::mul;
+use arrow::compute::{CastOptions, cast, cast_with_options};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use futures::StreamExt;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The table's column, and the options that say which of the body's it is.
+const NAMES: [(&str, &[&str]); 5] = [
+    ("symbol", &["sym_col", "symbol_col"]),
+    ("price", &["price_col"]),
+    ("volume", &["vol_col", "volume_col"]),
+    ("timestamp", &["ts_col", "timestamp_col"]),
+    ("msg_type", &["msg_type_col"]),
+];
+
+/// The table's column, and the options that say what it is multiplied by.
+const SCALES: [(&str, &[&str]); 2] = [("price", &["price_scale"]), ("volume", &["volume_scale", "vol_scale"])];
+
+/// What to do to the columns of a body.
+#[derive(Debug, Clone, Default)]
+pub struct Columns {
+    /// Name in the body, name in the table.
+    names: Vec<(String, &'static str)>,
+    /// Name in the table, factor.
+    scales: Vec<(&'static str, f64)>,
+}
+
+impl Columns {
+    /// What a request's query says.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidQuery` for a factor that is none.
+    pub fn of(query: &HashMap<String, String>) -> Result<Self> {
+        let given = |options: &[&str]| options.iter().find_map(|option| query.get(*option));
+        let names = NAMES.iter().filter_map(|(column, options)| Some((given(options)?.clone(), *column))).collect();
+        let mut scales = Vec::new();
+        for (column, options) in SCALES {
+            if let Some(text) = given(options) {
+                let factor = text.parse::<f64>().ok().filter(|factor| factor.is_finite());
+                let factor = factor
+                    .ok_or_else(|| Error::invalid(format!("{} can't be {text:?}: it is a number", options[0])))?;
+                scales.push((column, factor));
+            }
+        }
+        Ok(Self { names, scales })
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.scales.is_empty()
+    }
+
+    /// `batches` with it done. `table` is the table's schema, if it is there: whole numbers stay whole.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidQuery` for a column that the body does not have.
+    pub fn applied(self, batches: BatchStream, table: Option<&Schema>) -> Result<BatchStream> {
+        if self.is_empty() {
+            return Ok(batches);
+        }
+        let mut fields: Vec<Field> = batches.schema().fields().iter().map(|field| Field::clone(field)).collect();
+        for (name, column) in &self.names {
+            let missing = || Error::invalid(format!("the body has no column {name:?} to be the table's {column:?}"));
+            let field = fields.iter_mut().find(|field| field.name() == name).ok_or_else(missing)?;
+            *field = field.clone().with_name(*column);
+        }
+        let mut factors = vec![None; fields.len()];
+        for (column, factor) in &self.scales {
+            let at = fields.iter().position(|field| field.name() == column);
+            let at = at.ok_or_else(|| Error::invalid(format!("the body has no {column:?} to be multiplied")))?;
+            let whole = table
+                .and_then(|table| table.field_with_name(column).ok())
+                .is_some_and(|field| field.data_type().is_integer());
+            let data_type = if whole { DataType::Int64 } else { DataType::Float64 };
+            factors[at] = Some(*factor);
+            fields[at] = fields[at].clone().with_data_type(data_type);
+        }
+        let schema = Arc::new(Schema::new(fields));
+        let made = schema.clone();
+        Ok(BatchStream::new(schema, batches.map(move |batch| scaled(&batch?, &made, &factors))))
+    }
+}
+
+fn scaled(batch: &RecordBatch, schema: &SchemaRef, factors: &[Option<f64>]) -> Result<RecordBatch> {
+    let unfit = |error| Error::invalid(format!("a column of the body cannot be multiplied: {error}"));
+    let mut columns = Vec::new();
+    for ((column, field), factor) in batch.columns().iter().zip(schema.fields()).zip(factors) {
+        columns.push(match factor {
+            None => column.clone(),
+            Some(factor) => multiplied(column, *factor, field.data_type()).map_err(unfit)?,
+        });
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(schema.clone(), columns, &options)
+        .map_err(|error| Error::internal("renamed columns do not fit").with_source(error))
+}
+
+fn multiplied(
+    column: &ArrayRef,
+    factor: f64,
+    into: &DataType,
+) -> std::result::Result<ArrayRef, arrow::error::ArrowError> {
+    let product = mul(&cast(column, &DataType::Float64)?, &Float64Array::new_scalar(factor))?;
+    if *into == DataType::Float64 {
+        return Ok(product);
+    }
+    let product: &Float64Array = arrow::array::AsArray::as_primitive(&product);
+    let rounded: Float64Array = product.unary(f64::round);
+    cast_with_options(&rounded, into, &CastOptions { safe: false, ..CastOptions::default() })
+}

@@ -1,0 +1,239 @@
+//! CSV, TSV, NDJSON, JSON and MessagePack: rows of text, decoded to the columns of a table or to what they look like.
+
+use crate::adapters::http::incoming::{Body, Failure};
+use crate::ports::{BatchStream, Error, Result};
+use arrow::array::RecordBatch;
+use arrow::csv::reader::Format as CsvFormat;
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::json::reader::{infer_json_schema, infer_json_schema_from_iterator};
+use bytes::{Buf, Bytes, BytesMut};
+use futures::stream::{self, StreamExt};
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+/// Rows of one batch.
+const BATCH_ROWS: usize = 16_384;
+
+/// What types are guessed from, and where a header line has to end.
+const HEAD_BYTES: usize = 1 << 20;
+
+/// The batches of a CSV body, whose first line names the columns.
+pub async fn csv(mut body: Body, schema: Option<SchemaRef>, delimiter: u8) -> Result<BatchStream, Failure> {
+    let head = head(&mut body, schema.is_none()).await?;
+    if head.is_empty() {
+        return Err(Error::invalid("the body is empty; its first line names the columns").into());
+    }
+    let format = CsvFormat::default().with_header(true).with_delimiter(delimiter);
+    let lines = whole_lines(&head);
+    let (guessed, _) = format.infer_schema(lines, None).map_err(|error| no("CSV", &error))?;
+    let schema = schema.map_or_else(|| Arc::new(nullable(&guessed)), |table| typed(&guessed, &table));
+    let decoder = arrow::csv::ReaderBuilder::new(schema.clone())
+        .with_header(true)
+        .with_delimiter(delimiter)
+        .with_batch_size(BATCH_ROWS)
+        .build_decoder();
+    Ok(decoded(Decoder::Csv(Box::new(decoder)), schema, head, body))
+}
+
+/// The batches of a body with a JSON object on each line.
+pub async fn ndjson(mut body: Body, schema: Option<SchemaRef>) -> Result<BatchStream, Failure> {
+    let head = head(&mut body, true).await?;
+    let (guessed, _) = infer_json_schema(whole_lines(&head), None).map_err(|error| no("NDJSON", &error))?;
+    let schema = schema.map_or_else(|| Arc::new(nullable(&guessed)), |table| typed(&guessed, &table));
+    Ok(decoded(Decoder::Json(Box::new(json_decoder(&schema)?)), schema, head, body))
+}
+
+/// The batches of a JSON body.
+pub fn json(body: &[u8], schema: Option<SchemaRef>) -> Result<BatchStream> {
+    let value: Value = serde_json::from_slice(body).map_err(|error| no("JSON", &error))?;
+    from_rows(rows_of(value)?, schema)
+}
+
+/// The batches of a MessagePack body: a map of columns, each an array.
+pub fn msgpack(body: &[u8], schema: Option<SchemaRef>) -> Result<BatchStream> {
+    let columns: Map<String, Value> =
+        rmp_serde::from_slice(body).map_err(|error| no("MessagePack map of columns", &error))?;
+    from_rows(transposed(columns)?, schema)
+}
+
+/// The rows of a JSON document: an array of objects, an object with such an array as its `data`, or what a query answers.
+fn rows_of(value: Value) -> Result<Vec<Value>> {
+    let wrong = || Error::invalid("the body is neither an array of objects nor an answer to a query");
+    let mut document = match value {
+        Value::Array(rows) => return Ok(rows),
+        Value::Object(document) => document,
+        _ => return Err(wrong()),
+    };
+    let Some(Value::Array(rows)) = document.remove("data") else { return Err(wrong()) };
+    let Some(Value::Array(names)) = document.remove("columns") else { return Ok(rows) };
+    let names: Vec<_> = names.iter().map(|name| name.as_str().unwrap_or_default().to_owned()).collect();
+    let named = |row: Value| match row {
+        Value::Array(cells) if cells.len() == names.len() => {
+            Ok(Value::Object(names.iter().cloned().zip(cells).collect()))
+        }
+        _ => Err(wrong()),
+    };
+    rows.into_iter().map(named).collect()
+}
+
+fn transposed(columns: Map<String, Value>) -> Result<Vec<Value>> {
+    let mut rows: Option<Vec<Map<String, Value>>> = None;
+    for (name, column) in columns {
+        let Value::Array(values) = column else {
+            return Err(Error::invalid(format!("column {name:?} of the body is no array")));
+        };
+        let rows = rows.get_or_insert_with(|| vec![Map::new(); values.len()]);
+        if rows.len() != values.len() {
+            return Err(Error::invalid(format!(
+                "column {name:?} has {} values, and others {}",
+                values.len(),
+                rows.len()
+            )));
+        }
+        for (row, value) in rows.iter_mut().zip(values) {
+            row.insert(name.clone(), value);
+        }
+    }
+    Ok(rows.unwrap_or_default().into_iter().map(Value::Object).collect())
+}
+
+fn from_rows(rows: Vec<Value>, schema: Option<SchemaRef>) -> Result<BatchStream> {
+    let guessed =
+        infer_json_schema_from_iterator(rows.iter().map(Ok::<_, ArrowError>)).map_err(|error| no("table", &error))?;
+    let schema = schema.map_or_else(|| Arc::new(nullable(&guessed)), |table| typed(&guessed, &table));
+    let mut decoder = json_decoder(&schema)?;
+    let mut batches = Vec::new();
+    for rows in rows.chunks(BATCH_ROWS) {
+        decoder.serialize(rows).map_err(|error| unfit(&error))?;
+        batches.extend(decoder.flush().map_err(|error| unfit(&error))?);
+    }
+    Ok(BatchStream::from_batches(schema, batches))
+}
+
+fn json_decoder(schema: &SchemaRef) -> Result<arrow::json::reader::Decoder> {
+    let builder = arrow::json::ReaderBuilder::new(schema.clone()).with_batch_size(BATCH_ROWS);
+    builder
+        .build_decoder()
+        .map_err(|error| Error::unsupported(format!("the table's columns cannot be read from JSON: {error}")))
+}
+
+/// The beginning of a body: its first line, or as much as types are guessed from.
+async fn head(body: &mut Body, guess: bool) -> Result<Bytes, Failure> {
+    let mut head = BytesMut::new();
+    while head.len() < HEAD_BYTES && (guess || !head.contains(&b'\n')) {
+        match body.next().await {
+            Some(piece) => head.extend_from_slice(&piece?),
+            None => break,
+        }
+    }
+    Ok(head.freeze())
+}
+
+/// `head` up to its last line that is whole; all of it where there is but one.
+fn whole_lines(head: &[u8]) -> &[u8] {
+    let end = head.iter().rposition(|byte| *byte == b'\n').map_or(head.len(), |at| at + 1);
+    if head.len() < HEAD_BYTES { head } else { &head[..end] }
+}
+
+/// The columns that were found, with the types of the table's columns of the same names.
+fn typed(found: &Schema, table: &Schema) -> SchemaRef {
+    let field = |found: &FieldRef| {
+        let exact = table.fields().iter().find(|field| field.name() == found.name());
+        let alike = || table.fields().iter().find(|field| field.name().eq_ignore_ascii_case(found.name()));
+        // Nulls are the table's to refuse, with its own words.
+        exact.or_else(alike).map_or_else(|| found.clone(), |field| Arc::new(readable(field).with_name(found.name())))
+    };
+    Arc::new(Schema::new(found.fields().iter().map(field).collect::<Vec<_>>()))
+}
+
+/// A column as text can be read into: views and dictionaries as what they stand for.
+fn readable(field: &Field) -> Field {
+    let data_type = match field.data_type() {
+        DataType::Utf8View => DataType::Utf8,
+        DataType::BinaryView => DataType::Binary,
+        DataType::Dictionary(_, values) => values.as_ref().clone(),
+        other => other.clone(),
+    };
+    field.clone().with_data_type(data_type).with_nullable(true)
+}
+
+/// Guessed columns, all of which may be null: the guess has seen the beginning only.
+fn nullable(guessed: &Schema) -> Schema {
+    let field = |field: &FieldRef| {
+        // A column without a value so far may be anything.
+        let data_type = if *field.data_type() == DataType::Null { DataType::Utf8 } else { field.data_type().clone() };
+        Field::new(field.name(), data_type, true)
+    };
+    Schema::new(guessed.fields().iter().map(field).collect::<Vec<_>>())
+}
+
+fn no(what: &str, error: &dyn std::fmt::Display) -> Error {
+    Error::invalid(format!("the body is no {what}: {error}"))
+}
+
+fn unfit(error: &ArrowError) -> Error {
+    Error::invalid(format!("a row of the body does not fit: {error}"))
+}
+
+enum Decoder {
+    Csv(Box<arrow::csv::reader::Decoder>),
+    Json(Box<arrow::json::reader::Decoder>),
+}
+
+impl Decoder {
+    fn decode(&mut self, bytes: &[u8]) -> Result<usize, ArrowError> {
+        match self {
+            Self::Csv(decoder) => decoder.decode(bytes),
+            Self::Json(decoder) => decoder.decode(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> Result<Option<RecordBatch>, ArrowError> {
+        match self {
+            Self::Csv(decoder) => decoder.flush(),
+            Self::Json(decoder) => decoder.flush(),
+        }
+    }
+}
+
+struct Reading {
+    body: Body,
+    waiting: Bytes,
+    decoder: Decoder,
+    ended: bool,
+}
+
+fn decoded(decoder: Decoder, schema: SchemaRef, head: Bytes, body: Body) -> BatchStream {
+    let reading = Some(Reading { body, waiting: head, decoder, ended: false });
+    let batches = stream::unfold(reading, |reading| async move {
+        let mut reading = reading?;
+        let next = reading.next_batch().await.transpose()?;
+        let rest = next.is_ok().then_some(reading);
+        Some((next, rest))
+    });
+    BatchStream::new(schema, batches)
+}
+
+impl Reading {
+    async fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
+        while !self.ended {
+            if self.waiting.is_empty() {
+                match self.body.next().await {
+                    Some(piece) => self.waiting = piece.map_err(Failure::into_error)?,
+                    None => self.ended = true,
+                }
+            }
+            // Nothing says to a decoder that nothing follows.
+            let taken = self.decoder.decode(&self.waiting).map_err(|error| unfit(&error))?;
+            self.waiting.advance(taken);
+            if !self.waiting.is_empty() {
+                // A batch is full.
+                if let Some(batch) = self.decoder.flush().map_err(|error| unfit(&error))? {
+                    return Ok(Some(batch));
+                }
+            }
+        }
+        self.decoder.flush().map_err(|error| unfit(&error))
+    }
+}

@@ -1,0 +1,61 @@
+//! `?param_name=value`: values of a statement's parameters, typed by the statement itself and never part of its text.
+
+use crate::ports::{Error, Query, QueryPort, Result};
+use arrow::array::{ArrayRef, RecordBatch, StringArray, new_null_array};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{DataType, Field, Schema};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What every parameter begins with.
+const PREFIX: &str = "param_";
+
+/// What stands for no value, as at ClickHouse.
+const NULL: &str = "\\N";
+
+/// `query` with the parameters that a request's own query gives: `param_1` for `$1` or the first `?`, `param_x` for `$x`.
+///
+/// # Errors
+///
+/// `InvalidQuery` for a parameter that the statement does not have, one that has no value, or a value that is none of its
+/// type; and those of describing the statement.
+pub async fn bound(query: Query, given: &HashMap<String, String>, port: &dyn QueryPort) -> Result<Query> {
+    let given: HashMap<&str, &String> =
+        given.iter().filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?, value))).collect();
+    if given.is_empty() {
+        return Ok(query);
+    }
+    let described = port.describe(Query { params: None, ..query.clone() }).await?;
+    let names: Vec<_> = described.params.fields().iter().map(|field| field.name().trim_start_matches('$')).collect();
+    if let Some(unknown) = given.keys().find(|name| !names.contains(*name)) {
+        return Err(Error::invalid(format!("the statement has no parameter ${unknown}; it has {names:?}")));
+    }
+    let mut columns: Vec<ArrayRef> = Vec::new();
+    for (name, field) in names.iter().zip(described.params.fields()) {
+        let text = given.get(name).ok_or_else(|| Error::invalid(format!("parameter ${name} has no value")))?;
+        columns.push(typed(text, field)?);
+    }
+    let fields: Vec<_> = names
+        .iter()
+        .zip(described.params.fields())
+        .map(|(name, field)| Field::new(*name, field.data_type().clone(), true))
+        .collect();
+    let params = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+        .map_err(|error| Error::internal("parameters do not fit their own types").with_source(error))?;
+    Ok(Query { params: Some(params), ..query })
+}
+
+fn typed(text: &str, field: &Field) -> Result<ArrayRef> {
+    if text == NULL {
+        return Ok(new_null_array(field.data_type(), 1));
+    }
+    let value: ArrayRef = Arc::new(StringArray::from(vec![text]));
+    if *field.data_type() == DataType::Utf8 {
+        return Ok(value);
+    }
+    let strict = CastOptions { safe: false, ..CastOptions::default() };
+    let cast = cast_with_options(&value, field.data_type(), &strict);
+    cast.map_err(|_| {
+        Error::invalid(format!("parameter {} is {}, and {text:?} is none", field.name(), field.data_type()))
+    })
+}

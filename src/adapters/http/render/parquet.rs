@@ -1,0 +1,108 @@
+//! Rows as a Parquet file, row group by row group; its footer, without which no reader takes it, comes with the end.
+
+use crate::ports::{Error, Result};
+use arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::datatypes::{Schema, SchemaRef};
+use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::properties::WriterProperties;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Rows of one row group.
+const GROUP_ROWS: usize = 131_072;
+
+/// Bytes of one row group, about: what is waiting for its group to be whole is memory.
+const GROUP_BYTES: usize = 16 << 20;
+
+/// Writes the rows of one result.
+pub struct ParquetWriter {
+    /// None once it has ended.
+    writer: Option<ArrowWriter<Shared>>,
+    written: Shared,
+}
+
+/// What was written and is not taken yet.
+#[derive(Debug, Clone, Default)]
+struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl Shared {
+    fn take(&self) -> Bytes {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).into()
+    }
+}
+
+impl io::Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl ParquetWriter {
+    /// A writer at the beginning of a file.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` for a type that Parquet does not have.
+    pub fn new(schema: &SchemaRef) -> Result<Self> {
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .set_max_row_group_row_count(Some(GROUP_ROWS))
+            .build();
+        let written = Shared::default();
+        let unfit = |error| Error::unsupported(format!("Parquet cannot hold this result: {error}"));
+        probe(schema).map_err(unfit)?;
+        let writer = ArrowWriter::try_new(written.clone(), schema.clone(), Some(properties)).map_err(unfit)?;
+        Ok(Self { writer: Some(writer), written })
+    }
+
+    /// What is there to send once `batch` was taken.
+    ///
+    /// # Errors
+    ///
+    /// `Internal` for a column that cannot be written.
+    pub fn rows(&mut self, batch: &RecordBatch) -> Result<Bytes> {
+        if let Some(writer) = &mut self.writer {
+            writer.write(batch).map_err(failed)?;
+            if writer.in_progress_size() > GROUP_BYTES {
+                writer.flush().map_err(failed)?;
+            }
+        }
+        Ok(self.written.take())
+    }
+
+    /// The rest of the file.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub fn end(&mut self) -> Result<Bytes> {
+        if let Some(writer) = self.writer.take() {
+            writer.close().map_err(failed)?;
+        }
+        Ok(self.written.take())
+    }
+}
+
+/// Writes a row of nulls to nowhere: some types are refused only with their first row, which is too late to say so.
+fn probe(schema: &SchemaRef) -> std::result::Result<(), ParquetError> {
+    let fields = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let columns = schema.fields().iter().map(|field| new_null_array(field.data_type(), 1)).collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(1));
+    let row = RecordBatch::try_new_with_options(schema.clone(), columns, &options)?;
+    let mut writer = ArrowWriter::try_new(io::sink(), schema, None)?;
+    writer.write(&row)?;
+    writer.close().map(|_| ())
+}
+
+fn failed(error: ParquetError) -> Error {
+    Error::internal("a result could not be written as Parquet").with_source(error)
+}
