@@ -1,0 +1,47 @@
+//! A progress bar on a terminal, and nothing anywhere else.
+
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+/// How far a transfer is.
+pub struct Progress {
+    bar: ProgressBar,
+    rows: u64,
+    bytes: u64,
+    began: Instant,
+}
+
+impl Progress {
+    /// A transfer of so many bytes, where that is known.
+    pub fn new(total_bytes: Option<u64>) -> Self {
+        let bar = match (std::io::stderr().is_terminal(), total_bytes) {
+            (false, _) => ProgressBar::hidden(),
+            (true, Some(bytes)) => ProgressBar::new(bytes)
+                .with_style(style("{bar:30} {bytes}/{total_bytes}  {msg}  {bytes_per_sec}  ETA {eta}")),
+            (true, None) => ProgressBar::new_spinner().with_style(style("{spinner} {bytes}  {msg}  {bytes_per_sec}")),
+        };
+        bar.enable_steady_tick(Duration::from_millis(100));
+        Self { bar, rows: 0, bytes: 0, began: Instant::now() }
+    }
+
+    /// More has been done.
+    pub fn add(&mut self, rows: u64, bytes: u64) {
+        self.rows += rows;
+        self.bytes += bytes;
+        self.bar.set_message(format!("{} rows", self.rows));
+        self.bar.set_position(self.bar.length().map_or(self.bytes, |length| self.bytes.min(length)));
+    }
+
+    /// All has been done: says what, on standard error.
+    pub fn done(self, verb: &str, place: &str) {
+        self.bar.finish_and_clear();
+        let seconds = self.began.elapsed().as_secs_f64();
+        let rate = self.rows as f64 / seconds.max(1e-9);
+        let _ = writeln!(std::io::stderr(), "{} rows {verb} {place} in {seconds:.2} s ({rate:.0} rows/s)", self.rows);
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
