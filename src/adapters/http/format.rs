@@ -66,6 +66,25 @@ const NAMES: [(&str, Format); 21] = [
 const OURS: usize = 9;
 
 impl Format {
+    /// Every format.
+    pub const ALL: [Self; 10] = [
+        Self::Json,
+        Self::ClickHouse,
+        Self::ClickHouseCompact,
+        Self::Ndjson,
+        Self::Csv,
+        Self::CsvBare,
+        Self::Tsv,
+        Self::TsvBare,
+        Self::Arrow,
+        Self::Parquet,
+    ];
+
+    /// Every name of a format.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        NAMES.iter().map(|(name, _)| *name)
+    }
+
     /// Its media type.
     pub fn media_type(self) -> &'static str {
         match self {
@@ -113,7 +132,7 @@ impl Format {
     /// `InvalidQuery` for an unknown name.
     pub fn choose(query: &HashMap<String, String>, headers: &HeaderMap) -> Result<Option<Self>> {
         let unknown = |name: &String| {
-            let names: Vec<_> = NAMES.iter().map(|(known, _)| *known).collect();
+            let names: Vec<_> = Self::names().collect();
             Error::invalid(format!("unknown format {name:?}; there are {}", names.join(", ")))
         };
         if let Some(name) = query.get("format") {

@@ -3,6 +3,7 @@
 use crate::adapters::gate::{Gate, Request as Admitted, ServerOptions};
 use crate::adapters::http::format::Format;
 use crate::adapters::http::incoming::{Failure, Incoming, Meta};
+use crate::adapters::http::openapi::document;
 use crate::adapters::http::params::bound;
 use crate::adapters::http::render::{NanStyle, Style, body};
 use crate::adapters::http::wire::{
@@ -214,12 +215,21 @@ impl Handlers {
         .await
     }
 
+    /// `GET /openapi.json`
+    pub async fn openapi(&self, incoming: Incoming) -> Response {
+        self.probe(&incoming, || document(&self.options.about.version))
+    }
+
     /// `GET /version`
     pub async fn version(&self, incoming: Incoming) -> Response {
         self.probe(&incoming, || self.about_json())
     }
 
     async fn about(&self, incoming: &Incoming) -> Response {
+        // Whoever asks for a form asks for a result, and would not see the mistake in the one that it named.
+        if let Err(failure) = self.style(incoming, None) {
+            return self.refuse(incoming, failure);
+        }
         self.probe(incoming, || self.about_json())
     }
 

@@ -6,6 +6,7 @@ mod format;
 mod handlers;
 mod incoming;
 mod ingest;
+mod openapi;
 mod params;
 mod render;
 mod routes;

@@ -44,6 +44,7 @@ pub fn routes(handlers: Arc<Handlers>) -> BoxedFilter<(Response,)> {
     let tables = route!(warp::path!("tables"), tables);
     let stats = route!(warp::path!("stats"), stats);
     let version = route!(warp::path!("version"), version);
+    let openapi = route!(warp::path!("openapi.json"), openapi);
     let ping = route!(warp::path!("ping"), ping);
     let health = route!(warp::path!("health"), health);
     let ready = route!(warp::path!("ready"), ready);
@@ -58,7 +59,7 @@ pub fn routes(handlers: Arc<Handlers>) -> BoxedFilter<(Response,)> {
     macro_rules! first_of {
         ($first:ident $($other:ident)+) => { $first$(.or($other).unify())+ };
     }
-    first_of!(oversized root describe snapshot insert exchange tables one_table stats version ping health ready unknown)
+    first_of!(oversized root describe snapshot insert exchange tables one_table stats version openapi ping health ready unknown)
         .map(Reply::into_response)
         .boxed()
 }

@@ -1,0 +1,200 @@
+//! `/openapi.json`: every route as OpenAPI has it, made of the same tables that the routes work by – formats, forms of
+//! bodies, statuses – so that it cannot say anything else than they do.
+
+use crate::adapters::http::decode::BodyFormat;
+use crate::adapters::http::format::Format;
+use crate::adapters::http::wire::status_from_kind;
+use crate::ports::{ErrorKind, IfExists, IfMissing};
+use serde_json::{Map, Value, json};
+
+/// Statuses that are HTTP's own: they stand outside of the table of kinds.
+const OWN_STATUSES: [(u16, &str); 9] = [
+    (405, "the method is not for this route; Allow says which is"),
+    (406, "no media type that is accepted can be had"),
+    (408, "the request did not come in time"),
+    (411, "the body has no length"),
+    (413, "the body is too large"),
+    (415, "the body is something else than this route takes"),
+    (417, "an expectation that cannot be met"),
+    (431, "the headers are too large"),
+    (505, "the format needs HTTP/1.1"),
+];
+
+/// The document.
+pub fn document(version: &str) -> Value {
+    let insert = |name: &str, format: BodyFormat| (format!("/insert/{name}"), json!({"post": inserting(name, format)}));
+    let mut paths: Map<String, Value> =
+        BodyFormat::ALL.into_iter().map(|(name, format)| insert(name, format)).collect();
+    paths.insert("/".into(), json!({"post": query_by_post(), "get": query_by_get()}));
+    paths.insert("/exchange".into(), json!({"post": exchange()}));
+    paths.insert("/describe".into(), json!({"post": describe()}));
+    paths.insert(
+        "/snapshot".into(),
+        json!({"post": operation("pin the present state of all tables", "Snapshot", vec![], None)}),
+    );
+    for (path, summary, schema) in [
+        ("/tables", "the tables", "Tables"),
+        ("/stats", "counters since the start", "Object"),
+        ("/version", "what this server is", "Object"),
+        ("/health", "whether the process is well, and what it is", "Object"),
+        ("/ready", "whether requests are taken, and the backend answers", "Object"),
+        ("/openapi.json", "this document", "Object"),
+    ] {
+        paths.insert(path.into(), json!({"get": operation(summary, schema, vec![], None)}));
+    }
+    let name = parameter("name", "path", "the table's name", &json!({"type": "string"}));
+    paths.insert("/tables/{name}".into(), json!({"get": operation("one table", "Table", vec![name], None)}));
+    let mut ping = operation("answers Ok", "Object", vec![], None);
+    ping["responses"]["200"]["content"] = json!({"text/plain": {"schema": {"type": "string"}}});
+    paths.insert("/ping".into(), json!({"get": ping}));
+    json!({
+        "openapi": "3.1.0",
+        "info": {"title": "zepto-flight", "version": version, "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"}},
+        "paths": paths,
+        "components": {"schemas": schemas()},
+    })
+}
+
+fn reference(schema: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{schema}")})
+}
+
+fn parameter(name: &str, place: &str, description: &str, schema: &Value) -> Value {
+    json!({"name": name, "in": place, "description": description, "schema": schema, "required": place == "path"})
+}
+
+/// The same parameter, which has to be there.
+fn required(mut parameter: Value) -> Value {
+    parameter["required"] = json!(true);
+    parameter
+}
+
+/// An operation that answers one JSON document.
+fn operation(summary: &str, schema: &str, parameters: Vec<Value>, body: Option<Value>) -> Value {
+    let mut responses = errors();
+    responses.insert(
+        "200".into(),
+        json!({"description": summary, "content": {"application/json": {"schema": reference(schema)}}}),
+    );
+    let mut operation = json!({"summary": summary, "parameters": parameters, "responses": responses});
+    if let Some(body) = body {
+        operation["requestBody"] = body;
+    }
+    operation
+}
+
+/// Every status that is an error.
+fn errors() -> Map<String, Value> {
+    let body = json!({"application/json": {"schema": reference("Error")}});
+    let kinds = ErrorKind::ALL.into_iter().map(|kind| (status_from_kind(kind).as_u16(), kind.as_str()));
+    let all = kinds.chain(OWN_STATUSES);
+    all.map(|(status, text)| (status.to_string(), json!({"description": text, "content": body}))).collect()
+}
+
+fn body(media_type: &str, schema: &Value, description: &str) -> Value {
+    json!({"required": true, "description": description, "content": {media_type: {"schema": schema}}})
+}
+
+fn statement() -> Value {
+    body("text/plain", &json!({"type": "string"}), "one statement of SQL")
+}
+
+/// What is common to everything that answers rows.
+fn result(summary: &str, mut parameters: Vec<Value>, body: Option<Value>) -> Value {
+    let names: Vec<_> = Format::names().collect();
+    parameters.push(parameter("format", "query", "the form of the result", &json!({"type": "string", "enum": names})));
+    parameters.push(parameter("nan", "query", "what NaN becomes in JSON", &json!({"enum": ["null", "string"]})));
+    let mut operation = operation(summary, "Result", parameters, body);
+    let content = &mut operation["responses"]["200"]["content"];
+    for format in Format::ALL.into_iter().filter(|format| format.media_type() != "application/json") {
+        content[format.media_type()] = json!({});
+    }
+    // Which of the shapes it has, the format says.
+    content["application/json"] = json!({"schema": reference("Object")});
+    operation
+}
+
+fn query_by_post() -> Value {
+    result("run a statement", vec![], Some(statement()))
+}
+
+fn query_by_get() -> Value {
+    let sql = parameter(
+        "query",
+        "query",
+        "a read; without it the answer says what this server is",
+        &json!({"type": "string"}),
+    );
+    result("run a read", vec![sql], None)
+}
+
+fn exchange() -> Value {
+    let sql = parameter("query", "query", "a read that sees the body as the table `input`", &json!({"type": "string"}));
+    let stream = body(BodyFormat::Arrow.media_type(), &binary(), "an Arrow IPC stream");
+    result("run a read over the caller's own rows", vec![required(sql)], Some(stream))
+}
+
+fn describe() -> Value {
+    operation("say what a statement would do, without running it", "Description", vec![], Some(statement()))
+}
+
+fn binary() -> Value {
+    json!({"type": "string", "format": "binary"})
+}
+
+fn inserting(name: &str, format: BodyFormat) -> Value {
+    let text = json!({"type": "string"});
+    let missing = [IfMissing::AsConfigured, IfMissing::Create, IfMissing::Fail].map(IfMissing::as_str);
+    let exists = [IfExists::Append, IfExists::Fail, IfExists::Replace].map(IfExists::as_str);
+    let (missing, exists) = (json!({"enum": missing}), json!({"enum": exists}));
+    let parameters = vec![
+        required(parameter("table", "query", "the table to append to", &text)),
+        parameter("if_missing", "query", "what to do where it is missing", &missing),
+        parameter("if_exists", "query", "what to do where it exists", &exists),
+    ];
+    let body = body(format.media_type(), &binary(), &format!("rows as {name}: all of them or nothing"));
+    operation(&format!("append rows that come as {name}"), "Inserted", parameters, Some(body))
+}
+
+fn schemas() -> Value {
+    let object = |properties: Value| {
+        let required: Vec<_> = properties.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect();
+        json!({"type": "object", "properties": properties, "required": required})
+    };
+    let text = json!({"type": "string"});
+    let count = json!({"type": "integer", "minimum": 0});
+    let columns =
+        json!({"type": "array", "items": object(json!({"name": text, "type": text, "nullable": {"type": "boolean"}}))});
+    json!({
+        "Object": {"type": "object"},
+        "Error": object(json!({"error": object(json!({"kind": text, "message": text, "request_id": text}))})),
+        "Result": object(json!({
+            "columns": {"type": "array", "items": text},
+            "data": {"type": "array", "items": {"type": "array"}},
+            "rows": count,
+            "execution_time_us": {"type": "number"},
+        })),
+        "Description": object(json!({"kind": text, "schema": text, "rows": {"type": ["integer", "null"]}, "params": text})),
+        "Snapshot": object(json!({"snapshot": text})),
+        "Table": object(json!({"name": text, "rows": count, "bytes": count, "columns": columns, "schema": text})),
+        "Tables": object(json!({"tables": {"type": "array", "items": reference("Table")}})),
+        "Inserted": object(json!({"inserted": count, "failed": count})),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::adapters::http::openapi::document;
+
+    #[test]
+    fn every_reference_is_to_something() {
+        let document = document("1");
+        let text = document.to_string();
+        let schemas = document["components"]["schemas"].as_object().unwrap();
+        for reference in text.split("#/components/schemas/").skip(1) {
+            let name = reference.split('"').next().unwrap();
+            assert!(schemas.contains_key(name), "{name}");
+        }
+        assert!(document["paths"]["/insert/parquet"]["post"]["responses"]["422"].is_object());
+    }
+}

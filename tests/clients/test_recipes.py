@@ -1,0 +1,30 @@
+"""docs/clients.md, run as it stands: a recipe that does not work is a bug of the page or of the server."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "clients.md"
+BLOCKS = re.findall(r"^```(python|sh)\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_page_has_recipes():
+    assert len(BLOCKS) >= 9
+
+
+@pytest.mark.parametrize("at", range(len(BLOCKS)))
+def test_recipe(server, tmp_path, at):
+    language, text = BLOCKS[at]
+    for default, given in (("localhost:8815", server.flight), ("localhost:8123", server.http)):
+        text = text.replace(default, given.split("://")[1])
+    zepto = pathlib.Path(os.environ["ZEPTO_TEST_SERVER"]).parent
+    environment = {**os.environ, "PATH": f"{zepto}:{os.environ['PATH']}"}
+    command = [sys.executable, "-c", text] if language == "python" else ["bash", "-euo", "pipefail", "-c", text]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+    # curl says of an error that all went well.
+    assert '"error":' not in done.stdout, done.stdout
