@@ -49,9 +49,9 @@ impl Snapshot {
     }
 
     /// The same state with one more table, or another of that name.
-    pub fn with(&self, name: &str, table: Table) -> Self {
+    pub fn with(&self, name: &str, table: Arc<Table>) -> Self {
         let mut tables = self.tables.clone();
-        tables.insert(name.to_owned(), Arc::new(table));
+        tables.insert(name.to_owned(), table);
         Self { version: self.version, definitions: self.definitions, tables }
     }
 

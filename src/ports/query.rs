@@ -76,7 +76,8 @@ pub struct Query {
     /// The statement: one, without parameters filled in.
     pub sql: String,
     /// Values of the parameters, one column each: in order for `?` and `$1…$n`, by name for `$name`. One row; an INSERT of
-    /// one row of VALUES takes any number and inserts a row for each, other changes are made once for each.
+    /// one row of VALUES takes any number and inserts a row for each, an UPDATE or DELETE is made for each in turn. Either
+    /// way it is one change.
     pub params: Option<RecordBatch>,
     /// What the statement may do.
     pub access: Access,

@@ -105,6 +105,7 @@ const LAYERS: [Layer; 10] = [
             "parquet",
             "percent_encoding",
             "rmp_serde",
+            "serde",
             "sync_wrapper",
             "form_urlencoded",
             "url",

@@ -121,6 +121,13 @@ impl Service {
         let mut info = FlightInfo::new().with_descriptor(descriptor).with_total_bytes(-1).with_ordered(true);
         let mut total = Some(0);
         let endpoints = call.endpoints.max(1);
+        let bytes = (handle.encode()?.len() as u64).saturating_mul(u64::from(endpoints));
+        if bytes > self.options.limits.message_bytes_max {
+            return Err(Error::limit(format!(
+                "{endpoints} tickets would take {bytes} bytes, more than {} (message_bytes_max); ask for fewer endpoints",
+                self.options.limits.message_bytes_max
+            )));
+        }
         for index in 0..endpoints {
             let part = if endpoints > 1 { Some(Part::new(index, endpoints)?) } else { handle.part };
             let (schema, handle, rows) = self.endpoint(Handle { part, ..handle.clone() }, call, count).await?;

@@ -66,6 +66,21 @@ impl Polled {
         self.lock().remove(&id);
     }
 
+    /// Stops and forgets what nobody asked about in time, for ever.
+    pub async fn expire(&self) {
+        loop {
+            tokio::time::sleep(self.ttl.clamp(Duration::from_millis(50), Duration::from_secs(10))).await;
+            self.lock().retain(|_, entry| entry.touched.elapsed() < self.ttl);
+        }
+    }
+
+    /// What was told of a query is news no more.
+    fn seen(&self, id: u128, state: watch::Receiver<State>) {
+        if let Some(entry) = self.lock().get_mut(&id) {
+            entry.state = state;
+        }
+    }
+
     fn begin(&self, id: u128, state: watch::Receiver<State>, task: JoinHandle<()>) -> Result<()> {
         let entry = Entry { state, task, touched: Instant::now() };
         let mut queries = self.lock();
@@ -102,8 +117,13 @@ impl Service {
             _ => self.start(descriptor, call)?,
         };
         // News is more endpoints, or the end.
-        let _ = tokio::time::timeout(PATIENCE, state.changed()).await;
-        let state = state.borrow_and_update().clone();
+        let changed = tokio::time::timeout(PATIENCE, state.changed()).await;
+        let now = state.borrow_and_update().clone();
+        self.polled.seen(id, state);
+        let state = match (changed, now) {
+            (Ok(Err(_)), State::Running(..)) => State::Failed(Error::internal("the query stopped without an answer")),
+            (_, now) => now,
+        };
         let mut poll =
             PollInfo { expiration_time: Some(expiry(self.options.limits.ticket_ttl_ms)), ..PollInfo::default() };
         let command = Command::encode_poll(id);
@@ -115,6 +135,7 @@ impl Service {
                 poll.flight_descriptor = Some(FlightDescriptor::new_cmd(command));
             }
             State::Done(info) => {
+                self.polled.forget(id);
                 poll.info = Some(info);
                 poll.progress = Some(1.0);
             }
@@ -130,6 +151,8 @@ impl Service {
         let id = uuid::Uuid::new_v4().as_u128();
         let nothing = FlightInfo::new().with_descriptor(descriptor.clone()).with_ordered(true);
         let (sender, state) = watch::channel(State::Running(nothing.with_total_records(-1).with_total_bytes(-1), 0.0));
+        // The time that a caller gives is one call's, and not the query's.
+        let call = Call { timeout_ms: None, ..call };
         let service = self.clone();
         let task = tokio::spawn(async move {
             let last = match service.answer_in_parts(descriptor, &call, &sender).await {
@@ -164,7 +187,10 @@ impl Service {
                 None => return self.info(descriptor, call).await,
             },
         };
-        let snapshot = Some(self.query.snapshot().await?);
+        let snapshot = match handle.snapshot {
+            Some(pinned) => Some(pinned),
+            None => Some(self.query.snapshot().await?),
+        };
         let query_id = Some(uuid::Uuid::new_v4().as_u128());
         let handle = Handle { snapshot, query_id, change: false, ..handle };
         let mut info = FlightInfo::new().with_descriptor(descriptor).with_total_bytes(-1).with_ordered(true);

@@ -59,7 +59,7 @@ impl Server {
         let Self { service, gate, options } = self;
         let grace = Duration::from_millis(options.limits.shutdown_grace_ms);
         let listener = Listener::new(listener, &options.limits);
-        let results = service.results.clone();
+        let (results, polled) = (service.results.clone(), service.polled.clone());
         let (health, health_service) = health_reporter();
         health.set_serving::<FlightServiceServer<Service>>().await;
         let drained = CancellationToken::new();
@@ -95,6 +95,7 @@ impl Server {
             () = stop => {}
             () = accepting => {}
             () = results.expire() => {}
+            () = polled.expire() => {}
         }
         // What was cut off still has to reach its clients, behind whatever they have not read yet.
         drained.cancel();

@@ -149,8 +149,19 @@ impl Format {
         Ok(types.into_iter().find_map(|media_type| Self::accepted(&media_type)))
     }
 
-    /// A statement without the FORMAT that ClickHouse's tools put behind it, and that format.
+    /// Whether a request says which form it wants, so that nothing else is asked.
+    pub fn is_said(query: &HashMap<String, String>, headers: &HeaderMap) -> bool {
+        let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+        query.contains_key("format")
+            || accept.is_some_and(|accept| !accept.contains("*/*") && Self::accepted(accept).is_some())
+    }
+
+    /// A statement without the FORMAT that ClickHouse's tools put behind it, and that format. One that a comment may have
+    /// swallowed is none.
     pub fn split_off(sql: &str) -> (&str, Option<Self>) {
+        if sql.trim_end().lines().next_back().is_some_and(|line| line.contains("--")) {
+            return (sql, None);
+        }
         let text = sql.trim_end_matches(|sign: char| sign.is_whitespace() || sign == ';');
         let found = text.rsplit_once(char::is_whitespace).and_then(|(before, name)| {
             let before = before.trim_end();
@@ -197,9 +208,16 @@ mod tests {
     fn a_format_behind_a_statement_is_split_off_and_nothing_else_is() {
         assert_eq!(Format::split_off("SELECT 1 FORMAT JSON"), ("SELECT 1 ", Some(Format::ClickHouse)));
         assert_eq!(Format::split_off("SELECT 1\nformat  JSONEachRow ;\n"), ("SELECT 1\n", Some(Format::Ndjson)));
-        for whole in
-            ["SELECT 1", "SELECT 'a FORMAT JSON'", "SELECT format FROM t", "x FORMAT", "SELECT a FORMAT xml", "", "ü"]
-        {
+        for whole in [
+            "SELECT 1",
+            "SELECT 'a FORMAT JSON'",
+            "SELECT format FROM t",
+            "x FORMAT",
+            "SELECT a FORMAT xml",
+            "",
+            "ü",
+            "SELECT 1 -- in FORMAT JSON",
+        ] {
             assert_eq!(Format::split_off(whole), (whole, None));
         }
     }

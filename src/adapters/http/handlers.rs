@@ -77,7 +77,8 @@ impl Handlers {
     }
 
     async fn run(&self, sql: String, incoming: &Incoming, admitted: &mut Admitted) -> Result<(Reply, Style), Failure> {
-        let (sql, behind) = Format::split_off(&sql);
+        let said = Format::is_said(&incoming.query, &incoming.headers);
+        let (sql, behind) = if said { (sql.as_str(), None) } else { Format::split_off(&sql) };
         admitted.statement(sql);
         let style = self.style(incoming, behind)?;
         let query = query_from_headers(sql.to_owned(), &incoming.headers, admitted.id())?;

@@ -184,7 +184,12 @@ pub fn decode_batch(bytes: Bytes) -> Result<RecordBatch> {
     let bytes_max = bytes.len() as u64;
     let mut deframer = Deframer::new(DecodeLimits { message_bytes_max: bytes_max, inflated_bytes_max: bytes_max });
     deframer.push(bytes);
-    let batch = deframer.next_batch()?.ok_or_else(|| Error::invalid("the Arrow stream has no batch"))?;
+    let Some(batch) = deframer.next_batch()? else {
+        // A batch without rows has no message.
+        deframer.finish()?;
+        let schema = deframer.schema().ok_or_else(|| Error::invalid("the Arrow stream has no schema"))?;
+        return Ok(RecordBatch::new_empty(schema));
+    };
     match deframer.next_batch()? {
         None => deframer.finish().map(|()| batch),
         Some(_) => Err(Error::invalid("the Arrow stream has more than one batch")),

@@ -3,7 +3,7 @@
 use crate::args::FileFormat;
 use arrow::array::RecordBatch;
 use arrow::csv::reader::Format as CsvFormat;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::ipc::reader::{FileReader, StreamReader};
 use arrow::json::reader::infer_json_schema_from_seekable;
@@ -153,7 +153,8 @@ fn open(
         FileFormat::Ndjson => {
             let (schema, _) = infer_json_schema_from_seekable(&mut file, Some(GUESSED_ROWS))?;
             let schema = nullable(&schema);
-            let reader = arrow::json::ReaderBuilder::new(schema.clone()).with_batch_size(BATCH_ROWS);
+            let reader =
+                arrow::json::ReaderBuilder::new(schema.clone()).with_batch_size(BATCH_ROWS).with_strict_mode(true);
             Ok(boxed(schema, reader.build(file)?))
         }
         FileFormat::Arrow => {
@@ -176,7 +177,12 @@ fn open(
 
 /// Guessed columns, all of which may be null.
 fn nullable(schema: &arrow::datatypes::Schema) -> SchemaRef {
-    let fields = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+    // A column without a value so far may be anything, and must not be taken for one that has none.
+    let data_type = |field: &Field| match field.data_type() {
+        DataType::Null => DataType::Utf8,
+        other => other.clone(),
+    };
+    let fields = schema.fields().iter().map(|field| Field::new(field.name(), data_type(field), true));
     Arc::new(arrow::datatypes::Schema::new(fields.collect::<Vec<_>>()))
 }
 

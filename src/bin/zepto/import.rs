@@ -76,12 +76,22 @@ fn streamed(schema: SchemaRef, batches: impl Iterator<Item = Result<RecordBatch>
     tokio::task::spawn_blocking(move || {
         for batch in batches {
             let failed = batch.is_err();
-            if sender.blocking_send(batch).is_err() || failed {
+            if sender.blocking_send(batch.map(Some)).is_err() || failed {
                 return;
             }
         }
+        // The end is said in so many words: a reader that panics must not be taken for one that has finished.
+        let _ = sender.blocking_send(Ok(None));
     });
-    let batches = stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
+    let batches = stream::unfold(Some(receiver), |receiver| async move {
+        let mut receiver = receiver?;
+        match receiver.recv().await {
+            Some(Ok(Some(batch))) => Some((Ok(batch), Some(receiver))),
+            Some(Ok(None)) => None,
+            Some(Err(error)) => Some((Err(error), None)),
+            None => Some((Err(Error::invalid("a file is corrupt")), None)),
+        }
+    });
     BatchStream::new(schema, batches)
 }
 

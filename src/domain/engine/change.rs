@@ -21,6 +21,7 @@ use sqlparser::ast::{self, Expr, Ident, SelectItem, SetExpr, TableAlias};
 use sqlparser::dialect::GenericDialect;
 use sqlparser::parser::Parser;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::OwnedMutexGuard;
 
 /// A table that nobody else rewrites for now.
@@ -50,46 +51,39 @@ impl Inner {
         }
     }
 
-    /// Rows deleted, for each row of parameters one after the other.
-    pub(super) async fn delete_each(self: &Arc<Self>, delete: Delete, query: &Query) -> Result<u64> {
-        let mut deleted = 0;
-        for query in each(query) {
-            deleted += self.delete(delete.clone(), &query).await?;
+    /// Rows deleted. Each row of parameters finds what the ones before it left; all of it is published at once.
+    pub(super) async fn delete(self: &Arc<Self>, delete: Delete, query: &Query) -> Result<u64> {
+        let Held { mut snapshot, name, base, _changing } = self.hold(&delete.table).await?;
+        let Some(predicate) = delete.predicate else { return self.empty(&name, &base) };
+        let (mut state, mut deleted) = (base.clone(), 0);
+        for query in each(query)? {
+            let (alias, predicate) = (delete.alias.clone(), Some(predicate.clone()));
+            let found = self.find(snapshot.clone(), &state, alias, predicate, Vec::new(), &query).await?;
+            let (segments, rows) = self.without_found(&state, found).await?;
+            deleted += rows;
+            (snapshot, state) = changed_to(&snapshot, &name, &state, segments);
         }
+        self.replace(&name, &base, state.segments().to_vec())?;
         Ok(deleted)
     }
 
-    /// Rows updated, for each row of parameters one after the other.
-    pub(super) async fn update_each(self: &Arc<Self>, update: Update, query: &Query) -> Result<u64> {
-        let mut updated = 0;
-        for query in each(query) {
-            updated += self.update(update.clone(), &query).await?;
-        }
-        Ok(updated)
-    }
-
-    /// Rows deleted.
-    async fn delete(self: &Arc<Self>, delete: Delete, query: &Query) -> Result<u64> {
-        let Held { snapshot, name, base, _changing } = self.hold(&delete.table).await?;
-        let Some(predicate) = delete.predicate else { return self.empty(&name, &base) };
-        let found = self.find(snapshot, &base, delete.alias, Some(predicate), Vec::new(), query).await?;
-        let _marks = self.budget.reserve(base.rows())?;
-        let mut doomed = vec![false; usize::try_from(base.rows()).unwrap_or(usize::MAX)];
+    /// The segments of `table` without the rows that were found, and how many those are.
+    async fn without_found(&self, table: &Table, found: BatchStream) -> Result<(Vec<Arc<Segment>>, u64)> {
+        let _marks = self.budget.reserve(table.rows())?;
+        let mut doomed = vec![false; usize::try_from(table.rows()).unwrap_or(usize::MAX)];
         for batch in found.collect().await? {
             for row in batch.column(0).as_primitive::<UInt64Type>().values() {
                 doomed[*row as usize] = true;
             }
         }
-        let deleted = doomed.iter().filter(|doomed| **doomed).count() as u64;
         let mut rest = doomed.as_slice();
         let mut segments = Vec::new();
-        for segment in base.segments() {
+        for segment in table.segments() {
             let (these, others) = rest.split_at(segment.rows());
             rest = others;
             segments.extend(self.without(segment, these)?);
         }
-        self.replace(&name, &base, segments)?;
-        Ok(deleted)
+        Ok((segments, doomed.iter().filter(|doomed| **doomed).count() as u64))
     }
 
     /// `segment` without the rows that are marked; none where nothing is left.
@@ -119,29 +113,46 @@ impl Inner {
         Ok(base.rows())
     }
 
-    /// Rows updated.
-    async fn update(self: &Arc<Self>, update: Update, query: &Query) -> Result<u64> {
-        let Held { snapshot, name, base, _changing } = self.hold(&update.table).await?;
+    /// Rows updated. Each row of parameters finds what the ones before it made; all of it is published at once.
+    pub(super) async fn update(self: &Arc<Self>, update: Update, query: &Query) -> Result<u64> {
+        let Held { mut snapshot, name, base, _changing } = self.hold(&update.table).await?;
         let (columns, values): (Vec<_>, Vec<_>) = update.assignments.into_iter().unzip();
         let columns = assigned_columns(base.schema(), &columns)?;
-        let found = self.find(snapshot, &base, update.alias, update.predicate, values, query).await?;
+        let (mut state, mut updated) = (base.clone(), 0);
+        for query in each(query)? {
+            let (alias, predicate) = (update.alias.clone(), update.predicate.clone());
+            let found = self.find(snapshot.clone(), &state, alias, predicate, values.clone(), &query).await?;
+            let (segments, rows) = self.with_found(&state, found, &columns).await?;
+            updated += rows;
+            (snapshot, state) = changed_to(&snapshot, &name, &state, segments);
+        }
+        self.replace(&name, &base, state.segments().to_vec())?;
+        Ok(updated)
+    }
+
+    /// The segments of `table` with the values that were found for `columns`, and how many rows have one.
+    async fn with_found(
+        &self,
+        table: &Table,
+        found: BatchStream,
+        columns: &[usize],
+    ) -> Result<(Vec<Arc<Segment>>, u64)> {
         let (found, _memory) = self.sorted_rows(found).await?;
         let values = columns
             .iter()
             .zip(&found.columns()[1..])
-            .map(|(column, value)| assign(value, base.schema().field(*column)))
+            .map(|(column, value)| assign(value, table.schema().field(*column)))
             .collect::<Result<Vec<_>>>()?;
         let rows = found.column(0).as_primitive::<UInt64Type>().values();
         let mut segments = Vec::new();
         let (mut first, mut at) = (0, 0);
-        for segment in base.segments() {
+        for segment in table.segments() {
             let end = first + segment.rows() as u64;
             let until = at + rows[at..].partition_point(|row| *row < end);
-            segments.push(self.with_values(segment, first, &rows[at..until], at, &columns, &values)?);
+            segments.push(self.with_values(segment, first, &rows[at..until], at, columns, &values)?);
             (first, at) = (end, until);
         }
-        self.replace(&name, &base, segments)?;
-        Ok(rows.len() as u64)
+        Ok((segments, rows.len() as u64))
     }
 
     /// `segment`, which begins at row `first`, with `values[at..]` in `columns` of `rows`.
@@ -214,14 +225,36 @@ impl Inner {
     }
 }
 
-/// `query` with each of its rows of parameters.
-fn each(query: &Query) -> Vec<Query> {
-    match &query.params {
-        Some(params) => {
-            (0..params.num_rows()).map(|row| Query { params: Some(params.slice(row, 1)), ..query.clone() }).collect()
-        }
-        None => vec![query.clone()],
+/// Most rows of parameters of one change: each is a query of its own.
+const PARAM_ROWS_MAX: usize = 10_000;
+
+/// `query` with each of its rows of parameters, in the time that is left for all of them.
+fn each(query: &Query) -> Result<impl Iterator<Item = Query> + use<>> {
+    let rows = query.params.as_ref().map_or(1, RecordBatch::num_rows);
+    if rows > PARAM_ROWS_MAX {
+        return Err(Error::limit(format!(
+            "{rows} rows of parameters came, more than {PARAM_ROWS_MAX}; join with a table"
+        )));
     }
+    let began = Instant::now();
+    let query = query.clone();
+    Ok((0..rows).map(move |row| {
+        let spent_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let timeout_ms = query.timeout_ms.map(|timeout_ms| timeout_ms.saturating_sub(spent_ms));
+        let params = query.params.as_ref().map(|params| params.slice(row, 1));
+        Query { params, timeout_ms, ..query.clone() }
+    }))
+}
+
+/// `table` with other segments, and the state of everything with it.
+fn changed_to(
+    snapshot: &Snapshot,
+    name: &str,
+    table: &Arc<Table>,
+    segments: Vec<Arc<Segment>>,
+) -> (Arc<Snapshot>, Arc<Table>) {
+    let table = Arc::new(table.rewritten(table, segments));
+    (Arc::new(snapshot.with(name, table.clone())), table)
 }
 
 /// The present state of the table that `base` is a state of.

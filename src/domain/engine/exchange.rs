@@ -34,7 +34,7 @@ impl Inner {
         // The state is taken when the input is there: what the caller saw before it sent its last row is in it.
         let snapshot = self.snapshot_of(&query)?;
         let table = Table::new(self.catalog.next_table_id(), schema, stage.segments().to_vec());
-        let snapshot = Arc::new(snapshot.with(INPUT, table));
+        let snapshot = Arc::new(snapshot.with(INPUT, Arc::new(table)));
         let batches = self.read(*statement, snapshot, &query).await?;
         Ok(Reply { kind: StatementKind::Read, batches })
     }

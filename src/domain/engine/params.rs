@@ -6,11 +6,11 @@
 use crate::domain::catalog::Snapshot;
 use crate::domain::engine::change::{column_index, rows_query};
 use crate::domain::engine::insert::insert_columns;
-use crate::domain::engine::{Inner, count_schema};
-use crate::domain::executor::sql::{Insert, Statement};
+use crate::domain::engine::{Inner, count_schema, refused};
+use crate::domain::executor::sql::{CreateTable, Insert, NewColumns, Statement};
 use crate::domain::executor::{Question, Source, Values};
 use crate::domain::storage::Table;
-use crate::ports::{Description, Error, Query, Result};
+use crate::ports::{Description, Error, Query, Result, StatementKind};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use sqlparser::ast::{self, Expr, SetExpr, Value, ValueWithSpan};
@@ -98,6 +98,10 @@ impl Inner {
                 let rows = rows_query(delete.alias, delete.predicate, Vec::new())?;
                 (Some("deleted"), question(rows, Some(table), vec![None; count]))
             }
+            Statement::CreateTable(CreateTable { columns: NewColumns::From(source), .. }) => {
+                (None, question(ast::Statement::Query(source), None, vec![None; count]))
+            }
+            Statement::Refused { what, .. } => return Err(refused(&what)),
             _ => return Ok(Description::new(kind, Arc::new(Schema::empty()), Some(0))),
         };
         let target = question.target.clone();
@@ -105,6 +109,7 @@ impl Inner {
         let params = schema_of(names, prepared.params());
         let (schema, rows) = match schema {
             Some(counted) => (count_schema(counted), Some(1)),
+            None if kind == StatementKind::Definition => (Arc::new(Schema::empty()), Some(0)),
             None => {
                 let source = Source { snapshot, target, part: query.part };
                 (self.executor.bind(&prepared, source).await?.schema, None)

@@ -4,7 +4,7 @@
 use crate::ports::{BatchStream, Error, Result};
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, RecordBatchOptions};
 use arrow::compute::kernels::numeric::mul;
-use arrow::compute::{CastOptions, cast, cast_with_options};
+use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use futures::StreamExt;
 use std::collections::HashMap;
@@ -67,19 +67,20 @@ impl Columns {
             return Ok(batches);
         }
         let mut fields: Vec<Field> = batches.schema().fields().iter().map(|field| Field::clone(field)).collect();
+        let names: Vec<_> = fields.iter().map(|field| field.name().clone()).collect();
         for (name, column) in &self.names {
-            let missing = || Error::invalid(format!("the body has no column {name:?} to be the table's {column:?}"));
-            let field = fields.iter_mut().find(|field| field.name() == name).ok_or_else(missing)?;
-            *field = field.clone().with_name(*column);
+            let at = names.iter().position(|known| known == name);
+            let at = at.ok_or_else(|| {
+                Error::invalid(format!("the body has no column {name:?} to be the table's {column:?}"))
+            })?;
+            fields[at] = fields[at].clone().with_name(*column);
         }
         let mut factors = vec![None; fields.len()];
         for (column, factor) in &self.scales {
             let at = fields.iter().position(|field| field.name() == column);
             let at = at.ok_or_else(|| Error::invalid(format!("the body has no {column:?} to be multiplied")))?;
-            let whole = table
-                .and_then(|table| table.field_with_name(column).ok())
-                .is_some_and(|field| field.data_type().is_integer());
-            let data_type = if whole { DataType::Int64 } else { DataType::Float64 };
+            let own = table.and_then(|table| table.field_with_name(column).ok()).map(Field::data_type);
+            let data_type = own.filter(|own| own.is_numeric()).cloned().unwrap_or(DataType::Float64);
             factors[at] = Some(*factor);
             fields[at] = fields[at].clone().with_data_type(data_type);
         }
@@ -108,11 +109,12 @@ fn multiplied(
     factor: f64,
     into: &DataType,
 ) -> std::result::Result<ArrayRef, arrow::error::ArrowError> {
-    let product = mul(&cast(column, &DataType::Float64)?, &Float64Array::new_scalar(factor))?;
-    if *into == DataType::Float64 {
-        return Ok(product);
+    let strict = CastOptions { safe: false, ..CastOptions::default() };
+    let product = mul(&cast_with_options(column, &DataType::Float64, &strict)?, &Float64Array::new_scalar(factor))?;
+    if !into.is_integer() {
+        return cast_with_options(&product, into, &strict);
     }
     let product: &Float64Array = arrow::array::AsArray::as_primitive(&product);
     let rounded: Float64Array = product.unary(f64::round);
-    cast_with_options(&rounded, into, &CastOptions { safe: false, ..CastOptions::default() })
+    cast_with_options(&rounded, into, &strict)
 }

@@ -2,7 +2,7 @@
 //!
 //! Arrow says its types itself. Text takes the types of the table that it goes into, and where there is none they are
 //! guessed from its beginning. Arrow, CSV and NDJSON are read as they come; JSON, MessagePack and Parquet have to be there
-//! whole, and are limited to the size of one message.
+//! whole, and are limited in size.
 
 mod arrow;
 mod columns;
@@ -15,9 +15,11 @@ use crate::adapters::http::incoming::{Body, Failure};
 use crate::adapters::ipc::DecodeLimits;
 use crate::ports::{BatchStream, Error, Limits, Result};
 use ::arrow::datatypes::SchemaRef;
+use ::arrow::error::ArrowError;
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, StreamExt};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A form of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +28,6 @@ pub enum BodyFormat {
     Arrow,
     /// Comma-separated values under a header line.
     Csv,
-    /// Tab-separated values under a header line.
-    Tsv,
     /// A JSON object for each row.
     Ndjson,
     /// A JSON array of objects, or what a query answers as JSON.
@@ -40,10 +40,9 @@ pub enum BodyFormat {
 
 impl BodyFormat {
     /// Every form under the name that its route has.
-    pub const ALL: [(&str, Self); 7] = [
+    pub const ALL: [(&str, Self); 6] = [
         ("arrow", Self::Arrow),
         ("csv", Self::Csv),
-        ("tsv", Self::Tsv),
         ("ndjson", Self::Ndjson),
         ("json", Self::Json),
         ("msgpack", Self::Msgpack),
@@ -60,7 +59,6 @@ impl BodyFormat {
         match self {
             Self::Arrow => Format::Arrow.media_type(),
             Self::Csv => "text/csv",
-            Self::Tsv => "text/tab-separated-values",
             Self::Ndjson => Format::Ndjson.media_type(),
             Self::Json => "application/json",
             Self::Msgpack => "application/msgpack",
@@ -83,40 +81,75 @@ pub async fn batches(
 ) -> Result<BatchStream, Failure> {
     match format {
         BodyFormat::Arrow => arrow::batches(body, limits).await,
-        BodyFormat::Csv => rows::csv(body, schema, b',').await,
-        BodyFormat::Tsv => rows::csv(body, schema, b'\t').await,
+        BodyFormat::Csv => rows::csv(body, schema).await,
         BodyFormat::Ndjson => rows::ndjson(body, schema).await,
-        BodyFormat::Json => Ok(rows::json(&whole(body, limits).await?, schema)?),
-        BodyFormat::Msgpack => Ok(rows::msgpack(&whole(body, limits).await?, schema)?),
-        BodyFormat::Parquet => Ok(parquet_batches(whole(body, limits).await?, limits)?),
+        BodyFormat::Json => aside(whole(body, ROWS_BYTES_MAX).await?, move |body| rows::json(&body, schema)).await,
+        BodyFormat::Msgpack => {
+            aside(whole(body, ROWS_BYTES_MAX).await?, move |body| rows::msgpack(&body, schema)).await
+        }
+        BodyFormat::Parquet => {
+            let limits = DecodeLimits::from(limits);
+            let file = whole(body, limits.message_bytes_max).await?;
+            aside(file, move |file| parquet_batches(file, limits)).await
+        }
     }
 }
 
+/// Bytes of a JSON or MessagePack body: taken apart, each takes many times as much.
+const ROWS_BYTES_MAX: u64 = 16 << 20;
+
+/// Rows of a batch of a Parquet file: a few bytes may stand for any number of equal values, so no more at a time.
+const PARQUET_ROWS: usize = 8_192;
+
+/// Takes a body apart, which takes a while, where it holds up no socket. Readers of foreign files may panic.
+async fn aside(
+    body: Bytes,
+    decode: impl FnOnce(Bytes) -> Result<BatchStream> + Send + 'static,
+) -> Result<BatchStream, Failure> {
+    let decoded = tokio::task::spawn_blocking(move || decode(body)).await;
+    Ok(decoded.unwrap_or_else(|_| Err(corrupt()))?)
+}
+
+fn corrupt() -> Error {
+    Error::invalid("the body is corrupt")
+}
+
 /// All of a body.
-async fn whole(mut body: Body, limits: &Limits) -> Result<Bytes, Failure> {
+async fn whole(mut body: Body, bytes_max: u64) -> Result<Bytes, Failure> {
     let mut bytes = BytesMut::new();
     while let Some(piece) = body.next().await {
         bytes.extend_from_slice(&piece?);
-        if bytes.len() as u64 > limits.message_bytes_max {
-            return Err(Failure::too_large("the body", limits.message_bytes_max, "message_bytes_max"));
+        if bytes.len() as u64 > bytes_max {
+            return Err(Failure::too_large(
+                "the body",
+                bytes_max,
+                "send it as Arrow or NDJSON, which have no such limit",
+            ));
         }
     }
     Ok(bytes.freeze())
 }
 
-fn parquet_batches(file: Bytes, limits: &Limits) -> Result<BatchStream> {
+fn parquet_batches(file: Bytes, limits: DecodeLimits) -> Result<BatchStream> {
     let wrong = |error: parquet::errors::ParquetError| Error::invalid(format!("the body is no Parquet file: {error}"));
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(wrong)?;
     let groups = builder.metadata().row_groups();
     let inflated: i64 = groups.iter().map(|group| group.total_byte_size().max(0)).fold(0, i64::saturating_add);
-    let inflated_max = DecodeLimits::from(limits).inflated_bytes_max;
+    let inflated_max = limits.inflated_bytes_max;
     if u64::try_from(inflated).unwrap_or(u64::MAX) > inflated_max {
         return Err(Error::limit(format!(
             "the file inflates to {inflated} bytes, more than {inflated_max} (inflated_bytes_max)"
         )));
     }
     let schema = builder.schema().clone();
-    let reader = builder.with_batch_size(65_536).build().map_err(wrong)?;
-    let batches = reader.map(|batch| batch.map_err(|error| Error::invalid(format!("the Parquet file: {error}"))));
+    let mut reader = builder.with_batch_size(PARQUET_ROWS).build().map_err(wrong)?;
+    let mut failed = false;
+    let batches = std::iter::from_fn(move || {
+        let next = || reader.next();
+        let next = (!failed).then(|| catch_unwind(AssertUnwindSafe(next)))?;
+        let next = next.unwrap_or_else(|_| Some(Err(ArrowError::ParseError("it is corrupt".into()))))?;
+        failed = next.is_err();
+        Some(next.map_err(|error| Error::invalid(format!("the Parquet file: {error}"))))
+    });
     Ok(BatchStream::new(schema, stream::iter(batches)))
 }

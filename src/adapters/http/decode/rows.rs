@@ -1,4 +1,4 @@
-//! CSV, TSV, NDJSON, JSON and MessagePack: rows of text, decoded to the columns of a table or to what they look like.
+//! CSV, NDJSON, JSON and MessagePack: rows of text, decoded to the columns of a table or to what they look like.
 
 use crate::adapters::http::incoming::{Body, Failure};
 use crate::ports::{BatchStream, Error, Result};
@@ -12,36 +12,63 @@ use futures::stream::{self, StreamExt};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
-/// Rows of one batch.
-const BATCH_ROWS: usize = 16_384;
+/// Cells and rows of one batch: decoders make room for all of them before they read the first.
+const CELLS_MAX: usize = 1 << 20;
+const BATCH_ROWS_MAX: usize = 16_384;
+
+/// Cells of a body that is taken apart as a whole: each takes many times the memory of its text.
+const WHOLE_CELLS_MAX: usize = 1 << 22;
+
+/// How deep a MessagePack body may nest.
+const DEPTH_MAX: usize = 64;
+
+fn batch_rows(schema: &Schema) -> usize {
+    (CELLS_MAX / schema.fields().len().max(1)).clamp(1, BATCH_ROWS_MAX)
+}
 
 /// What types are guessed from, and where a header line has to end.
 const HEAD_BYTES: usize = 1 << 20;
 
 /// The batches of a CSV body, whose first line names the columns.
-pub async fn csv(mut body: Body, schema: Option<SchemaRef>, delimiter: u8) -> Result<BatchStream, Failure> {
-    let head = head(&mut body, schema.is_none()).await?;
-    if head.is_empty() {
+pub async fn csv(mut body: Body, table: Option<SchemaRef>) -> Result<BatchStream, Failure> {
+    let head = Head::read(&mut body, if table.is_some() { Until::Line } else { Until::Guess }).await?;
+    if head.bytes.is_empty() {
         return Err(Error::invalid("the body is empty; its first line names the columns").into());
     }
-    let format = CsvFormat::default().with_header(true).with_delimiter(delimiter);
-    let lines = whole_lines(&head);
-    let (guessed, _) = format.infer_schema(lines, None).map_err(|error| no("CSV", &error))?;
-    let schema = schema.map_or_else(|| Arc::new(nullable(&guessed)), |table| typed(&guessed, &table));
+    // A record may be cut where the head ends: what it lacks says nothing about types.
+    let format = CsvFormat::default().with_header(true).with_truncated_rows(true);
+    let rows = if table.is_some() { Some(0) } else { None };
+    let (guessed, _) = format.infer_schema(head.whole_lines(), rows).map_err(|error| no("CSV", &error))?;
+    let guessed = nullable(&guessed);
+    let schema = table.map_or_else(|| Arc::new(guessed.clone()), |table| typed(&guessed, &table));
     let decoder = arrow::csv::ReaderBuilder::new(schema.clone())
         .with_header(true)
-        .with_delimiter(delimiter)
-        .with_batch_size(BATCH_ROWS)
+        .with_batch_size(batch_rows(&schema))
         .build_decoder();
-    Ok(decoded(Decoder::Csv(Box::new(decoder)), schema, head, body))
+    Ok(decoded(Decoder::Csv(Box::new(decoder)), schema, head.bytes, body))
 }
 
 /// The batches of a body with a JSON object on each line.
-pub async fn ndjson(mut body: Body, schema: Option<SchemaRef>) -> Result<BatchStream, Failure> {
-    let head = head(&mut body, true).await?;
-    let (guessed, _) = infer_json_schema(whole_lines(&head), None).map_err(|error| no("NDJSON", &error))?;
-    let schema = schema.map_or_else(|| Arc::new(nullable(&guessed)), |table| typed(&guessed, &table));
-    Ok(decoded(Decoder::Json(Box::new(json_decoder(&schema)?)), schema, head, body))
+pub async fn ndjson(mut body: Body, table: Option<SchemaRef>) -> Result<BatchStream, Failure> {
+    let head = Head::read(&mut body, Until::Guess).await?;
+    let (guessed, _) = infer_json_schema(head.whole_lines(), None).map_err(|error| no("NDJSON", &error))?;
+    let guessed = nullable(&guessed);
+    let schema = match &table {
+        None => Arc::new(guessed),
+        Some(table) => with_columns_to_come(&typed(&guessed, table), table),
+    };
+    Ok(decoded(Decoder::Json(Box::new(json_decoder(&schema)?)), schema, head.bytes, body))
+}
+
+/// `found` and the table's other columns, which a later row may have – but for a `timestamp`, whose absence says that the
+/// arrival time is meant. What comes later and is not here is refused, not passed over.
+fn with_columns_to_come(found: &Schema, table: &Schema) -> SchemaRef {
+    let is_new = |field: &&FieldRef| {
+        field.name() != "timestamp"
+            && !found.fields().iter().any(|known| known.name().eq_ignore_ascii_case(field.name()))
+    };
+    let others = table.fields().iter().filter(is_new).map(|field| Arc::new(readable(field)));
+    Arc::new(Schema::new(found.fields().iter().cloned().chain(others).collect::<Vec<_>>()))
 }
 
 /// The batches of a JSON body.
@@ -52,8 +79,10 @@ pub fn json(body: &[u8], schema: Option<SchemaRef>) -> Result<BatchStream> {
 
 /// The batches of a MessagePack body: a map of columns, each an array.
 pub fn msgpack(body: &[u8], schema: Option<SchemaRef>) -> Result<BatchStream> {
-    let columns: Map<String, Value> =
-        rmp_serde::from_slice(body).map_err(|error| no("MessagePack map of columns", &error))?;
+    let mut deserializer = rmp_serde::Deserializer::from_read_ref(body);
+    deserializer.set_max_depth(DEPTH_MAX);
+    let columns = <Map<String, Value> as serde::Deserialize>::deserialize(&mut deserializer);
+    let columns = columns.map_err(|error| no("MessagePack map of columns", &error))?;
     from_rows(transposed(columns)?, schema)
 }
 
@@ -78,6 +107,12 @@ fn rows_of(value: Value) -> Result<Vec<Value>> {
 }
 
 fn transposed(columns: Map<String, Value>) -> Result<Vec<Value>> {
+    let cells: usize = columns.values().map(|column| column.as_array().map_or(0, Vec::len)).sum();
+    if cells > WHOLE_CELLS_MAX {
+        return Err(Error::limit(format!(
+            "the body has {cells} values, more than {WHOLE_CELLS_MAX}; send Arrow or NDJSON"
+        )));
+    }
     let mut rows: Option<Vec<Map<String, Value>>> = None;
     for (name, column) in columns {
         let Value::Array(values) = column else {
@@ -98,42 +133,61 @@ fn transposed(columns: Map<String, Value>) -> Result<Vec<Value>> {
     Ok(rows.unwrap_or_default().into_iter().map(Value::Object).collect())
 }
 
-fn from_rows(rows: Vec<Value>, schema: Option<SchemaRef>) -> Result<BatchStream> {
-    let guessed =
-        infer_json_schema_from_iterator(rows.iter().map(Ok::<_, ArrowError>)).map_err(|error| no("table", &error))?;
-    let schema = schema.map_or_else(|| Arc::new(nullable(&guessed)), |table| typed(&guessed, &table));
+fn from_rows(rows: Vec<Value>, table: Option<SchemaRef>) -> Result<BatchStream> {
+    let guessed = infer_json_schema_from_iterator(rows.iter().map(Ok::<_, ArrowError>));
+    let guessed = nullable(&guessed.map_err(|error| no("table", &error))?);
+    let schema = table.map_or_else(|| Arc::new(guessed.clone()), |table| typed(&guessed, &table));
     let mut decoder = json_decoder(&schema)?;
     let mut batches = Vec::new();
-    for rows in rows.chunks(BATCH_ROWS) {
+    for rows in rows.chunks(batch_rows(&schema)) {
         decoder.serialize(rows).map_err(|error| unfit(&error))?;
         batches.extend(decoder.flush().map_err(|error| unfit(&error))?);
     }
     Ok(BatchStream::from_batches(schema, batches))
 }
 
+/// A decoder that refuses what it has no column for.
 fn json_decoder(schema: &SchemaRef) -> Result<arrow::json::reader::Decoder> {
-    let builder = arrow::json::ReaderBuilder::new(schema.clone()).with_batch_size(BATCH_ROWS);
-    builder
+    arrow::json::ReaderBuilder::new(schema.clone())
+        .with_batch_size(batch_rows(schema))
+        .with_strict_mode(true)
         .build_decoder()
         .map_err(|error| Error::unsupported(format!("the table's columns cannot be read from JSON: {error}")))
 }
 
-/// The beginning of a body: its first line, or as much as types are guessed from.
-async fn head(body: &mut Body, guess: bool) -> Result<Bytes, Failure> {
-    let mut head = BytesMut::new();
-    while head.len() < HEAD_BYTES && (guess || !head.contains(&b'\n')) {
-        match body.next().await {
-            Some(piece) => head.extend_from_slice(&piece?),
-            None => break,
-        }
-    }
-    Ok(head.freeze())
+/// The beginning of a body.
+struct Head {
+    bytes: Bytes,
+    /// Whether it is all of the body.
+    is_all: bool,
 }
 
-/// `head` up to its last line that is whole; all of it where there is but one.
-fn whole_lines(head: &[u8]) -> &[u8] {
-    let end = head.iter().rposition(|byte| *byte == b'\n').map_or(head.len(), |at| at + 1);
-    if head.len() < HEAD_BYTES { head } else { &head[..end] }
+/// How much of a body is its beginning.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// Its first line.
+    Line,
+    /// As much as types are guessed from.
+    Guess,
+}
+
+impl Head {
+    async fn read(body: &mut Body, until: Until) -> Result<Self, Failure> {
+        let mut bytes = BytesMut::new();
+        while bytes.len() < HEAD_BYTES && (until == Until::Guess || !bytes.contains(&b'\n')) {
+            match body.next().await {
+                Some(piece) => bytes.extend_from_slice(&piece?),
+                None => return Ok(Self { bytes: bytes.freeze(), is_all: true }),
+            }
+        }
+        Ok(Self { bytes: bytes.freeze(), is_all: false })
+    }
+
+    /// Up to the last line that is whole.
+    fn whole_lines(&self) -> &[u8] {
+        let end = self.bytes.iter().rposition(|byte| *byte == b'\n').map(|at| at + 1);
+        &self.bytes[..end.filter(|_| !self.is_all).unwrap_or(self.bytes.len())]
+    }
 }
 
 /// The columns that were found, with the types of the table's columns of the same names.

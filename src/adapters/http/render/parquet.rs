@@ -2,7 +2,7 @@
 
 use crate::ports::{Error, Result};
 use arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
@@ -58,6 +58,9 @@ impl ParquetWriter {
             .build();
         let written = Shared::default();
         let unfit = |error| Error::unsupported(format!("Parquet cannot hold this result: {error}"));
+        if schema.fields().iter().any(|field| has_union(field.data_type())) {
+            return Err(Error::unsupported("Parquet cannot hold this result: it has no unions"));
+        }
         probe(schema).map_err(unfit)?;
         let writer = ArrowWriter::try_new(written.clone(), schema.clone(), Some(properties)).map_err(unfit)?;
         Ok(Self { writer: Some(writer), written })
@@ -88,6 +91,23 @@ impl ParquetWriter {
             writer.close().map_err(failed)?;
         }
         Ok(self.written.take())
+    }
+}
+
+/// Whether a type is, or holds, a union: the writer panics on one.
+fn has_union(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Union(..) => true,
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item)
+        | DataType::FixedSizeList(item, _)
+        | DataType::Map(item, _) => has_union(item.data_type()),
+        DataType::Struct(fields) => fields.iter().any(|field| has_union(field.data_type())),
+        DataType::Dictionary(_, values) => has_union(values),
+        DataType::RunEndEncoded(_, values) => has_union(values.data_type()),
+        _ => false,
     }
 }
 

@@ -78,7 +78,7 @@ pub struct Insert {
 }
 
 /// `DELETE`
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Delete {
     /// Where from.
     pub table: Name,
@@ -89,7 +89,7 @@ pub struct Delete {
 }
 
 /// `UPDATE`
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Update {
     /// Where.
     pub table: Name,

@@ -9,6 +9,7 @@ use crate::ports::{Error, Limits, Result};
 use sqlparser::dialect::GenericDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
+use std::collections::HashMap;
 
 /// Most parameters of one statement.
 const PARAMS_MAX: usize = 10_000;
@@ -216,6 +217,7 @@ fn is_operator(token: &Token) -> bool {
 /// names, or nothing where they have none.
 fn number_placeholders(tokens: &mut [TokenWithSpan]) -> Result<Vec<Option<String>>> {
     let mut params: Vec<Option<String>> = Vec::new();
+    let mut known: HashMap<String, usize> = HashMap::new();
     let mut styles = [false; 3];
     for token in tokens {
         let Token::Placeholder(text) = &mut token.token else { continue };
@@ -225,30 +227,27 @@ fn number_placeholders(tokens: &mut [TokenWithSpan]) -> Result<Vec<Option<String
                 params.push(None);
                 params.len()
             }
-            Some(digits) if digits.parse::<usize>().is_ok() => {
+            Some(digits) if digits.bytes().all(|digit| digit.is_ascii_digit()) => {
                 styles[1] = true;
-                let number = digits.parse().unwrap_or(0);
-                if !(1..=PARAMS_MAX).contains(&number) {
-                    return Err(Error::invalid(format!(
-                        "there is no parameter ${number}; they count from 1 to {PARAMS_MAX}"
-                    )));
+                let number = digits.parse().unwrap_or(usize::MAX);
+                if number == 0 {
+                    return Err(Error::invalid("there is no parameter $0; they count from $1"));
                 }
-                params.resize(params.len().max(number), None);
+                params.resize(params.len().max(number.min(PARAMS_MAX + 1)), None);
                 number
             }
             name => {
                 styles[2] = true;
-                let name = Some(name.unwrap_or(text).to_owned());
-                let known = params.iter().position(|param| *param == name);
-                known.map_or_else(
-                    || {
-                        params.push(name);
-                        params.len()
-                    },
-                    |at| at + 1,
-                )
+                let name = name.unwrap_or(text).to_owned();
+                *known.entry(name.clone()).or_insert_with(|| {
+                    params.push(Some(name));
+                    params.len()
+                })
             }
         };
+        if params.len() > PARAMS_MAX {
+            return Err(Error::invalid(format!("the statement has more than {PARAMS_MAX} parameters")));
+        }
         *text = format!("${number}");
     }
     if styles.iter().filter(|used| **used).count() > 1 {
