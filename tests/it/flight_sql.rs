@@ -376,6 +376,14 @@ async fn polling_starts_a_query_and_tells_how_it_is_doing() {
     assert_eq!((info.total_records, info.endpoint.len()), (100_000, 16));
     let all = one(&driver.fetch(info).await);
     assert!(all.num_rows() == 100_000 && all.column(0).as_primitive::<Int64Type>().values().is_sorted());
+    // What was answered is forgotten: there is room for the next.
+    for _ in 0..300 {
+        let poll = driver.raw.poll_flight_info(FlightDescriptor::new_cmd("SELECT 1")).await.unwrap().into_inner();
+        let mut next = poll.flight_descriptor;
+        while let Some(descriptor) = next {
+            next = driver.raw.poll_flight_info(descriptor).await.unwrap().into_inner().flight_descriptor;
+        }
+    }
     let failing = FlightDescriptor::new_cmd("SELECT nope FROM t");
     let mut poll = driver.raw.poll_flight_info(failing).await;
     while let Ok(Some(next)) = poll.as_ref().map(|poll| poll.get_ref().flight_descriptor.clone()) {

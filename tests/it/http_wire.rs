@@ -5,6 +5,7 @@ use arrow::array::RecordBatch;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -405,6 +406,68 @@ async fn rows_are_inserted_from_every_format() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_a_long_body_is_passed_over() {
+    let wire = wire().await;
+    wire.sut.define("CREATE TABLE t (n INT64, note STRING)").await;
+    // A column that comes late, in a body whose beginning is longer than what types are guessed from.
+    let mut lines: String = (0..200_000).map(|n| format!("{{\"n\":{n}}}\n")).collect();
+    lines.push_str("{\"n\":-1,\"note\":\"late\"}\n");
+    let (status, answer) = wire.post("/insert/ndjson?table=t", lines.clone()).await;
+    assert_eq!((status, &answer["inserted"]), (200, &json!(200_001)), "{answer}");
+    assert_eq!(wire.sut.rows("SELECT * FROM t WHERE note = 'late'").await, 1);
+    let (status, answer) = wire.post("/insert/ndjson?table=made", lines).await;
+    assert_eq!(status, 400, "a new table cannot know the column: {answer}");
+    assert_eq!(wire.sut.query.tables().await.unwrap().len(), 1);
+    // Records that lie across the pieces in which a body comes.
+    let csv: String = std::iter::once("n,note\n".to_owned())
+        .chain((0..50_000).map(|n| format!("{n},\"a note, number {n}\"\n")))
+        .collect();
+    let pieces: Vec<Result<Vec<u8>, std::io::Error>> =
+        csv.as_bytes().chunks(1_001).map(|piece| Ok(piece.to_vec())).collect();
+    for table in ["t", "from_csv"] {
+        let pieces = pieces.iter().map(|piece| Ok::<_, std::io::Error>(piece.as_ref().unwrap().clone()));
+        let body = reqwest::Body::wrap_stream(futures::stream::iter(pieces.collect::<Vec<_>>()));
+        let (status, answer) = wire.post(&format!("/insert/csv?table={table}"), body).await;
+        assert_eq!((status, &answer["inserted"]), (200, &json!(50_000)), "{answer}");
+        let found = wire.sut.rows(&format!("SELECT * FROM {table} WHERE note = 'a note, number 49999'")).await;
+        assert_eq!(found, 1, "{table}");
+    }
+    // Many columns are few rows at a time, and deep bodies are none.
+    let wide: String = (0..20_000).map(|at| format!("c{at},")).collect();
+    let (status, _) = wire.post("/insert/csv?table=wide", format!("{wide}z\n{}1\n", ",".repeat(20_000))).await;
+    assert_eq!(status, 200);
+    let (status, _) = wire.post("/insert/msgpack?table=t", [vec![0x91; 2_000], vec![0xc0]].concat()).await;
+    assert_eq!(status, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_that_is_asked_for_is_the_one_that_comes() {
+    let wire = wire().await;
+    let arrow = |sql: &'static str| {
+        let request = wire.http.post(&wire.url).header("accept", "application/vnd.apache.arrow.stream").body(sql);
+        async move { request.send().await.unwrap().headers()["content-type"].to_str().unwrap().to_owned() }
+    };
+    assert_eq!(arrow("SELECT 1 -- as in FORMAT JSON").await, "application/vnd.apache.arrow.stream");
+    let (_, answer) = wire.post("/?format=json", "SELECT 1 AS a -- FORMAT CSV").await;
+    assert_eq!(answer["data"], json!([[1]]));
+    // What Parquet has no type for is refused before the first byte.
+    wire.sut.put("t", vec![numbers(0, 1)]).await.unwrap();
+    let union = arrow::array::UnionArray::try_new(
+        [(0_i8, Arc::new(arrow::datatypes::Field::new("i", arrow::datatypes::DataType::Int32, true)))]
+            .into_iter()
+            .collect(),
+        vec![0_i8].into(),
+        None,
+        vec![Arc::new(arrow::array::Int32Array::from(vec![1]))],
+    )
+    .unwrap();
+    let batch = RecordBatch::try_from_iter([("u", Arc::new(union) as arrow::array::ArrayRef)]).unwrap();
+    wire.sut.put("unions", vec![batch]).await.unwrap();
+    let (status, answer) = wire.post("/?format=parquet", "SELECT * FROM unions").await;
+    assert_eq!((status, &answer["error"]["kind"]), (501, &json!("Unsupported")), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn zeptodbs_columns_are_renamed_and_scaled() {
     let wire = wire().await;
     wire.sut.define("CREATE TABLE t (symbol INT64, price INT64, volume INT64, timestamp TIMESTAMP_NS)").await;
@@ -414,6 +477,13 @@ async fn zeptodbs_columns_are_renamed_and_scaled() {
     assert_eq!((status, &answer["inserted"]), (200, &json!(2)), "{answer}");
     let (_, read) = wire.post("/", "SELECT symbol, price, volume FROM t").await;
     assert_eq!(read["data"], json!([[1, 101, 10], [2, 250, 20]]));
+    let crossed = rmp_serde::to_vec(&json!({"symbol": [3], "price": [30], "volume": [5]})).unwrap();
+    let (status, _) = wire.post("/insert/msgpack?table=t&price_col=volume&vol_col=price", crossed).await;
+    assert_eq!(status, 200);
+    let (_, read) = wire.post("/", "SELECT price, volume FROM t WHERE symbol = 3").await;
+    assert_eq!(read["data"], json!([[5, 30]]));
+    let text = rmp_serde::to_vec(&json!({"symbol": [4], "price": ["much"]})).unwrap();
+    assert_eq!(wire.post("/insert/msgpack?table=t&price_scale=10", text).await.0, 400);
     let (status, answer) = wire.post("/insert/msgpack?table=t&sym_col=nope", packed).await;
     assert_eq!(status, 400);
     assert!(answer["error"]["message"].as_str().unwrap().contains("nope"));

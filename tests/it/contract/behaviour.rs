@@ -159,7 +159,17 @@ pub async fn rows_of_parameters_make_rows(sut: Sut) {
     assert_eq!(count("DELETE FROM t WHERE n = $1 + 1", params.project(&[0]).unwrap()).await.unwrap(), 3);
     let refused = count("INSERT INTO t (n) SELECT ?", params.project(&[0]).unwrap()).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::InvalidQuery);
-    // All rows or none.
+    // All rows or none, of changes too: the second of these does not fit its column, which the first made by then.
+    let numbers_as_text = arrow::array::record_batch!(("to", Utf8, ["5.5", "none"]), ("n", Int64, [0, 1])).unwrap();
+    count("UPDATE t SET half = ? WHERE n = ?", numbers_as_text).await.unwrap_err();
+    assert_eq!(sut.rows("SELECT * FROM t WHERE half = 5.5").await, 0);
+    // Each row sees what the one before it made.
+    let steps = arrow::array::record_batch!(("to", Int64, [100, 200]), ("from", Int64, [2, 100])).unwrap();
+    assert_eq!(count("UPDATE t SET n = ? WHERE n = ?", steps).await.unwrap(), 2);
+    assert_eq!(sut.rows("SELECT * FROM t WHERE n = 200").await, 1);
+    let none = arrow::array::record_batch!(("a", Int64, [1])).unwrap().slice(0, 0);
+    assert_eq!(count("INSERT INTO t (n) VALUES (?)", none.clone()).await.unwrap(), 0);
+    assert_eq!(count("DELETE FROM t WHERE n = ?", none).await.unwrap(), 0);
     let bad = arrow::array::record_batch!(("a", Utf8, ["1", "not a number"])).unwrap();
     count("INSERT INTO t (n) VALUES (?)", bad).await.unwrap_err();
     assert_eq!(sut.rows("SELECT * FROM t").await, 3);
