@@ -6,6 +6,7 @@
 use crate::ports::Result;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
 use futures::stream::{self, BoxStream, Stream, StreamExt, TryStreamExt};
 use std::fmt;
 use std::pin::Pin;
@@ -19,7 +20,28 @@ pub struct BatchStream {
     batches: BoxStream<'static, Result<RecordBatch>>,
 }
 
+/// Whatever finds batches one after the other, such as a reader of messages.
+#[async_trait]
+pub trait BatchSource: Send + 'static {
+    /// The next batch; none at the end.
+    async fn next_batch(&mut self) -> Result<Option<RecordBatch>>;
+}
+
 impl BatchStream {
+    /// `first`, where there is one, and then what `source` finds, up to its first error.
+    pub fn from_source(schema: SchemaRef, first: Option<RecordBatch>, source: impl BatchSource) -> Self {
+        let batches = stream::unfold((Some(source), first), |(source, first)| async move {
+            let mut source = source?;
+            if let Some(batch) = first {
+                return Some((Ok(batch), (Some(source), None)));
+            }
+            let next = source.next_batch().await.transpose()?;
+            let rest = next.is_ok().then_some(source);
+            Some((next, (rest, None)))
+        });
+        Self::new(schema, batches)
+    }
+
     /// A stream of `batches`, each of which has `schema`.
     pub fn new(schema: SchemaRef, batches: impl Stream<Item = Result<RecordBatch>> + Send + 'static) -> Self {
         Self { schema, batches: batches.boxed() }

@@ -10,7 +10,7 @@ mod ingest;
 mod limits;
 mod query;
 
-pub use batches::BatchStream;
+pub use batches::{BatchSource, BatchStream};
 pub use error::{Error, ErrorKind, Result};
 pub use ingest::{Append, IfExists, IfMissing, IngestPort, IngestSummary};
 pub use limits::Limits;

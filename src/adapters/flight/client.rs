@@ -9,8 +9,8 @@ use crate::adapters::flight::put::summary_from_json;
 use crate::adapters::flight::wire::{error_from_status, flight_data};
 use crate::adapters::ipc::{DecodeLimits, Decoder, Encoder, Encoding, decode_description, decode_schema};
 use crate::ports::{
-    Access, Append, BatchStream, Description, Error, IngestPort, IngestSummary, Limits, Query, QueryPort, Reply,
-    Result, SnapshotId, StatementKind, TableInfo,
+    Access, Append, BatchSource, BatchStream, Description, Error, IngestPort, IngestSummary, Limits, Query, QueryPort,
+    Reply, Result, SnapshotId, StatementKind, TableInfo,
 };
 use arrow::array::{Int64Array, RecordBatch};
 use arrow_flight::flight_service_client::FlightServiceClient;
@@ -133,29 +133,11 @@ struct Reading {
 }
 
 impl Reading {
-    async fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
-        while let Some(data) = self.messages.message().await.map_err(|status| error_from_status(&status))? {
-            if let Some(batch) = self.decode(data)? {
-                return Ok(Some(batch));
-            }
-        }
-        Ok(None)
-    }
-
     /// The batches, once their schema has come.
     async fn into_batches(mut self) -> Result<BatchStream> {
         let first = self.until_schema().await?;
         let schema = self.decoder.schema().ok_or_else(|| Error::unavailable("the reply ended before its schema"))?;
-        let batches = stream::unfold((Some(self), first), |(reading, first)| async move {
-            let mut reading = reading?;
-            if let Some(batch) = first {
-                return Some((Ok(batch), (Some(reading), None)));
-            }
-            let next = reading.next_batch().await.transpose()?;
-            let rest = next.is_ok().then_some(reading);
-            Some((next, (rest, None)))
-        });
-        Ok(BatchStream::new(schema, batches))
+        Ok(BatchStream::from_source(schema, first, self))
     }
 
     async fn until_schema(&mut self) -> Result<Option<RecordBatch>> {
@@ -173,6 +155,18 @@ impl Reading {
             return Ok(None);
         }
         self.decoder.decode(&data.data_header, data.data_body.into())
+    }
+}
+
+#[async_trait]
+impl BatchSource for Reading {
+    async fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
+        while let Some(data) = self.messages.message().await.map_err(|status| error_from_status(&status))? {
+            if let Some(batch) = self.decode(data)? {
+                return Ok(Some(batch));
+            }
+        }
+        Ok(None)
     }
 }
 

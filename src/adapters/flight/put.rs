@@ -7,15 +7,17 @@ use crate::adapters::flight::info::Call;
 use crate::adapters::flight::service::Service;
 use crate::adapters::gate::Request as Admitted;
 use crate::adapters::ipc::{DecodeLimits, Decoder};
-use crate::ports::{Access, Append, BatchStream, Error, IngestSummary, Query, Reply, Result, StatementKind};
+use crate::ports::{
+    Access, Append, BatchSource, BatchStream, Error, IngestSummary, Query, Reply, Result, StatementKind,
+};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::Int64Type;
 use arrow_flight::flight_descriptor::DescriptorType;
 use arrow_flight::sql::{DoPutPreparedStatementResult, DoPutUpdateResult};
 use arrow_flight::{FlightDescriptor, PutResult};
+use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream;
 use prost::Message as _;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -257,17 +259,8 @@ impl Incoming {
     fn into_batches(self, first: Option<RecordBatch>) -> Result<(BatchStream, oneshot::Receiver<Self>)> {
         let schema = self.decoder.schema().ok_or_else(|| Error::internal("a stream was begun without its schema"))?;
         let (give_back, given_back) = oneshot::channel();
-        let reading = Some(Reading { incoming: Some(self), give_back: Some(give_back) });
-        let batches = stream::unfold((reading, first), |(reading, first)| async move {
-            let mut reading = reading?;
-            if let Some(batch) = first {
-                return Some((Ok(batch), (Some(reading), None)));
-            }
-            let next = reading.incoming.as_mut()?.next_batch().await.transpose()?;
-            let rest = next.is_ok().then_some(reading);
-            Some((next, (rest, None)))
-        });
-        Ok((BatchStream::new(schema, batches), given_back))
+        let reading = Reading { incoming: Some(self), give_back: Some(give_back) };
+        Ok((BatchStream::from_source(schema, first, reading), given_back))
     }
 
     fn decode(&mut self, data: FlightData) -> Result<Option<RecordBatch>> {
@@ -292,6 +285,16 @@ impl Incoming {
 struct Reading {
     incoming: Option<Incoming>,
     give_back: Option<oneshot::Sender<Incoming>>,
+}
+
+#[async_trait]
+impl BatchSource for Reading {
+    async fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
+        match &mut self.incoming {
+            Some(incoming) => incoming.next_batch().await,
+            None => Ok(None),
+        }
+    }
 }
 
 impl Drop for Reading {

@@ -8,8 +8,8 @@ use crate::adapters::http::wire::{
 };
 use crate::adapters::ipc::{DecodeLimits, Deframer, END_OF_STREAM, Encoder, Encoding, Message};
 use crate::ports::{
-    Append, BatchStream, Description, Error, IngestPort, IngestSummary, Limits, Query, QueryPort, Reply, Result,
-    SnapshotId, TableInfo,
+    Append, BatchSource, BatchStream, Description, Error, IngestPort, IngestSummary, Limits, Query, QueryPort, Reply,
+    Result, SnapshotId, TableInfo,
 };
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
@@ -135,16 +135,7 @@ async fn read(response: Response, limits: DecodeLimits) -> Result<Reply> {
     };
     let first = reading.until_schema().await?;
     let schema = reading.deframer.schema().ok_or_else(cut_off)?;
-    let batches = stream::unfold((Some(reading), first), |(reading, first)| async move {
-        let mut reading = reading?;
-        if let Some(batch) = first {
-            return Some((Ok(batch), (Some(reading), None)));
-        }
-        let next = reading.next_batch().await.transpose()?;
-        let rest = next.is_ok().then_some(reading);
-        Some((next, (rest, None)))
-    });
-    Ok(Reply { kind, batches: BatchStream::new(schema, batches) })
+    Ok(Reply { kind, batches: BatchStream::from_source(schema, first, reading) })
 }
 
 fn cut_off() -> Error {
@@ -168,7 +159,10 @@ impl Reading {
         }
         Ok(None)
     }
+}
 
+#[async_trait]
+impl BatchSource for Reading {
     async fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
         loop {
             if let Some(batch) = self.deframer.next_batch()? {

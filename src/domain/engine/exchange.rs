@@ -5,32 +5,21 @@
 
 use crate::domain::engine::Inner;
 use crate::domain::engine::ingest::table_schema;
-use crate::domain::engine::stage::Stage;
 use crate::domain::executor::sql::{Parsed, Statement};
 use crate::domain::storage::{Conform, Table};
 use crate::ports::{Access, BatchStream, Error, INPUT, Query, Reply, Result, StatementKind};
-use futures::StreamExt;
 use std::sync::Arc;
 
 impl Inner {
     /// Answers `query` over the tables and `input`.
-    pub(super) async fn exchange(self: Arc<Self>, query: Query, mut input: BatchStream) -> Result<Reply> {
+    pub(super) async fn exchange(self: Arc<Self>, query: Query, input: BatchStream) -> Result<Reply> {
         let (Parsed { statement, .. }, query) = self.parse(Query { access: Access::Read, ..query })?;
         let Statement::Read(statement) = statement else {
             return Err(Error::invalid("an exchange answers a SELECT over its input"));
         };
         let schema = table_schema(&input.schema())?;
         let conform = Conform::new(&input.schema(), &schema, 0)?;
-        let mut stage = Stage::new(&self.budget, &self.options.limits);
-        let turn = self.turns.begin();
-        while let Some(batch) = input.next().await {
-            let batch = batch?;
-            let room = self.budget.reserve(conform.growth_bytes(&batch))?;
-            stage.push(conform.apply(&batch, stage.rows())?)?;
-            drop((batch, room));
-            turn.staged(stage.summary().bytes);
-            turn.wait(self.patience()).await?;
-        }
+        let stage = self.staged(input, &conform).await?;
         // The state is taken when the input is there: what the caller saw before it sent its last row is in it.
         let snapshot = self.snapshot_of(&query)?;
         let table = Table::new(self.catalog.next_table_id(), schema, stage.segments().to_vec());

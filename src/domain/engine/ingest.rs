@@ -39,22 +39,12 @@ impl Target {
 
 impl Inner {
     /// Appends a stream.
-    pub(super) async fn append(self: Arc<Self>, request: Append, mut batches: BatchStream) -> Result<IngestSummary> {
+    pub(super) async fn append(self: Arc<Self>, request: Append, batches: BatchStream) -> Result<IngestSummary> {
         let arrival_ns = now_ns();
         check_name(&request.table)?;
         let mut target = self.target(&request, &batches.schema())?;
         let conform = Conform::new(&batches.schema(), target.schema(), arrival_ns)?;
-        let mut stage = Stage::new(&self.budget, &self.options.limits);
-        let turn = self.turns.begin();
-        while let Some(batch) = batches.next().await {
-            let batch = batch?;
-            let room = self.budget.reserve(conform.growth_bytes(&batch))?;
-            stage.push(conform.apply(&batch, stage.rows())?)?;
-            // What a stream does not need any more must not keep the oldest from going on.
-            drop((batch, room));
-            turn.staged(stage.summary().bytes);
-            turn.wait(self.patience()).await?;
-        }
+        let mut stage = self.staged(batches, &conform).await?;
         loop {
             if let Some(summary) = self.publish_append(&request, &target, &stage)? {
                 self.merge_later(&request.table);
@@ -66,6 +56,22 @@ impl Inner {
             let conform = Conform::new(&staged_schema, target.schema(), arrival_ns)?;
             stage = refit(&stage, &conform, Stage::new(&self.budget, &self.options.limits))?;
         }
+    }
+
+    /// All of a stream, fitted and staged, in its turn.
+    pub(super) async fn staged(&self, mut batches: BatchStream, conform: &Conform) -> Result<Stage> {
+        let mut stage = Stage::new(&self.budget, &self.options.limits);
+        let turn = self.turns.begin();
+        while let Some(batch) = batches.next().await {
+            let batch = batch?;
+            let room = self.budget.reserve(conform.growth_bytes(&batch))?;
+            stage.push(conform.apply(&batch, stage.rows())?)?;
+            // What a stream does not need any more must not keep the oldest from going on.
+            drop((batch, room));
+            turn.staged(stage.summary().bytes);
+            turn.wait(self.patience()).await?;
+        }
+        Ok(stage)
     }
 
     fn target(&self, request: &Append, schema: &Schema) -> Result<Target> {

@@ -2,9 +2,10 @@
 
 use crate::adapters::http::incoming::{Body, Failure};
 use crate::adapters::ipc::{DecodeLimits, Deframer};
-use crate::ports::{BatchStream, Error, Limits, Result};
+use crate::ports::{BatchSource, BatchStream, Error, Limits, Result};
 use arrow::array::RecordBatch;
-use futures::stream::{self, StreamExt};
+use async_trait::async_trait;
+use futures::StreamExt;
 
 /// The batches of an Arrow body.
 pub async fn batches(body: Body, limits: &Limits) -> Result<BatchStream, Failure> {
@@ -21,16 +22,7 @@ pub async fn batches(body: Body, limits: &Limits) -> Result<BatchStream, Failure
             .finish()
             .map_or_else(Failure::from, |()| Error::invalid("the body is empty").into()));
     };
-    let batches = stream::unfold((Some(reading), first), |(reading, first)| async move {
-        let mut reading = reading?;
-        if let Some(batch) = first {
-            return Some((Ok(batch), (Some(reading), None)));
-        }
-        let next = reading.next_batch().await.transpose()?;
-        let rest = next.is_ok().then_some(reading);
-        Some((next, (rest, None)))
-    });
-    Ok(BatchStream::new(schema, batches))
+    Ok(BatchStream::from_source(schema, first, reading))
 }
 
 struct Reading {
@@ -38,7 +30,8 @@ struct Reading {
     deframer: Deframer,
 }
 
-impl Reading {
+#[async_trait]
+impl BatchSource for Reading {
     async fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
         loop {
             if let Some(batch) = self.deframer.next_batch()? {

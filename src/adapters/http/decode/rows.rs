@@ -1,14 +1,15 @@
 //! CSV, NDJSON, JSON and MessagePack: rows of text, decoded to the columns of a table or to what they look like.
 
 use crate::adapters::http::incoming::{Body, Failure};
-use crate::ports::{BatchStream, Error, Result};
+use crate::ports::{BatchSource, BatchStream, Error, Result};
 use arrow::array::RecordBatch;
 use arrow::csv::reader::Format as CsvFormat;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::json::reader::{infer_json_schema, infer_json_schema_from_iterator};
+use async_trait::async_trait;
 use bytes::{Buf, Bytes, BytesMut};
-use futures::stream::{self, StreamExt};
+use futures::StreamExt;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -259,17 +260,11 @@ struct Reading {
 }
 
 fn decoded(decoder: Decoder, schema: SchemaRef, head: Bytes, body: Body) -> BatchStream {
-    let reading = Some(Reading { body, waiting: head, decoder, ended: false });
-    let batches = stream::unfold(reading, |reading| async move {
-        let mut reading = reading?;
-        let next = reading.next_batch().await.transpose()?;
-        let rest = next.is_ok().then_some(reading);
-        Some((next, rest))
-    });
-    BatchStream::new(schema, batches)
+    BatchStream::from_source(schema, None, Reading { body, waiting: head, decoder, ended: false })
 }
 
-impl Reading {
+#[async_trait]
+impl BatchSource for Reading {
     async fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
         while !self.ended {
             if self.waiting.is_empty() {
