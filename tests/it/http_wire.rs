@@ -482,6 +482,22 @@ async fn zeptodbs_columns_are_renamed_and_scaled() {
     assert_eq!(status, 200);
     let (_, read) = wire.post("/", "SELECT price, volume FROM t WHERE symbol = 3").await;
     assert_eq!(read["data"], json!([[5, 30]]));
+    // A renamed column is read as what it will be: text and plain numbers alike are times. A scaled one is read unscaled.
+    for (path, body) in [
+        ("csv", "s,p,at\n4,1.25,1970-01-01T00:00:00.000000007\n"),
+        ("csv", "s,p,at\n5,1.25,1970-01-01 00:00:00.000000007\n"),
+        ("ndjson", "{\"s\": 6, \"p\": 1.25, \"at\": 7}\n"),
+        ("json", r#"[{"s": 7, "p": 1.25, "at": 7}]"#),
+    ] {
+        let path = format!("/insert/{path}?table=t&sym_col=s&price_col=p&ts_col=at&price_scale=100");
+        let (status, answer) = wire.post(&path, body).await;
+        assert_eq!((status, &answer["inserted"]), (200, &json!(1)), "{body}: {answer}");
+    }
+    let (_, read) = wire.post("/", "SELECT DISTINCT price, CAST(timestamp AS BIGINT) FROM t WHERE symbol > 3").await;
+    assert_eq!(read["data"], json!([[125, 7]]));
+    let (status, answer) = wire.post("/insert/ndjson?table=t&price_col=prcie", "{\"symbol\": 8, \"price\": 1}\n").await;
+    assert_eq!(status, 400);
+    assert!(answer["error"]["message"].as_str().unwrap().contains("prcie"), "{answer}");
     let text = rmp_serde::to_vec(&json!({"symbol": [4], "price": ["much"]})).unwrap();
     assert_eq!(wire.post("/insert/msgpack?table=t&price_scale=10", text).await.0, 400);
     let (status, answer) = wire.post("/insert/msgpack?table=t&sym_col=nope", packed).await;

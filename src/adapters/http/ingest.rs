@@ -57,7 +57,7 @@ impl Handlers {
             BodyFormat::Arrow if columns.is_empty() => None,
             _ => self.schema_of(&table, if_exists).await?,
         };
-        let types = schema.clone().filter(|_| format != BodyFormat::Arrow);
+        let types = schema.as_deref().filter(|_| format != BodyFormat::Arrow).map(|table| columns.of_body(table));
         let batches = batches(format, incoming.body, types, &self.options.limits).await?;
         let batches = columns.applied(batches, schema.as_deref())?;
         let request = Append { table, if_missing, if_exists, caller };

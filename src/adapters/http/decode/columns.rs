@@ -5,7 +5,7 @@ use crate::ports::{BatchStream, Error, Result};
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, RecordBatchOptions};
 use arrow::compute::kernels::numeric::mul;
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use futures::StreamExt;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -55,6 +55,22 @@ impl Columns {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.names.is_empty() && self.scales.is_empty()
+    }
+
+    /// `table`'s columns as the body has them, by which it is read: under the body's names, and as plain numbers where they
+    /// are yet to be multiplied. Who names a column has it from the first row on, so those may not be null.
+    pub fn of_body(&self, table: &Schema) -> SchemaRef {
+        let field = |field: &FieldRef| {
+            let mut found = Field::clone(field);
+            if self.scales.iter().any(|(column, _)| column == field.name()) {
+                found = found.with_data_type(DataType::Float64);
+            }
+            match self.names.iter().find(|(_, column)| column == field.name()) {
+                Some((name, _)) => found.with_name(name).with_nullable(false),
+                None => found,
+            }
+        };
+        Arc::new(Schema::new(table.fields().iter().map(field).collect::<Vec<_>>()))
     }
 
     /// `batches` with it done. `table` is the table's schema, if it is there: whole numbers stay whole.

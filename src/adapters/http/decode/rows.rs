@@ -62,10 +62,11 @@ pub async fn ndjson(mut body: Body, table: Option<SchemaRef>) -> Result<BatchStr
 }
 
 /// `found` and the table's other columns, which a later row may have – but for a `timestamp`, whose absence says that the
-/// arrival time is meant. What comes later and is not here is refused, not passed over.
+/// arrival time is meant, and those that may not be null. What comes later and is not here is refused, not passed over.
 fn with_columns_to_come(found: &Schema, table: &Schema) -> SchemaRef {
     let is_new = |field: &&FieldRef| {
-        field.name() != "timestamp"
+        field.is_nullable()
+            && field.name() != "timestamp"
             && !found.fields().iter().any(|known| known.name().eq_ignore_ascii_case(field.name()))
     };
     let others = table.fields().iter().filter(is_new).map(|field| Arc::new(readable(field)));
