@@ -6,15 +6,14 @@ use crate::adapters::http::wire::{
     ARROW_STREAM, BATCHES, BYTES, IF_EXISTS, IF_MISSING, STATEMENT_KIND, TABLE_CREATED, description_from_json,
     error_from_response, headers_from_query, table_from_json,
 };
-use crate::adapters::ipc::{DecodeLimits, Deframer, END_OF_STREAM, Encoder, Encoding, Message};
+use crate::adapters::ipc::{DecodeLimits, END_OF_STREAM, Encoder, Encoding, Ends, Message, read_stream};
 use crate::ports::{
-    Append, BatchSource, BatchStream, Description, Error, IngestPort, IngestSummary, Limits, Query, QueryPort, Reply,
-    Result, SnapshotId, TableInfo,
+    Append, BatchStream, Description, Error, IngestPort, IngestSummary, Limits, Query, QueryPort, Reply, Result,
+    SnapshotId, TableInfo,
 };
-use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::{self, BoxStream, StreamExt};
+use futures::stream::{self, StreamExt};
 use http::header::{ACCEPT, CONTENT_TYPE};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{RequestBuilder, Response};
@@ -129,51 +128,9 @@ impl QueryPort for Client {
 async fn read(response: Response, limits: DecodeLimits) -> Result<Reply> {
     let kind =
         response.headers().get(STATEMENT_KIND).and_then(|kind| kind.to_str().ok()).unwrap_or_default().parse()?;
-    let mut reading = Reading {
-        body: response.bytes_stream().map(|piece| piece.map_err(lost)).boxed(),
-        deframer: Deframer::new(limits),
-    };
-    let first = reading.until_schema().await?;
-    let schema = reading.deframer.schema().ok_or_else(cut_off)?;
-    Ok(Reply { kind, batches: BatchStream::from_source(schema, first, reading) })
-}
-
-fn cut_off() -> Error {
-    Error::unavailable("the result was cut off before its end")
-}
-
-/// A result that is being read.
-struct Reading {
-    body: BoxStream<'static, Result<Bytes>>,
-    deframer: Deframer,
-}
-
-impl Reading {
-    async fn until_schema(&mut self) -> Result<Option<RecordBatch>> {
-        while self.deframer.schema().is_none() {
-            let Some(piece) = self.body.next().await else { return Err(cut_off()) };
-            self.deframer.push(piece?);
-            if let Some(batch) = self.deframer.next_batch()? {
-                return Ok(Some(batch));
-            }
-        }
-        Ok(None)
-    }
-}
-
-#[async_trait]
-impl BatchSource for Reading {
-    async fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
-        loop {
-            if let Some(batch) = self.deframer.next_batch()? {
-                return Ok(Some(batch));
-            }
-            match self.body.next().await {
-                Some(piece) => self.deframer.push(piece?),
-                None => return self.deframer.finish().map(|()| None).map_err(|_| cut_off()),
-            }
-        }
-    }
+    let pieces = response.bytes_stream().map(|piece| piece.map_err(lost)).boxed();
+    let ends = Ends { lost: |error| error, cut_off: |_| Error::unavailable("the result was cut off before its end") };
+    Ok(Reply { kind, batches: read_stream(pieces, limits, ends).await? })
 }
 
 #[async_trait]

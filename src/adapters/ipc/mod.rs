@@ -10,6 +10,7 @@ mod encode;
 mod encoding;
 mod frame;
 mod present;
+mod read;
 mod rope;
 mod split;
 
@@ -19,5 +20,6 @@ pub use encode::{Encoder, Message};
 pub use encoding::{COMPRESSION, Compression, Encoding, MESSAGE_BYTES};
 pub use frame::{Deframer, END_OF_STREAM, decode_batch, decode_schema, encode_batch, encode_schema};
 pub use present::{HEADER_PREFIX, OPTIONS, Presentation, Strings};
+pub use read::{Ends, read_stream};
 pub use rope::Rope;
-pub use split::split;
+pub use split::{batch_bytes, split};

@@ -19,8 +19,7 @@ fn cut(batch: &RecordBatch, bytes_target: usize, pieces: &mut Vec<RecordBatch>) 
     if rows == 0 {
         return;
     }
-    let bytes: usize = batch.columns().iter().map(|column| slice_bytes(column.as_ref())).sum();
-    let count = bytes.div_ceil(bytes_target.max(1)).clamp(1, rows);
+    let count = batch_bytes(batch).div_ceil(bytes_target.max(1)).clamp(1, rows);
     if count == 1 {
         pieces.push(compact(batch));
         return;
@@ -29,6 +28,11 @@ fn cut(batch: &RecordBatch, bytes_target: usize, pieces: &mut Vec<RecordBatch>) 
     for first in (0..rows).step_by(step) {
         cut(&batch.slice(first, step.min(rows - first)), bytes_target, pieces);
     }
+}
+
+/// Bytes of a batch's rows in messages, about: not those of the buffers that it is a slice of.
+pub fn batch_bytes(batch: &RecordBatch) -> usize {
+    batch.columns().iter().map(|column| slice_bytes(column.as_ref())).sum()
 }
 
 /// Bytes of an array in a message, about. What all rows share – a dictionary – is not counted.

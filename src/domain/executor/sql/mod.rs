@@ -3,6 +3,8 @@
 //! Nothing here runs or plans anything. What a statement is gets decided on its parsed form, by an allow-list, before
 //! anything else looks at it.
 
+mod changes;
+mod definitions;
 mod guard;
 mod names;
 mod statement;
