@@ -7,6 +7,7 @@ use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use arrow_flight::sql::*;
+use arrow_flight::utils::batches_to_flight_data;
 use arrow_flight::{
     Action, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightDescriptor, FlightInfo,
     HandshakeRequest, PollInfo, RenewFlightEndpointRequest,
@@ -135,6 +136,41 @@ async fn prepared_statements_bind_run_and_close() {
         assert!(answer.value.ends_with(&field_4), "{sql}: is_update is {is_update}");
     }
     assert_eq!(driver.sut.rows("SELECT * FROM t").await, 103, "preparing runs nothing");
+}
+
+/// Drivers older than `DoPutPreparedStatementResult` go on with the handle that they had.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_bound_holds_for_the_old_handle_too() {
+    let mut driver = driver().await;
+    driver.sut.put("t", vec![numbers(0, 100)]).await.unwrap();
+    let request =
+        ActionCreatePreparedStatementRequest { query: "SELECT n FROM t WHERE n > ?".into(), transaction_id: None };
+    let create = Action::new("CreatePreparedStatement", request.as_any().encode_to_vec());
+    let mut prepare = async || -> ActionCreatePreparedStatementResult {
+        let answer = Any::decode(driver.act(create.clone()).await.unwrap().pop().unwrap()).unwrap();
+        answer.unpack().unwrap().unwrap()
+    };
+    let (one, other) = (prepare().await, prepare().await);
+    let command = |prepared: &ActionCreatePreparedStatementResult| CommandPreparedStatementQuery {
+        prepared_statement_handle: prepared.prepared_statement_handle.clone(),
+    };
+    for (prepared, from) in [(&one, 9), (&other, 19), (&one, 89)] {
+        let params = arrow::array::record_batch!(("a", Int64, [from])).unwrap();
+        let mut messages = batches_to_flight_data(&params.schema(), vec![params]).unwrap();
+        messages[0].flight_descriptor = Some(FlightDescriptor::new_cmd(command(prepared).as_any().encode_to_vec()));
+        driver.raw.do_put(stream::iter(messages)).await.unwrap();
+    }
+    for (prepared, rows) in [(&one, 10), (&other, 80), (&one, 10)] {
+        let info = driver.info(command(prepared)).await.unwrap();
+        assert_eq!(driver.fetch(info).await.iter().map(RecordBatch::num_rows).sum::<usize>(), rows);
+    }
+    let close =
+        ActionClosePreparedStatementRequest { prepared_statement_handle: one.prepared_statement_handle.clone() };
+    driver.act(Action::new("ClosePreparedStatement", close.as_any().encode_to_vec())).await.unwrap();
+    let info = driver.info(command(&one)).await.unwrap();
+    let ticket = info.endpoint[0].ticket.clone().unwrap();
+    let error = driver.raw.do_get(ticket).await.unwrap_err();
+    assert!(error.message().contains("have no value"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -94,8 +94,14 @@ pub async fn run(
             admitted.statement(&request.query);
             prepare(service, request, call).await.map(Answer::from)
         }
-        // A handle carries what it needs: there is nothing to close.
-        CLOSE_PREPARED => unpack::<ActionClosePreparedStatementRequest>(body).map(|_| Answer::default()),
+        CLOSE_PREPARED => {
+            let request: ActionClosePreparedStatementRequest = unpack(body)?;
+            // Closing what is no handle, or closed already, is closing all the same.
+            if let Ok(handle) = Handle::decode(&request.prepared_statement_handle) {
+                service.bound.close(&handle);
+            }
+            Ok(Answer::default())
+        }
         CANCEL_INFO => {
             let request = CancelFlightInfoRequest::decode(body.clone()).map_err(garbled)?;
             cancel(service, &request.info.unwrap_or_default())?;
@@ -183,6 +189,8 @@ async fn prepare(service: &Service, request: ActionCreatePreparedStatementReques
     let described = service.query.describe(call.query(handle.clone(), Access::Change)).await?;
     let is_read = described.kind == StatementKind::Read;
     let schema = call.of_driver(handle.clone()).schema_of(&described.schema);
+    let has_params = !described.params.fields().is_empty();
+    let handle = Handle { prepared: has_params.then(|| uuid::Uuid::new_v4().as_u128()), ..handle };
     let prepared = Prepared {
         handle: handle.encode()?,
         dataset_schema: if is_read { encode_schema(&schema) } else { Bytes::new() },

@@ -9,6 +9,9 @@ use arrow_flight::sql::metadata::{XdbcTypeInfo, XdbcTypeInfoData, XdbcTypeInfoDa
 use arrow_flight::sql::{Nullable, Searchable, XdbcDataType, XdbcDatetimeSubcode};
 use std::sync::Arc;
 
+/// What the keys of a field's metadata begin with.
+const PREFIX: &str = "ARROW:FLIGHT:SQL:";
+
 /// A type as SQL drivers know it.
 struct SqlType {
     name: &'static str,
@@ -94,6 +97,16 @@ pub fn described(schema: &Schema) -> Schema {
     Schema::new_with_metadata(fields, schema.metadata().clone())
 }
 
+/// `schema` without what [`described`] says: it is of one result, and not for a table that is made of it.
+pub fn undescribed(schema: &Schema) -> Schema {
+    let bare = |field: &Arc<Field>| {
+        let mut metadata = field.metadata().clone();
+        metadata.retain(|key, _| !key.starts_with(PREFIX));
+        Field::clone(field).with_metadata(metadata)
+    };
+    Schema::new_with_metadata(schema.fields().iter().map(bare).collect::<Vec<_>>(), schema.metadata().clone())
+}
+
 fn described_field(field: &Field) -> Field {
     let (size, scale) = size_and_scale(field.data_type());
     let name = known(field.data_type()).map_or_else(|| field.data_type().to_string(), |known| known.name.to_owned());
@@ -109,7 +122,7 @@ fn described_field(field: &Field) -> Field {
     ];
     for (key, value) in said {
         if let Some(value) = value {
-            metadata.insert(format!("ARROW:FLIGHT:SQL:{key}"), value);
+            metadata.insert(format!("{PREFIX}{key}"), value);
         }
     }
     field.clone().with_metadata(metadata)
@@ -184,7 +197,7 @@ fn xdbc(entry: &SqlType) -> XdbcTypeInfo {
 
 #[cfg(test)]
 mod tests {
-    use crate::adapters::flight::columns::{TYPES, described, known, xdbc_types};
+    use crate::adapters::flight::columns::{TYPES, described, known, undescribed, xdbc_types};
     use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
     use std::collections::HashSet;
 
@@ -196,6 +209,7 @@ mod tests {
             Field::new("l", DataType::new_list(DataType::Int64, true), true),
         ];
         let schema = described(&Schema::new(fields));
+        assert!(undescribed(&schema).fields().iter().all(|field| field.metadata().is_empty()));
         let said = |column: &str, key: &str| {
             schema.field_with_name(column).unwrap().metadata().get(&format!("ARROW:FLIGHT:SQL:{key}")).cloned()
         };

@@ -1,6 +1,7 @@
 //! Handles: what a ticket, a command or a prepared statement stands for beyond plain SQL text.
 //!
-//! A handle carries all that it needs, so the server keeps nothing for it; only a held result is kept, for a limited time.
+//! A handle carries all that it needs, so the server keeps nothing for it, but for two things, for a limited time: a held
+//! result, and parameters for those clients that pass over the new handle which binding them answers.
 //! A handle begins with a byte that no UTF-8 text has, so nothing else is taken for one.
 
 use crate::adapters::ipc::{self, Presentation};
@@ -35,6 +36,8 @@ pub struct Handle {
     pub presentation: Option<Presentation>,
     /// What the query is cancelled by. All parts of an answer have the same.
     pub query_id: Option<u128>,
+    /// The prepared statement that it is the handle of, where that has parameters.
+    pub prepared: Option<u128>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -62,6 +65,8 @@ struct HandleMessage {
     presentation: Option<String>,
     #[prost(bytes = "bytes", tag = "11")]
     query_id: Bytes,
+    #[prost(bytes = "bytes", tag = "12")]
+    prepared: Bytes,
 }
 
 impl Handle {
@@ -101,6 +106,7 @@ impl Handle {
             described: self.described,
             presentation: self.presentation.as_ref().map(Presentation::to_line),
             query_id: id_bytes(self.query_id),
+            prepared: id_bytes(self.prepared),
         };
         Ok([HANDLE_MARK, &message.encode_to_vec()].concat().into())
     }
@@ -118,7 +124,7 @@ impl Handle {
             0 => Ok(None),
             _ => bytes.as_ref().try_into().map(|bytes| Some(u128::from_be_bytes(bytes))).map_err(|_| wrong()),
         };
-        let (held, query_id) = (id(&message.held)?, id(&message.query_id)?);
+        let (held, query_id, prepared) = (id(&message.held)?, id(&message.query_id)?, id(&message.prepared)?);
         let params = match message.params.len() {
             0 => None,
             _ => Some(ipc::decode_batch(message.params).map_err(|_| wrong())?),
@@ -140,6 +146,7 @@ impl Handle {
             described: message.described,
             presentation,
             query_id,
+            prepared,
         })
     }
 }
@@ -168,6 +175,7 @@ mod tests {
             described: true,
             presentation: Some(Presentation::of_strings(Strings::Plain)),
             query_id: Some(5),
+            prepared: Some(6),
         };
         let bytes = handle.encode().unwrap();
         assert_eq!(Handle::decode(&bytes).unwrap(), handle);

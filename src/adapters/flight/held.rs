@@ -4,17 +4,16 @@
 //! that follows, so no query runs twice. Results stay in memory up to a limit for all of them together, go to spool
 //! files beyond, and are let go some time after their last use. A ticket may be redeemed as often as one likes.
 
+use crate::adapters::flight::recent::Recent;
 use crate::adapters::ipc::{DecodeLimits, Deframer, END_OF_STREAM, Encoder, Encoding, Message};
 use crate::ports::{BatchStream, Error, ErrorKind, Limits, Result};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::stream::{self, StreamExt};
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 use tempfile::NamedTempFile;
 use tokio::task::spawn_blocking;
 
@@ -27,19 +26,12 @@ const BYTES_MIN: u64 = 4 << 10;
 /// All held results of a server.
 #[derive(Debug)]
 pub struct Results {
-    held: Mutex<HashMap<u128, Entry>>,
+    held: Recent<Arc<Held>>,
     memory: Arc<AtomicU64>,
     disk: Arc<AtomicU64>,
     memory_max: u64,
     disk_max: u64,
     message_bytes_target: u64,
-    ttl: Duration,
-}
-
-#[derive(Debug)]
-struct Entry {
-    result: Arc<Held>,
-    used: Instant,
 }
 
 /// One result, and its share of memory and disk.
@@ -91,13 +83,13 @@ impl Results {
     /// No results yet.
     pub fn new(limits: &Limits) -> Self {
         Self {
-            held: Mutex::default(),
+            // Their bytes are counted, and each counts for some.
+            held: Recent::new(limits.ticket_ttl_ms, usize::MAX),
             memory: Arc::default(),
             disk: Arc::default(),
             memory_max: limits.held_bytes_max,
             disk_max: limits.spool_bytes_max,
             message_bytes_target: limits.message_bytes_target,
-            ttl: Duration::from_millis(limits.ticket_ttl_ms),
         }
     }
 
@@ -141,7 +133,7 @@ impl Results {
         };
         let result = Arc::new(Held { schema, rows: rows_kept, _memory: memory, _disk: disk });
         let id = uuid::Uuid::new_v4().as_u128();
-        self.lock().insert(id, Entry { result, used: Instant::now() });
+        self.held.keep(id, result);
         Ok((id, rows))
     }
 
@@ -161,14 +153,9 @@ impl Results {
     ///
     /// `NotFound` where it is not here, or not any more.
     pub fn stream(&self, id: u128) -> Result<BatchStream> {
-        let mut held = self.lock();
-        held.retain(|_, entry| entry.used.elapsed() < self.ttl);
-        let entry = held.get_mut(&id).ok_or_else(|| {
+        let result = self.held.with(id, |result| result.clone()).ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "the ticket's result is not held here any more; ask for a new ticket")
         })?;
-        entry.used = Instant::now();
-        let result = entry.result.clone();
-        drop(held);
         match &result.rows {
             Rows::Memory(batches) => Ok(BatchStream::from_batches(result.schema.clone(), batches.clone())),
             Rows::Spool(file) => {
@@ -180,19 +167,12 @@ impl Results {
 
     /// Lets go of a result at once.
     pub fn forget(&self, id: u128) {
-        self.lock().remove(&id);
+        self.held.forget(id);
     }
 
     /// Lets go of what nobody asked for in time, for ever.
     pub async fn expire(&self) {
-        loop {
-            tokio::time::sleep(self.ttl.clamp(Duration::from_millis(50), Duration::from_secs(10))).await;
-            self.lock().retain(|_, entry| entry.used.elapsed() < self.ttl);
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<u128, Entry>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.expire().await;
     }
 }
 

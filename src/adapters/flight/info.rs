@@ -79,7 +79,7 @@ impl Service {
             }
             Command::Handle(handle) => self.read_info(descriptor, call.of_raw(*handle), call, Count::Exact).await,
             Command::Poll(_) => Err(Error::invalid("this descriptor is for PollFlightInfo")),
-            Command::Sql(command) => match statement_of(&command, call)? {
+            Command::Sql(command) => match self.statement_of(&command, call)? {
                 Some(handle) => self.statement_info(descriptor, handle, call).await,
                 None => self.metadata_info(descriptor, &command, call).await,
             },
@@ -92,7 +92,7 @@ impl Service {
             Command::Text(sql) => (call.of_raw(Handle { sql, ..Handle::default() }), Access::Read),
             Command::Handle(handle) => (call.of_raw(*handle), Access::Read),
             Command::Poll(_) => return Err(Error::invalid("this descriptor is for PollFlightInfo")),
-            Command::Sql(command) => match statement_of(&command, call)? {
+            Command::Sql(command) => match self.statement_of(&command, call)? {
                 Some(handle) => (handle, Access::Change),
                 None => return metadata::schema(&command),
             },
@@ -202,26 +202,28 @@ impl Service {
         Ok(info)
     }
 
+    /// The statement behind a Flight SQL message; none where it asks for something else.
+    pub(super) fn statement_of(&self, command: &SqlCommand, call: &Call) -> Result<Option<Handle>> {
+        let handle = match command {
+            SqlCommand::CommandStatementQuery(query) => {
+                no_transaction(query.transaction_id.as_ref())?;
+                Handle { sql: query.query.clone(), change: true, ..Handle::default() }
+            }
+            SqlCommand::CommandPreparedStatementQuery(query) => {
+                self.bound.recall(Handle::decode(&query.prepared_statement_handle)?)
+            }
+            SqlCommand::TicketStatementQuery(ticket) => Handle::decode(&ticket.statement_handle)?,
+            _ => return Ok(None),
+        };
+        Ok(Some(call.of_driver(handle)))
+    }
+
     /// The answer to a question about the catalogue.
     pub(super) async fn metadata(&self, command: &SqlCommand, call: &Call) -> Result<RecordBatch> {
         let tables = if metadata::asks_for_tables(command) { self.query.tables().await? } else { Vec::new() };
         let presentation = call.presentation.clone().or(&Presentation::of_strings(Strings::Plain));
         metadata::answer(command, &tables, &self.options, &presentation)
     }
-}
-
-/// The statement behind a Flight SQL message; none where it asks for something else.
-pub(super) fn statement_of(command: &SqlCommand, call: &Call) -> Result<Option<Handle>> {
-    let handle = match command {
-        SqlCommand::CommandStatementQuery(query) => {
-            no_transaction(query.transaction_id.as_ref())?;
-            Handle { sql: query.query.clone(), change: true, ..Handle::default() }
-        }
-        SqlCommand::CommandPreparedStatementQuery(query) => Handle::decode(&query.prepared_statement_handle)?,
-        SqlCommand::TicketStatementQuery(ticket) => Handle::decode(&ticket.statement_handle)?,
-        _ => return Ok(None),
-    };
-    Ok(Some(call.of_driver(handle)))
 }
 
 /// The instant at which a ticket that is made now and never used expires.

@@ -1,6 +1,7 @@
 //! Arrow Flight: the server that drives the ports, the client that implements them, and the bytes between.
 
 mod actions;
+mod bound;
 mod client;
 mod columns;
 mod command;
@@ -14,6 +15,7 @@ mod info;
 mod metadata;
 mod polled;
 mod put;
+mod recent;
 mod running;
 mod server;
 mod service;

@@ -6,14 +6,13 @@
 
 use crate::adapters::flight::command::{Command, command_of};
 use crate::adapters::flight::handle::Handle;
-use crate::adapters::flight::info::{Call, Count, expiry, statement_of};
+use crate::adapters::flight::info::{Call, Count, expiry};
+use crate::adapters::flight::recent::Recent;
 use crate::adapters::flight::service::Service;
 use crate::adapters::ipc::encode_schema;
 use crate::ports::{Access, Error, ErrorKind, Limits, Part, Result, StatementKind};
 use arrow_flight::{FlightDescriptor, FlightInfo, PollInfo};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -27,20 +26,21 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const QUERIES_MAX: usize = 256;
 
 /// All queries that were started by PollFlightInfo.
-#[derive(Debug)]
-pub struct Polled {
-    queries: Mutex<HashMap<u128, Entry>>,
-    ttl: Duration,
+pub type Polled = Recent<Polling>;
+
+/// None yet.
+pub fn none(limits: &Limits) -> Polled {
+    Recent::new(limits.ticket_ttl_ms, QUERIES_MAX)
 }
 
+/// One query, for as long as it is asked about.
 #[derive(Debug)]
-struct Entry {
+pub struct Polling {
     state: watch::Receiver<State>,
     task: JoinHandle<()>,
-    touched: Instant,
 }
 
-impl Drop for Entry {
+impl Drop for Polling {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -55,71 +55,18 @@ enum State {
     Failed(Error),
 }
 
-impl Polled {
-    /// None yet.
-    pub fn new(limits: &Limits) -> Arc<Self> {
-        Arc::new(Self { queries: Mutex::default(), ttl: Duration::from_millis(limits.ticket_ttl_ms) })
-    }
-
-    /// Stops a query and forgets it.
-    pub fn forget(&self, id: u128) {
-        self.lock().remove(&id);
-    }
-
-    /// Stops and forgets what nobody asked about in time, for ever.
-    pub async fn expire(&self) {
-        loop {
-            tokio::time::sleep(self.ttl.clamp(Duration::from_millis(50), Duration::from_secs(10))).await;
-            self.lock().retain(|_, entry| entry.touched.elapsed() < self.ttl);
-        }
-    }
-
-    /// What was told of a query is news no more.
-    fn seen(&self, id: u128, state: watch::Receiver<State>) {
-        if let Some(entry) = self.lock().get_mut(&id) {
-            entry.state = state;
-        }
-    }
-
-    fn begin(&self, id: u128, state: watch::Receiver<State>, task: JoinHandle<()>) -> Result<()> {
-        let entry = Entry { state, task, touched: Instant::now() };
-        let mut queries = self.lock();
-        queries.retain(|_, entry| entry.touched.elapsed() < self.ttl);
-        if queries.len() >= QUERIES_MAX {
-            return Err(Error::limit(format!(
-                "{QUERIES_MAX} queries are being polled already; send this one as a ticket"
-            )));
-        }
-        queries.insert(id, entry);
-        Ok(())
-    }
-
-    fn find(&self, id: u128) -> Result<watch::Receiver<State>> {
-        let mut queries = self.lock();
-        queries.retain(|_, entry| entry.touched.elapsed() < self.ttl);
-        let entry = queries
-            .get_mut(&id)
-            .ok_or_else(|| Error::new(ErrorKind::NotFound, "the query is not known here any more; start it again"))?;
-        entry.touched = Instant::now();
-        Ok(entry.state.clone())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<u128, Entry>> {
-        self.queries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Service {
     /// The answer to PollFlightInfo: starts a query, or tells how one is doing.
     pub(super) async fn poll(&self, descriptor: FlightDescriptor, call: Call) -> Result<PollInfo> {
         let (id, mut state) = match command_of(&descriptor)? {
-            Command::Poll(id) => (id, self.polled.find(id)?),
+            Command::Poll(id) => (id, self.polled.with(id, |polling| polling.state.clone()).ok_or_else(forgotten)?),
             _ => self.start(descriptor, call)?,
         };
         // News is more endpoints, or the end.
         let changed = tokio::time::timeout(PATIENCE, state.changed()).await;
         let now = state.borrow_and_update().clone();
-        self.polled.seen(id, state);
+        // What was told of a query is news no more.
+        self.polled.with(id, |polling| polling.state = state);
         let state = match (changed, now) {
             (Ok(Err(_)), State::Running(..)) => State::Failed(Error::internal("the query stopped without an answer")),
             (_, now) => now,
@@ -161,7 +108,10 @@ impl Service {
             };
             sender.send_replace(last);
         });
-        self.polled.begin(id, state.clone(), task)?;
+        if !self.polled.keep(id, Polling { state: state.clone(), task }) {
+            let full = format!("{QUERIES_MAX} queries are being polled already; send this one as a ticket");
+            return Err(Error::limit(full));
+        }
         // What is there already is no news.
         Ok((id, state))
     }
@@ -176,7 +126,7 @@ impl Service {
             Command::Text(sql) => call.of_raw(Handle { sql, ..Handle::default() }),
             Command::Handle(handle) => call.of_raw(*handle),
             Command::Poll(_) => return Err(Error::invalid("a poll is no query")),
-            Command::Sql(command) => match statement_of(&command, call)? {
+            Command::Sql(command) => match self.statement_of(&command, call)? {
                 Some(handle) => {
                     let described = self.query.describe(call.query(handle.clone(), Access::Change)).await?;
                     if described.kind != StatementKind::Read {
@@ -210,4 +160,8 @@ impl Service {
         }
         Ok(info.with_total_records(i64::try_from(total).unwrap_or(-1)))
     }
+}
+
+fn forgotten() -> Error {
+    Error::new(ErrorKind::NotFound, "the query is not known here any more; start it again")
 }

@@ -1,12 +1,13 @@
 //! DoPut: batches in, whole or not at all; changes and parameters in Flight SQL's form; and DoExchange.
 
+use crate::adapters::flight::columns::undescribed;
 use crate::adapters::flight::command::{Command, PutTarget, put_target};
 use crate::adapters::flight::handle::Handle;
 use crate::adapters::flight::incoming::{FlightData, Incoming as Messages};
 use crate::adapters::flight::info::Call;
 use crate::adapters::flight::service::Service;
 use crate::adapters::gate::Request as Admitted;
-use crate::adapters::ipc::{DecodeLimits, Decoder};
+use crate::adapters::ipc::{DecodeLimits, Decoder, Presentation};
 use crate::ports::{
     Access, Append, BatchSource, BatchStream, Error, IngestSummary, Query, Reply, Result, StatementKind,
 };
@@ -19,6 +20,7 @@ use arrow_flight::{FlightDescriptor, PutResult};
 use async_trait::async_trait;
 use bytes::Bytes;
 use prost::Message as _;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -60,12 +62,13 @@ async fn dispatch(service: &Service, incoming: &mut Incoming, admitted: &mut Adm
     let (append, answer) = match put_target(&descriptor)? {
         PutTarget::Update(handle) => return update(service, *handle, admitted, call).await.map(Step::Done),
         PutTarget::Prepared(handle) => {
-            let handle = incoming.bound(*handle, first).await?;
+            let handle = service.bound.recall(incoming.bound(*handle, first).await?);
             return update(service, handle, admitted, call).await.map(Step::Done);
         }
         PutTarget::Bind(handle) => {
-            let handle = incoming.bound(*handle, first).await?.encode()?;
-            let result = DoPutPreparedStatementResult { prepared_statement_handle: Some(handle) };
+            let handle = incoming.bound(*handle, first).await?;
+            service.bound.remember(&handle);
+            let result = DoPutPreparedStatementResult { prepared_statement_handle: Some(handle.encode()?) };
             return Ok(Step::Done(result.encode_to_vec().into()));
         }
         PutTarget::Table(append) => (append, Answer::Summary),
@@ -260,7 +263,8 @@ impl Incoming {
         let schema = self.decoder.schema().ok_or_else(|| Error::internal("a stream was begun without its schema"))?;
         let (give_back, given_back) = oneshot::channel();
         let reading = Reading { incoming: Some(self), give_back: Some(give_back) };
-        Ok((BatchStream::from_source(schema, first, reading), given_back))
+        let batches = BatchStream::from_source(schema.clone(), first, reading);
+        Ok((Presentation::default().present(batches, Arc::new(undescribed(&schema))), given_back))
     }
 
     fn decode(&mut self, data: FlightData) -> Result<Option<RecordBatch>> {

@@ -1,8 +1,9 @@
 //! The listening half of Flight: one gRPC server over whatever implements the ports.
 
+use crate::adapters::flight::bound::Bound;
 use crate::adapters::flight::grpc;
 use crate::adapters::flight::held::Results;
-use crate::adapters::flight::polled::Polled;
+use crate::adapters::flight::polled;
 use crate::adapters::flight::running::Running;
 use crate::adapters::flight::service::Service;
 use crate::adapters::flight::threads::Threads;
@@ -43,10 +44,17 @@ impl Server {
     /// A server over any implementation of the ports.
     pub fn new(query: Arc<dyn QueryPort>, ingest: Arc<dyn IngestPort>, options: ServerOptions) -> Self {
         let gate = Gate::default();
-        let results = Arc::new(Results::new(&options.limits));
-        let running = Running::new(&options.limits);
-        let polled = Polled::new(&options.limits);
-        let service = Service { query, ingest, gate: gate.clone(), options: options.clone(), results, running, polled };
+        let limits = &options.limits;
+        let service = Service {
+            query,
+            ingest,
+            gate: gate.clone(),
+            options: options.clone(),
+            results: Arc::new(Results::new(limits)),
+            running: Running::new(limits),
+            polled: Arc::new(polled::none(limits)),
+            bound: Arc::new(Bound::new(limits)),
+        };
         Self { service, gate, options }
     }
 
@@ -59,7 +67,7 @@ impl Server {
         let Self { service, gate, options } = self;
         let grace = Duration::from_millis(options.limits.shutdown_grace_ms);
         let listener = Listener::new(listener, &options.limits);
-        let (results, polled) = (service.results.clone(), service.polled.clone());
+        let (results, polled, bound) = (service.results.clone(), service.polled.clone(), service.bound.clone());
         let (health, health_service) = health_reporter();
         health.set_serving::<FlightServiceServer<Service>>().await;
         let drained = CancellationToken::new();
@@ -96,6 +104,7 @@ impl Server {
             () = accepting => {}
             () = results.expire() => {}
             () = polled.expire() => {}
+            () = bound.expire() => {}
         }
         // What was cut off still has to reach its clients, behind whatever they have not read yet.
         drained.cancel();

@@ -1,11 +1,12 @@
 //! The RPCs: each takes its request apart, asks a port, and puts the answer together.
 
+use crate::adapters::flight::bound::Bound;
 use crate::adapters::flight::command::Command;
 use crate::adapters::flight::grpc::Pieces;
 use crate::adapters::flight::handle::Handle;
 use crate::adapters::flight::held::Results;
 use crate::adapters::flight::incoming::Incoming;
-use crate::adapters::flight::info::{Call, chosen, statement_of, table_info};
+use crate::adapters::flight::info::{Call, chosen, table_info};
 use crate::adapters::flight::polled::Polled;
 use crate::adapters::flight::running::Running;
 use crate::adapters::flight::wire::{encoding, endpoints, status_from_error, timeout_ms};
@@ -40,6 +41,7 @@ pub struct Service {
     pub(super) results: Arc<Results>,
     pub(super) running: Arc<Running>,
     pub(super) polled: Arc<Polled>,
+    pub(super) bound: Arc<Bound>,
 }
 
 type Reply<T> = Result<Response<T>, Status>;
@@ -95,7 +97,7 @@ impl Service {
                 (SqlCommand::CommandStatementUpdate(_) | SqlCommand::CommandStatementIngest(_), _) => {
                     return Err(Error::invalid("a ticket reads only; send changes to DoPut"));
                 }
-                (command, call) => match statement_of(&command, call)? {
+                (command, call) => match self.statement_of(&command, call)? {
                     Some(handle) => handle,
                     None => {
                         let answer = self.metadata(&command, call).await?;
