@@ -328,6 +328,28 @@ async fn results_come_in_every_format() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn columns_are_given_as_headers_ask_for() {
+    let wire = wire().await;
+    wire.sut.define("CREATE TABLE t (s SYMBOL, at TIMESTAMPTZ)").await;
+    wire.sut.count("INSERT INTO t VALUES ('a', to_timestamp(0)), ('b', to_timestamp(1))").await;
+    let ask = async |format: &str, headers: &[(&str, &str)]| {
+        let request = wire.http.post(format!("{}/?format={format}", wire.url)).body("SELECT * FROM t");
+        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).send().await.unwrap()
+    };
+    let asked = [("x-zepto-string-encoding", "plain"), ("x-zepto-timestamp-unit", "ms"), ("x-zepto-batch-rows", "1")];
+    let body = ask("arrow", &asked).await.bytes().await.unwrap();
+    let reader = StreamReader::try_new(body.as_ref(), None).unwrap();
+    let types: Vec<_> = reader.schema().fields().iter().map(|field| field.data_type().to_string()).collect();
+    assert_eq!(types, ["Utf8", "Timestamp(ms, \"UTC\")"]);
+    assert_eq!(reader.map(|batch| batch.unwrap().num_rows()).collect::<Vec<_>>(), [1, 1]);
+    let json = json_of(ask("json", &[("x-zepto-time-zone", "Asia/Tokyo")]).await).await;
+    assert_eq!(json["data"][1], json!(["b", "1970-01-01T09:00:01.000000000+09:00"]));
+    let wrong = ask("json", &[("x-zepto-timestamp-unit", "fortnight")]).await;
+    assert_eq!(wrong.status(), 400);
+    assert!(json_of(wrong).await["error"]["message"].as_str().unwrap().contains("timestamp_unit can't be"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn parameters_in_the_address_are_values_and_never_text() {
     let wire = wire().await;
     wire.sut.put("t", vec![numbers(0, 100)]).await.unwrap();
@@ -403,6 +425,27 @@ async fn rows_are_inserted_from_every_format() {
         assert_eq!(answered, status, "{format}: {answer}");
     }
     assert_eq!(wire.sut.rows("SELECT * FROM t").await, before, "all of a body or nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_goes_in_with_every_digit_and_every_row() {
+    let wire = wire().await;
+    wire.sut.define("CREATE TABLE t (u UINT64, d DECIMAL(38, 20), f FLOAT64)").await;
+    let digits = "[\n {\"u\": 18446744073709551615,\n  \"d\": -0.12345678901234567891 },\n {\"f\": 0.1}\n]\n";
+    let (status, answer) = wire.post("/insert/json?table=t", digits).await;
+    assert_eq!((status, &answer["inserted"]), (200, &json!(2)), "{answer}");
+    let answered = "{\"columns\":[\"d\",\"u\"],\"data\":[[1.00000000000000000001, 7]],\"rows\":1}";
+    assert_eq!(wire.post("/insert/json?table=t", answered).await.1["inserted"], 1);
+    let text = wire.text("/?format=csv", "SELECT * FROM t ORDER BY u DESC NULLS LAST").await;
+    let lines = ["u,d,f", "18446744073709551615,-0.12345678901234567891,", "7,1.00000000000000000001,", ",,0.1"];
+    assert_eq!(text.lines().collect::<Vec<_>>(), lines);
+    let rows: Vec<_> = (0..40_000).map(|n| json!({"n": n, "s": format!("row {n}")})).collect();
+    assert_eq!(wire.post("/insert/json?table=many", serde_json::to_vec(&rows).unwrap()).await.1["inserted"], 40_000);
+    let (_, sums) = wire.post("/", "SELECT count(*), sum(n), count(DISTINCT s) FROM many").await;
+    assert_eq!(sums["data"], json!([[40_000, 799_980_000, 40_000]]));
+    for wrong in ["", "1", "[1]", "[null]", "[{\"u\":1},", "{\"data\":[1]}", "{\"columns\":[\"u\"],\"data\":[[1,2]]}"] {
+        assert_eq!(wire.post("/insert/json?table=t", wrong).await.0, 400, "{wrong}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ use crate::adapters::http::wire::{
     ACCESS, ARROW_STREAM, FORMAT, STATEMENT_KIND, content_type, description_json, error_json, query_from_headers,
     status_from_kind, table_json,
 };
-use crate::adapters::ipc::Encoding;
+use crate::adapters::ipc::{Encoding, Presentation};
 use crate::ports::{Error, ErrorKind, IngestPort, Query, QueryPort, Reply, Result, StatementKind};
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderMap, Method, StatusCode};
@@ -80,16 +80,16 @@ impl Handlers {
         let said = Format::is_said(&incoming.query, &incoming.headers);
         let (sql, behind) = if said { (sql.as_str(), None) } else { Format::split_off(&sql) };
         admitted.statement(sql);
-        let style = self.style(incoming, behind)?;
+        let (style, presentation) = self.style(incoming, behind)?;
         let query = query_from_headers(sql.to_owned(), &incoming.headers, admitted.id())?;
         let query = bound(query, &incoming.query, self.query.as_ref()).await?;
         let reply = admitted.unless_cut(self.query.query(query)).await?;
         admitted.kind(reply.kind);
-        Ok((reply, style))
+        Ok((presented(reply, &presentation), style))
     }
 
-    /// How a request wants its result; `behind` is the format that stood behind its statement.
-    pub(super) fn style(&self, incoming: &Incoming, behind: Option<Format>) -> Result<Style, Failure> {
+    /// How a request wants its result, and the columns of that; `behind` is the format that stood behind its statement.
+    pub(super) fn style(&self, incoming: &Incoming, behind: Option<Format>) -> Result<(Style, Presentation), Failure> {
         let chosen = match behind {
             Some(format) => Some(format),
             None => Format::choose(&incoming.query, &incoming.headers)?,
@@ -107,9 +107,9 @@ impl Handlers {
             Some("string") => NanStyle::Text,
             Some(other) => return Err(Error::invalid(format!("nan can't be {other:?}: null or string")).into()),
         };
-        let header = |name| incoming.headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+        let header = |name: &str| incoming.headers.get(name).map(|value| value.to_str().unwrap_or("?"));
         let encoding = Encoding::choose(header, &self.options.limits)?;
-        Ok(Style { format, nan, encoding })
+        Ok((Style { format, nan, encoding }, Presentation::from_headers(header)?))
     }
 
     /// What to say of a statement that GET was refused: 405 where it is fine but for its method.
@@ -321,6 +321,12 @@ impl Handlers {
             Err(refused) => *refused,
         }
     }
+}
+
+/// `reply` with its columns as its caller wants them.
+pub(super) fn presented(reply: Reply, presentation: &Presentation) -> Reply {
+    let schema = Arc::new(presentation.schema(&reply.batches.schema()));
+    Reply { batches: presentation.present(reply.batches, schema), ..reply }
 }
 
 fn is_get(incoming: &Incoming) -> bool {

@@ -2,7 +2,7 @@
 
 use crate::adapters::gate::Request as Admitted;
 use crate::adapters::http::decode::{BodyFormat, Columns, batches};
-use crate::adapters::http::handlers::{Handlers, answer, failed, set};
+use crate::adapters::http::handlers::{Handlers, answer, failed, presented, set};
 use crate::adapters::http::incoming::{Failure, Incoming};
 use crate::adapters::http::wire::{
     ARROW_STREAM, BATCHES, BYTES, FORMAT, IF_EXISTS, IF_MISSING, TABLE_CREATED, content_type, query_from_headers,
@@ -86,13 +86,13 @@ impl Handlers {
             let sql = incoming.query.get("query").cloned();
             let sql = sql.ok_or_else(|| Error::invalid("?query= says what to ask of the body, as the table input"))?;
             admitted.statement(&sql);
-            let style = self.style(&incoming, None)?;
+            let (style, presentation) = self.style(&incoming, None)?;
             let query = query_from_headers(sql, &incoming.headers, admitted.id())?;
             check_media_type(BodyFormat::Arrow, &incoming)?;
             let input = batches(BodyFormat::Arrow, incoming.body, None, &self.options.limits).await?;
             let input = admitted.until_cut(input);
             let reply = admitted.unless_cut(self.query.exchange(query, input)).await?;
-            Ok((reply, style))
+            Ok((presented(reply, &presentation), style))
         };
         let reply = reply.await;
         self.stream(reply, admitted)

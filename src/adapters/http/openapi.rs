@@ -4,6 +4,7 @@
 use crate::adapters::http::decode::BodyFormat;
 use crate::adapters::http::format::Format;
 use crate::adapters::http::wire::status_from_kind;
+use crate::adapters::ipc::HEADER_PREFIX;
 use crate::ports::{ErrorKind, IfExists, IfMissing};
 use serde_json::{Map, Value, json};
 
@@ -104,6 +105,15 @@ fn result(summary: &str, mut parameters: Vec<Value>, body: Option<Value>) -> Val
     let names: Vec<_> = Format::names().collect();
     parameters.push(parameter("format", "query", "the form of the result", &json!({"type": "string", "enum": names})));
     parameters.push(parameter("nan", "query", "what NaN becomes in JSON", &json!({"enum": ["null", "string"]})));
+    let zone = "^(keep|UTC|[+-](0[0-9]|1[0-3]):[0-5][0-9])$";
+    for (option, what, takes) in [
+        ("string-encoding", "whether dictionaries and views stay", json!({"enum": ["keep", "plain"]})),
+        ("timestamp-unit", "the unit of timestamps", json!({"enum": ["keep", "s", "ms", "us", "ns"]})),
+        ("time-zone", "the zone of those that have one; names work too", json!({"type": "string", "pattern": zone})),
+        ("batch-rows", "most rows of one batch", json!({"type": "integer", "minimum": 1})),
+    ] {
+        parameters.push(parameter(&format!("{HEADER_PREFIX}{option}"), "header", what, &takes));
+    }
     let mut operation = operation(summary, "Result", parameters, body);
     let content = &mut operation["responses"]["200"]["content"];
     for format in Format::ALL.into_iter().filter(|format| format.media_type() != "application/json") {

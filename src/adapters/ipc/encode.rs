@@ -5,7 +5,7 @@
 //! not begin at zero, bitmaps that begin within a byte. Compressed bodies are made of new buffers.
 
 use crate::adapters::ipc::encoding::{Compression, Encoding};
-use crate::adapters::ipc::split::split;
+use crate::adapters::ipc::split::{batch_bytes, split};
 use crate::ports::{Error, Result};
 use arrow::array::RecordBatch;
 use arrow::buffer::Buffer;
@@ -59,14 +59,19 @@ pub struct Encoder {
     /// What arrow makes of the schema; a schema that IPC cannot carry shows with the first batch.
     encoder: Result<StreamEncoder>,
     bytes_target: usize,
+    has_begun: bool,
 }
+
+/// Bytes of a stream's first message, about: its reader has something to begin with while the second is on its way.
+const FIRST_BYTES: usize = 256 << 10;
 
 impl Encoder {
     /// An encoder, and the message of the schema, which goes first.
     pub fn new(schema: &Schema, encoding: Encoding) -> (Self, Message) {
         let bytes_target = usize::try_from(encoding.message_bytes_target).unwrap_or(usize::MAX);
         // arrow's encoder says the schema only with the first batch, and a stream may have none.
-        (Self { encoder: stream_encoder(schema, encoding), bytes_target }, schema_message(schema))
+        let encoder = stream_encoder(schema, encoding);
+        (Self { encoder, bytes_target, has_begun: false }, schema_message(schema))
     }
 
     /// The messages of `batch`: none where it has no rows.
@@ -77,7 +82,11 @@ impl Encoder {
     pub fn encode(&mut self, batch: &RecordBatch) -> Result<Vec<Message>> {
         let encoder = self.encoder.as_mut().map_err(|error| error.clone())?;
         let mut messages = Vec::new();
-        for piece in split(batch, self.bytes_target) {
+        let first_rows = if self.has_begun { 0 } else { first_rows(batch) };
+        self.has_begun |= batch.num_rows() > 0;
+        let first = split(&batch.slice(0, first_rows), self.bytes_target);
+        let rest = split(&batch.slice(first_rows, batch.num_rows() - first_rows), self.bytes_target);
+        for piece in first.into_iter().chain(rest) {
             let buffers = encoder
                 .encode(&piece)
                 .map_err(|error| Error::internal("a batch could not be encoded").with_source(error))?;
@@ -85,6 +94,17 @@ impl Encoder {
         }
         Ok(messages)
     }
+}
+
+/// How many of the first rows go ahead of the others; none where all of them are few.
+fn first_rows(batch: &RecordBatch) -> usize {
+    let bytes = batch_bytes(batch);
+    if bytes <= 2 * FIRST_BYTES {
+        return 0;
+    }
+    let rows = batch.num_rows() as u128 * FIRST_BYTES as u128 / bytes as u128;
+    // Whole words of a bitmap, so that what follows begins at one.
+    usize::try_from(rows).unwrap_or(0) / 64 * 64
 }
 
 fn stream_encoder(schema: &Schema, encoding: Encoding) -> Result<StreamEncoder> {
@@ -234,6 +254,19 @@ mod tests {
             let used = offsets[0] as usize..offsets[strings.len()] as usize;
             assert!(leaves_in_place(&pieces, addresses(&strings.value_data()[used])));
         }
+    }
+
+    #[test]
+    fn a_long_stream_begins_with_a_short_message() {
+        let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..200_000));
+        let long = RecordBatch::try_from_iter([("n", numbers)]).unwrap();
+        let (mut encoder, _) = Encoder::new(&long.schema(), PLAIN);
+        let mut bytes = |batch: &RecordBatch| -> Vec<usize> {
+            encoder.encode(batch).unwrap().iter().map(super::Message::body_bytes).collect()
+        };
+        assert!(bytes(&long.slice(0, 0)).is_empty(), "no rows, no beginning");
+        assert_eq!(bytes(&long), [262_144, 1_600_000 - 262_144]);
+        assert_eq!(bytes(&long), [1_600_000], "once");
     }
 
     #[test]

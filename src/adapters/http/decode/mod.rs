@@ -20,6 +20,7 @@ use bytes::{Bytes, BytesMut};
 use futures::stream::{self, StreamExt};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use tokio::sync::Semaphore;
 
 /// A form of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,9 +84,15 @@ pub async fn batches(
         BodyFormat::Arrow => arrow::batches(body, limits).await,
         BodyFormat::Csv => rows::csv(body, schema).await,
         BodyFormat::Ndjson => rows::ndjson(body, schema).await,
-        BodyFormat::Json => aside(whole(body, ROWS_BYTES_MAX).await?, move |body| rows::json(&body, schema)).await,
+        BodyFormat::Json => {
+            let body = whole(body, ROWS_BYTES_MAX).await?;
+            let _turn = TURNS.acquire().await;
+            aside(body, move |body| rows::json(&body, schema)).await
+        }
         BodyFormat::Msgpack => {
-            aside(whole(body, ROWS_BYTES_MAX).await?, move |body| rows::msgpack(&body, schema)).await
+            let body = whole(body, ROWS_BYTES_MAX).await?;
+            let _turn = TURNS.acquire().await;
+            aside(body, move |body| rows::msgpack(&body, schema)).await
         }
         BodyFormat::Parquet => {
             let limits = DecodeLimits::from(limits);
@@ -97,6 +104,9 @@ pub async fn batches(
 
 /// Bytes of a JSON or MessagePack body: taken apart, each takes many times as much.
 const ROWS_BYTES_MAX: u64 = 16 << 20;
+
+/// JSON and MessagePack bodies that are taken apart at the same time, so that they do not add up.
+static TURNS: Semaphore = Semaphore::const_new(2);
 
 /// Rows of a batch of a Parquet file: a few bytes may stand for any number of equal values, so no more at a time.
 const PARQUET_ROWS: usize = 8_192;

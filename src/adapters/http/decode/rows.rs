@@ -10,6 +10,8 @@ use arrow::json::reader::{infer_json_schema, infer_json_schema_from_iterator};
 use async_trait::async_trait;
 use bytes::{Buf, Bytes, BytesMut};
 use futures::StreamExt;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -73,72 +75,101 @@ fn with_columns_to_come(found: &Schema, table: &Schema) -> SchemaRef {
     Arc::new(Schema::new(found.fields().iter().cloned().chain(others).collect::<Vec<_>>()))
 }
 
-/// The batches of a JSON body.
-pub fn json(body: &[u8], schema: Option<SchemaRef>) -> Result<BatchStream> {
-    let value: Value = serde_json::from_slice(body).map_err(|error| no("JSON", &error))?;
-    from_rows(rows_of(value)?, schema)
-}
-
-/// The batches of a MessagePack body: a map of columns, each an array.
-pub fn msgpack(body: &[u8], schema: Option<SchemaRef>) -> Result<BatchStream> {
-    let mut deserializer = rmp_serde::Deserializer::from_read_ref(body);
-    deserializer.set_max_depth(DEPTH_MAX);
-    let columns = <Map<String, Value> as serde::Deserialize>::deserialize(&mut deserializer);
-    let columns = columns.map_err(|error| no("MessagePack map of columns", &error))?;
-    from_rows(transposed(columns)?, schema)
+/// The batches of a JSON body. No row is taken apart twice over: each goes to the decoder as the text that it came as, so
+/// that its numbers keep all their digits.
+pub fn json(body: &[u8], table: Option<SchemaRef>) -> Result<BatchStream> {
+    let rows = JsonRows::of(body)?;
+    let mut text = Vec::new();
+    let schema = guessed_or_typed(table, &mut (0..rows.len()).map(|row| rows.value(row)))?;
+    let mut decoder = json_decoder(&schema)?;
+    let mut batches = Vec::new();
+    for row in 0..rows.len() {
+        text.clear();
+        rows.write(row, &mut text)?;
+        let mut rest = text.as_slice();
+        while !rest.is_empty() {
+            let taken = decoder.decode(rest).map_err(|error| unfit(&error))?;
+            rest = &rest[taken..];
+            if !rest.is_empty() {
+                // A batch is full.
+                batches.extend(decoder.flush().map_err(|error| unfit(&error))?);
+            }
+        }
+    }
+    batches.extend(decoder.flush().map_err(|error| unfit(&error))?);
+    Ok(BatchStream::from_batches(schema, batches))
 }
 
 /// The rows of a JSON document: an array of objects, an object with such an array as its `data`, or what a query answers.
-fn rows_of(value: Value) -> Result<Vec<Value>> {
-    let wrong = || Error::invalid("the body is neither an array of objects nor an answer to a query");
-    let mut document = match value {
-        Value::Array(rows) => return Ok(rows),
-        Value::Object(document) => document,
-        _ => return Err(wrong()),
-    };
-    let Some(Value::Array(rows)) = document.remove("data") else { return Err(wrong()) };
-    let Some(Value::Array(names)) = document.remove("columns") else { return Ok(rows) };
-    let names: Vec<_> = names.iter().map(|name| name.as_str().unwrap_or_default().to_owned()).collect();
-    let named = |row: Value| match row {
-        Value::Array(cells) if cells.len() == names.len() => {
-            Ok(Value::Object(names.iter().cloned().zip(cells).collect()))
-        }
-        _ => Err(wrong()),
-    };
-    rows.into_iter().map(named).collect()
+struct JsonRows<'a> {
+    rows: Vec<&'a RawValue>,
+    /// Names of columns as JSON strings, where rows are arrays.
+    names: Option<Vec<String>>,
 }
 
-fn transposed(columns: Map<String, Value>) -> Result<Vec<Value>> {
-    let cells: usize = columns.values().map(|column| column.as_array().map_or(0, Vec::len)).sum();
-    if cells > WHOLE_CELLS_MAX {
-        return Err(Error::limit(format!(
-            "the body has {cells} values, more than {WHOLE_CELLS_MAX}; send Arrow or NDJSON"
-        )));
+#[derive(Deserialize)]
+struct Document<'a> {
+    columns: Option<Vec<String>>,
+    #[serde(borrow)]
+    data: Vec<&'a RawValue>,
+}
+
+impl<'a> JsonRows<'a> {
+    fn of(body: &'a [u8]) -> Result<Self> {
+        let wrong = |error| no("JSON array of objects or answer to a query", &error);
+        if body.trim_ascii_start().starts_with(b"[") {
+            return Ok(Self { rows: serde_json::from_slice(body).map_err(wrong)?, names: None });
+        }
+        let Document { columns, data } = serde_json::from_slice(body).map_err(wrong)?;
+        let names = columns.map(|names| names.into_iter().map(|name| Value::String(name).to_string()).collect());
+        Ok(Self { rows: data, names })
     }
-    let mut rows: Option<Vec<Map<String, Value>>> = None;
-    for (name, column) in columns {
-        let Value::Array(values) = column else {
-            return Err(Error::invalid(format!("column {name:?} of the body is no array")));
+
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Row `row` as the text of an object.
+    fn write(&self, row: usize, out: &mut Vec<u8>) -> Result<()> {
+        let text = self.rows[row].get();
+        let Some(names) = &self.names else {
+            out.extend_from_slice(text.as_bytes());
+            return Ok(());
         };
-        let rows = rows.get_or_insert_with(|| vec![Map::new(); values.len()]);
-        if rows.len() != values.len() {
-            return Err(Error::invalid(format!(
-                "column {name:?} has {} values, and others {}",
-                values.len(),
-                rows.len()
-            )));
+        let wrong = || Error::invalid(format!("row {row} of the body is no array of {} values", names.len()));
+        let cells: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| wrong())?;
+        if cells.len() != names.len() {
+            return Err(wrong());
         }
-        for (row, value) in rows.iter_mut().zip(values) {
-            row.insert(name.clone(), value);
+        out.push(b'{');
+        for (at, (name, cell)) in names.iter().zip(cells).enumerate() {
+            let comma = if at > 0 { "," } else { "" };
+            for part in [comma, name, ":", cell.get()] {
+                out.extend_from_slice(part.as_bytes());
+            }
         }
+        out.push(b'}');
+        Ok(())
     }
-    Ok(rows.unwrap_or_default().into_iter().map(Value::Object).collect())
+
+    fn value(&self, row: usize) -> Result<Value> {
+        let mut text = Vec::new();
+        self.write(row, &mut text)?;
+        serde_json::from_slice(&text).map_err(|error| no("JSON", &error))
+    }
 }
 
-fn from_rows(rows: Vec<Value>, table: Option<SchemaRef>) -> Result<BatchStream> {
-    let guessed = infer_json_schema_from_iterator(rows.iter().map(Ok::<_, ArrowError>));
-    let guessed = nullable(&guessed.map_err(|error| no("table", &error))?);
-    let schema = table.map_or_else(|| Arc::new(guessed.clone()), |table| typed(&guessed, &table));
+/// The batches of a MessagePack body: a map of columns, each an array.
+pub fn msgpack(body: &[u8], table: Option<SchemaRef>) -> Result<BatchStream> {
+    let mut deserializer = rmp_serde::Deserializer::from_read_ref(body);
+    deserializer.set_max_depth(DEPTH_MAX);
+    let columns = <Map<String, Value> as Deserialize>::deserialize(&mut deserializer);
+    let columns = columns_of(columns.map_err(|error| no("MessagePack map of columns", &error))?)?;
+    let rows: Vec<_> = (0..columns.first().map_or(0, |(_, values)| values.len()))
+        .map(|row| MsgpackRow { columns: &columns, row })
+        .collect();
+    let value = |row: &MsgpackRow<'_>| serde_json::to_value(row).map_err(|error| no("MessagePack map", &error));
+    let schema = guessed_or_typed(table, &mut rows.iter().map(value))?;
     let mut decoder = json_decoder(&schema)?;
     let mut batches = Vec::new();
     for rows in rows.chunks(batch_rows(&schema)) {
@@ -146,6 +177,46 @@ fn from_rows(rows: Vec<Value>, table: Option<SchemaRef>) -> Result<BatchStream> 
         batches.extend(decoder.flush().map_err(|error| unfit(&error))?);
     }
     Ok(BatchStream::from_batches(schema, batches))
+}
+
+/// One row of columns, which stay as they are.
+struct MsgpackRow<'a> {
+    columns: &'a [(String, Vec<Value>)],
+    row: usize,
+}
+
+impl Serialize for MsgpackRow<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_map(self.columns.iter().map(|(name, values)| (name, &values[self.row])))
+    }
+}
+
+/// Columns of one length.
+fn columns_of(columns: Map<String, Value>) -> Result<Vec<(String, Vec<Value>)>> {
+    let array = |(name, column)| match column {
+        Value::Array(values) => Ok((name, values)),
+        _ => Err(Error::invalid(format!("column {name:?} of the body is no array"))),
+    };
+    let columns = columns.into_iter().map(array).collect::<Result<Vec<_>>>()?;
+    let rows = columns.first().map_or(0, |(_, values)| values.len());
+    if let Some((name, values)) = columns.iter().find(|(_, values)| values.len() != rows) {
+        return Err(Error::invalid(format!("column {name:?} has {} values, and others {rows}", values.len())));
+    }
+    let cells = rows.saturating_mul(columns.len());
+    if cells > WHOLE_CELLS_MAX {
+        return Err(Error::limit(format!(
+            "the body has {cells} values, more than {WHOLE_CELLS_MAX}; send Arrow or NDJSON"
+        )));
+    }
+    Ok(columns)
+}
+
+/// The schema that rows look like, with the types of the table's columns of the same names.
+fn guessed_or_typed(table: Option<SchemaRef>, rows: &mut dyn Iterator<Item = Result<Value>>) -> Result<SchemaRef> {
+    let foreign = |row: Result<Value>| row.map_err(|error| ArrowError::JsonError(error.message().to_owned()));
+    let guessed = infer_json_schema_from_iterator(rows.map(foreign)).map_err(|error| no("table", &error))?;
+    let guessed = nullable(&guessed);
+    Ok(table.map_or_else(|| Arc::new(guessed.clone()), |table| typed(&guessed, &table)))
 }
 
 /// A decoder that refuses what it has no column for.

@@ -5,12 +5,16 @@
 //! keys is an object and any other a list of pairs. NaN and the infinities have no JSON: they are null, unless strings
 //! were asked for.
 
-use crate::ports::{Error, Result};
-use arrow::array::{Array, ArrayRef, AsArray};
+use crate::adapters::http::render::texts::{Texts, time_format, unprintable};
+use crate::ports::Result;
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float32Array, Float64Array, LargeStringArray, StringArray, StringViewArray,
+};
+use arrow::buffer::NullBuffer;
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type, TimeUnit};
-use arrow::error::ArrowError;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
+use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, UInt64Type};
+use arrow::util::display::FormatOptions;
+use serde::Serialize;
 use std::io::Write;
 
 /// What NaN and the infinities become.
@@ -42,21 +46,31 @@ pub struct CellStyle {
 
 /// A column that can be written value by value.
 pub struct Cells {
-    array: ArrayRef,
+    nulls: Option<NullBuffer>,
     nan: NanStyle,
     shape: Shape,
 }
 
-/// How values of a type are written.
+/// How values of a type are written. What each value needs is found once for the column.
 enum Shape {
-    /// As text of arrow's own, in quotes or – numbers and booleans – without: made for all rows at once.
-    Formatted(Texts, bool),
-    /// 16, 32 and 64-bit floats.
-    Float,
-    /// Strings of any layout.
-    Text,
+    /// Text made for all rows at once, without quotes: integers, decimals, booleans.
+    Bare(Texts),
+    /// Text made for all rows at once, in quotes: digits and what stands between them.
+    Time(Texts),
+    /// Text made for all rows at once, in quotes: whatever arrow says of types that have nothing of their own here.
+    Other(Texts),
+    /// 16 and 32-bit floats: as few digits as tell them apart in their own precision.
+    Single(Float32Array),
+    /// 64-bit floats.
+    Double(Float64Array),
+    /// Strings of 32-bit offsets.
+    Text(StringArray),
+    /// Strings of 64-bit offsets.
+    LongText(LargeStringArray),
+    /// Strings as views.
+    TextView(StringViewArray),
     /// Binary of any layout.
-    Hex,
+    Hex(ArrayRef),
     /// A list: its items, and where each row's are.
     List(Box<Cells>, Vec<usize>),
     /// A struct: names and members.
@@ -77,13 +91,20 @@ impl Cells {
         use DataType::*;
         let cells = |array: &ArrayRef| Self::new(array.clone(), style);
         let shape = match array.data_type() {
-            Boolean | Int8 | Int16 | Int32 | Int64 | UInt8 | UInt16 | UInt32 | UInt64 | Decimal32(..)
-            | Decimal64(..) | Decimal128(..) | Decimal256(..) => {
-                Shape::Formatted(Texts::of(&array, &FormatOptions::new())?, false)
+            Int8 | Int16 | Int32 | Int64 => Shape::Bare(Texts::of_integers::<Int64Type>(&array)?),
+            UInt8 | UInt16 | UInt32 | UInt64 => Shape::Bare(Texts::of_integers::<UInt64Type>(&array)?),
+            Boolean | Decimal32(..) | Decimal64(..) | Decimal128(..) | Decimal256(..) => {
+                Shape::Bare(Texts::of(&array, &FormatOptions::new())?)
             }
-            Float16 | Float32 | Float64 => Shape::Float,
-            Utf8 | LargeUtf8 | Utf8View => Shape::Text,
-            Binary | LargeBinary | BinaryView | FixedSizeBinary(_) => Shape::Hex,
+            Float16 => {
+                Shape::Single(cast(&array, &Float32).map_err(unprintable)?.as_primitive::<Float32Type>().clone())
+            }
+            Float32 => Shape::Single(array.as_primitive::<Float32Type>().clone()),
+            Float64 => Shape::Double(array.as_primitive::<Float64Type>().clone()),
+            Utf8 => Shape::Text(array.as_string::<i32>().clone()),
+            LargeUtf8 => Shape::LongText(array.as_string::<i64>().clone()),
+            Utf8View => Shape::TextView(array.as_string_view().clone()),
+            Binary | LargeBinary | BinaryView | FixedSizeBinary(_) => Shape::Hex(array.clone()),
             List(_) => {
                 let list = array.as_list::<i32>();
                 let (values, offsets) = part(list.values(), list.value_offsets());
@@ -114,20 +135,22 @@ impl Cells {
             }
             Dictionary(..) => {
                 let dictionary = array.as_any_dictionary();
-                if dictionary.values().is_empty() {
-                    Shape::Dictionary(Box::new(cells(dictionary.values())?), vec![0; array.len()])
-                } else {
-                    Shape::Dictionary(Box::new(cells(dictionary.values())?), dictionary.normalized_keys())
-                }
+                let keys = match dictionary.values().is_empty() {
+                    true => vec![0; array.len()],
+                    false => dictionary.normalized_keys(),
+                };
+                Shape::Dictionary(Box::new(cells(dictionary.values())?), keys)
             }
-            other => Shape::Formatted(Texts::of(&array, &time_format(other, style.times))?, true),
+            Timestamp(unit, None) => Shape::Time(Texts::of_times(&array, *unit, style.times)?),
+            other => Shape::Other(Texts::of(&array, &time_format(other, style.times))?),
         };
-        Ok(Self { array, nan: style.nan, shape })
+        // Logical: a row of a dictionary whose value is null is null.
+        Ok(Self { nulls: array.logical_nulls(), nan: style.nan, shape })
     }
 
     /// Whether row `row` has no value.
     pub fn is_null(&self, row: usize) -> bool {
-        self.array.is_null(row) || *self.array.data_type() == DataType::Null
+        self.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row))
     }
 
     /// Row `row` as JSON.
@@ -141,51 +164,47 @@ impl Cells {
             return Ok(());
         }
         match &self.shape {
-            Shape::Formatted(texts, false) => {
-                out.extend_from_slice(texts.get(row).as_bytes());
-                Ok(())
-            }
-            Shape::Formatted(texts, true) => {
-                string(texts.get(row), out);
-                Ok(())
-            }
-            Shape::Float => {
-                self.float(row, out);
-                Ok(())
-            }
-            Shape::Text => {
-                string(self.text(row), out);
-                Ok(())
-            }
-            Shape::Hex => {
+            Shape::Bare(texts) => out.extend_from_slice(texts.get(row)),
+            Shape::Time(texts) => {
                 out.push(b'"');
-                self.hex(row, out);
+                out.extend_from_slice(texts.get(row));
                 out.push(b'"');
-                Ok(())
+            }
+            Shape::Other(texts) => string(&String::from_utf8_lossy(texts.get(row)), out),
+            Shape::Single(values) => self.float(values.value(row), out),
+            Shape::Double(values) => self.float(values.value(row), out),
+            Shape::Text(values) => string(values.value(row), out),
+            Shape::LongText(values) => string(values.value(row), out),
+            Shape::TextView(values) => string(values.value(row), out),
+            Shape::Hex(values) => {
+                out.push(b'"');
+                hex(values, row, out);
+                out.push(b'"');
             }
             Shape::List(items, offsets) => {
-                separated(out, b'[', b']', offsets[row]..offsets[row + 1], |item, out| items.json(item, out))
+                separated(out, b'[', b']', offsets[row]..offsets[row + 1], |item, out| items.json(item, out))?;
             }
             Shape::Struct(members) => separated(out, b'{', b'}', 0..members.len(), |member, out| {
                 let (name, cells) = &members[member];
                 string(name, out);
                 out.push(b':');
                 cells.json(row, out)
-            }),
+            })?,
             Shape::Map(keys, values, offsets, true) => {
                 separated(out, b'{', b'}', offsets[row]..offsets[row + 1], |entry, out| {
                     keys.json(entry, out)?;
                     out.push(b':');
                     values.json(entry, out)
-                })
+                })?;
             }
             Shape::Map(keys, values, offsets, false) => {
                 separated(out, b'[', b']', offsets[row]..offsets[row + 1], |entry, out| {
                     separated(out, b'[', b']', 0..2, |half, out| [keys, values][half].json(entry, out))
-                })
+                })?;
             }
-            Shape::Dictionary(values, keys) => values.json(keys[row], out),
+            Shape::Dictionary(values, keys) => values.json(keys[row], out)?,
         }
+        Ok(())
     }
 
     /// Row `row` as bare text: nothing for null, no quotes around a string.
@@ -198,128 +217,51 @@ impl Cells {
             return Ok(());
         }
         match &self.shape {
-            Shape::Text => out.extend_from_slice(self.text(row).as_bytes()),
-            Shape::Hex => self.hex(row, out),
-            Shape::Formatted(texts, _) => out.extend_from_slice(texts.get(row).as_bytes()),
-            Shape::Float => out.extend_from_slice(float_text(self.float_value(row)).as_bytes()),
+            Shape::Bare(texts) | Shape::Time(texts) | Shape::Other(texts) => out.extend_from_slice(texts.get(row)),
+            Shape::Single(values) => plain_float(values.value(row), out),
+            Shape::Double(values) => plain_float(values.value(row), out),
+            Shape::Text(values) => out.extend_from_slice(values.value(row).as_bytes()),
+            Shape::LongText(values) => out.extend_from_slice(values.value(row).as_bytes()),
+            Shape::TextView(values) => out.extend_from_slice(values.value(row).as_bytes()),
+            Shape::Hex(values) => hex(values, row, out),
             Shape::Dictionary(values, keys) => values.plain(keys[row], out)?,
-            _ => self.json(row, out)?,
+            Shape::List(..) | Shape::Struct(_) | Shape::Map(..) => self.json(row, out)?,
         }
         Ok(())
     }
 
-    fn text(&self, row: usize) -> &str {
-        match self.array.data_type() {
-            DataType::Utf8 => self.array.as_string::<i32>().value(row),
-            DataType::LargeUtf8 => self.array.as_string::<i64>().value(row),
-            _ => self.array.as_string_view().value(row),
-        }
-    }
-
-    fn hex(&self, row: usize, out: &mut Vec<u8>) {
-        let bytes = match self.array.data_type() {
-            DataType::Binary => self.array.as_binary::<i32>().value(row),
-            DataType::LargeBinary => self.array.as_binary::<i64>().value(row),
-            DataType::BinaryView => self.array.as_binary_view().value(row),
-            _ => self.array.as_fixed_size_binary().value(row),
-        };
-        for byte in bytes {
-            let _ = write!(out, "{byte:02x}");
-        }
-    }
-
-    fn float_value(&self, row: usize) -> Float {
-        use arrow::datatypes::{Float16Type, Float32Type, Float64Type};
-        match self.array.data_type() {
-            DataType::Float16 => Float::Single(self.array.as_primitive::<Float16Type>().value(row).to_f32()),
-            DataType::Float32 => Float::Single(self.array.as_primitive::<Float32Type>().value(row)),
-            _ => Float::Double(self.array.as_primitive::<Float64Type>().value(row)),
-        }
-    }
-
-    fn float(&self, row: usize, out: &mut Vec<u8>) {
-        let value = self.float_value(row);
-        match (value.is_finite(), self.nan) {
-            (true, _) => out.extend_from_slice(float_text(value).as_bytes()),
-            (false, NanStyle::Null) => out.extend_from_slice(b"null"),
-            (false, NanStyle::Text) => string(&float_text(value), out),
-        }
-    }
-}
-
-/// The text of every value of a column, one after the other.
-struct Texts {
-    text: String,
-    ends: Vec<usize>,
-}
-
-impl Texts {
-    fn of(array: &ArrayRef, options: &FormatOptions<'_>) -> Result<Self> {
-        let unprintable = |error: ArrowError| Error::internal("a value has no text").with_source(error);
-        let formatter = ArrayFormatter::try_new(array.as_ref(), options).map_err(unprintable)?;
-        let (mut text, mut ends) = (String::new(), Vec::with_capacity(array.len()));
-        for row in 0..array.len() {
-            let start = text.len();
-            if array.is_valid(row) && formatter.value(row).write(&mut text).is_err() {
-                // A time too far away for a calendar: its number of units.
-                text.truncate(start);
-                let number = cast(&array.slice(row, 1), &DataType::Int64).map_err(unprintable)?;
-                text.push_str(&number.as_primitive::<Int64Type>().value(0).to_string());
+    fn float<F: Serialize + Into<f64> + Copy>(&self, value: F, out: &mut Vec<u8>) {
+        match (value.into().is_finite(), self.nan) {
+            (false, NanStyle::Text) => {
+                out.push(b'"');
+                plain_float(value, out);
+                out.push(b'"');
             }
-            ends.push(text.len());
-        }
-        Ok(Self { text, ends })
-    }
-
-    fn get(&self, row: usize) -> &str {
-        let start = if row == 0 { 0 } else { self.ends[row - 1] };
-        &self.text[start..self.ends[row]]
-    }
-}
-
-/// A float in its own precision, so that it is written with as few digits as tell it apart.
-#[derive(Clone, Copy)]
-enum Float {
-    Single(f32),
-    Double(f64),
-}
-
-impl Float {
-    fn is_finite(self) -> bool {
-        match self {
-            Self::Single(value) => value.is_finite(),
-            Self::Double(value) => value.is_finite(),
+            // JSON has no word for what is not finite: it becomes null.
+            _ => written(&value, out),
         }
     }
 }
 
-fn float_text(value: Float) -> String {
-    let text = match value {
-        Float::Single(value) => format!("{value:?}"),
-        Float::Double(value) => format!("{value:?}"),
-    };
-    match text.as_str() {
-        "inf" => "Infinity".to_owned(),
-        "-inf" => "-Infinity".to_owned(),
-        _ => text,
+fn plain_float<F: Serialize + Into<f64> + Copy>(value: F, out: &mut Vec<u8>) {
+    match value.into() {
+        wide if wide.is_nan() => out.extend_from_slice(b"NaN"),
+        f64::INFINITY => out.extend_from_slice(b"Infinity"),
+        f64::NEG_INFINITY => out.extend_from_slice(b"-Infinity"),
+        _ => written(&value, out),
     }
 }
 
-/// ISO-8601 with the digits of the unit.
-fn time_format(data_type: &DataType, style: TimeStyle) -> FormatOptions<'static> {
-    let options = FormatOptions::new().with_display_error(false);
-    let DataType::Timestamp(unit, _) = data_type else { return options };
-    let (naive, zoned) = match (unit, style) {
-        (TimeUnit::Second, TimeStyle::Iso) => ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%:z"),
-        (TimeUnit::Millisecond, TimeStyle::Iso) => ("%Y-%m-%dT%H:%M:%S%.3f", "%Y-%m-%dT%H:%M:%S%.3f%:z"),
-        (TimeUnit::Microsecond, TimeStyle::Iso) => ("%Y-%m-%dT%H:%M:%S%.6f", "%Y-%m-%dT%H:%M:%S%.6f%:z"),
-        (TimeUnit::Nanosecond, TimeStyle::Iso) => ("%Y-%m-%dT%H:%M:%S%.9f", "%Y-%m-%dT%H:%M:%S%.9f%:z"),
-        (TimeUnit::Second, TimeStyle::Space) => ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M:%S"),
-        (TimeUnit::Millisecond, TimeStyle::Space) => ("%Y-%m-%d %H:%M:%S%.3f", "%Y-%m-%d %H:%M:%S%.3f"),
-        (TimeUnit::Microsecond, TimeStyle::Space) => ("%Y-%m-%d %H:%M:%S%.6f", "%Y-%m-%d %H:%M:%S%.6f"),
-        (TimeUnit::Nanosecond, TimeStyle::Space) => ("%Y-%m-%d %H:%M:%S%.9f", "%Y-%m-%d %H:%M:%S%.9f"),
+fn hex(values: &ArrayRef, row: usize, out: &mut Vec<u8>) {
+    let bytes = match values.data_type() {
+        DataType::Binary => values.as_binary::<i32>().value(row),
+        DataType::LargeBinary => values.as_binary::<i64>().value(row),
+        DataType::BinaryView => values.as_binary_view().value(row),
+        _ => values.as_fixed_size_binary().value(row),
     };
-    options.with_timestamp_format(Some(naive)).with_timestamp_tz_format(Some(zoned))
+    for byte in bytes {
+        let _ = write!(out, "{byte:02x}");
+    }
 }
 
 /// The part of `values` that `offsets` speak of, and the offsets into it.
@@ -350,7 +292,12 @@ fn separated(
 
 /// A JSON string.
 pub fn string(text: &str, out: &mut Vec<u8>) {
-    let written = serde_json::to_writer(out, text);
+    written(text, out);
+}
+
+/// A value as JSON has it.
+pub fn written<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
+    let written = serde_json::to_writer(out, value);
     debug_assert!(written.is_ok(), "a vector takes what is written to it");
 }
 
@@ -379,9 +326,11 @@ mod tests {
         check(UInt64Array::from(vec![u64::MAX]), &["18446744073709551615"]);
         check(
             Float64Array::from(vec![0.1, -0.0, 1e300, f64::NAN, f64::INFINITY]),
-            &["0.1", "-0.0", "1e300", "null", "null"],
+            &["0.1", "-0.0", "1e+300", "null", "null"],
         );
-        check(Float32Array::from(vec![0.1]), &["0.1"]);
+        check(Float32Array::from(vec![0.1, f32::NAN]), &["0.1", "null"]);
+        check(Float64Array::from(vec![1e16, 123_456_789.0, 1e-7]), &["1e+16", "123456789.0", "1e-7"]);
+        check(Int8Array::from(vec![-128]), &["-128"]);
         check(Decimal128Array::from(vec![-12345]).with_precision_and_scale(7, 2).unwrap(), &["-123.45"]);
         check(Decimal256Array::from(vec![i256::from_i128(5)]).with_precision_and_scale(60, 3).unwrap(), &["0.005"]);
         check(BooleanArray::from(vec![true]), &["true"]);
@@ -398,6 +347,21 @@ mod tests {
             &["\"1970-01-01T09:00:00.000000+09:00\""],
         );
         check(TimestampSecondArray::from(vec![i64::MAX]), &["\"9223372036854775807\""]);
+        let second = 1_000_000_000;
+        check(
+            TimestampNanosecondArray::from(vec![Some(-1), None, Some(0), Some(86_399 * second), Some(86_400 * second)]),
+            &[
+                "\"1969-12-31T23:59:59.999999999\"",
+                "null",
+                "\"1970-01-01T00:00:00.000000000\"",
+                "\"1970-01-01T23:59:59.000000000\"",
+                "\"1970-01-02T00:00:00.000000000\"",
+            ],
+        );
+        check(
+            TimestampMillisecondArray::from(vec![i64::MIN, -1]),
+            &["\"-9223372036854775808\"", "\"1969-12-31T23:59:59.999\""],
+        );
         check(Date32Array::from(vec![0]), &["\"1970-01-01\""]);
         check(Time64NanosecondArray::from(vec![1]), &["\"00:00:00.000000001\""]);
     }
@@ -413,6 +377,8 @@ mod tests {
         check(lists.slice(1, 2), &["null", "[]"]);
         let dictionary: DictionaryArray<Int32Type> = vec![Some("b"), None, Some("a")].into_iter().collect();
         check(dictionary.slice(1, 2), &["null", "\"a\""]);
+        let with_null = StringArray::from(vec![Some("a"), None]);
+        check(DictionaryArray::new(Int32Array::from(vec![1, 0]), Arc::new(with_null)), &["null", "\"a\""]);
         let pairs = record_batch!(("n", Int64, [1, 2]), ("s", Utf8, ["x", "y"])).unwrap();
         check(StructArray::from(pairs), &["{\"n\":1,\"s\":\"x\"}", "{\"n\":2,\"s\":\"y\"}"]);
         let mut map = MapBuilder::new(None, StringBuilder::new(), Int64Builder::new());

@@ -7,6 +7,7 @@ mod cells;
 mod clickhouse;
 mod parquet;
 mod text;
+mod texts;
 
 pub use cells::NanStyle;
 

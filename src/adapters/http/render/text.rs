@@ -3,6 +3,7 @@
 use crate::adapters::http::format::Format;
 use crate::adapters::http::render::cells::{CellStyle, Cells, NanStyle, TimeStyle, string};
 use crate::adapters::http::render::clickhouse::type_name;
+use crate::adapters::ipc::batch_bytes;
 use crate::ports::{Error, Result};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -53,7 +54,7 @@ impl TextWriter {
         let cells = |column: &arrow::array::ArrayRef| Cells::new(column.clone(), self.style);
         let columns = batch.columns().iter().map(cells).collect::<Result<Vec<_>>>()?;
         let rows = 0..batch.num_rows();
-        self.bytes += batch.get_array_memory_size() as u64;
+        self.bytes += batch_bytes(batch) as u64;
         let first = self.rows == 0;
         self.rows += batch.num_rows() as u64;
         let mut out = Vec::new();
@@ -169,9 +170,13 @@ fn tsv_row(columns: &[Cells], row: usize, out: &mut Vec<u8>) -> Result<()> {
         if column.is_null(row) {
             out.extend_from_slice(b"\\N");
         } else {
-            let mut cell = Vec::new();
-            column.plain(row, &mut cell)?;
-            out.extend(tsv_escaped(&cell));
+            let start = out.len();
+            column.plain(row, out)?;
+            if out[start..].iter().any(|byte| b"\t\n\r\\".contains(byte)) {
+                let escaped = tsv_escaped(&out[start..]);
+                out.truncate(start);
+                out.extend(escaped);
+            }
         }
     }
     out.push(b'\n');

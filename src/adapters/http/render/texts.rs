@@ -1,0 +1,137 @@
+//! The text of a column's values, made for all rows at once: what each value of a type needs is found once.
+
+use crate::adapters::http::render::cells::{TimeStyle, written};
+use crate::ports::{Error, Result};
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::compute::cast;
+use arrow::datatypes::{ArrowPrimitiveType, DataType, Int64Type, TimeUnit};
+use arrow::error::ArrowError;
+use arrow::temporal_conversions::date32_to_datetime;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use serde::Serialize;
+
+/// The text of every value of a column, one after the other.
+pub struct Texts {
+    text: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Texts {
+    fn with_capacity(rows: usize) -> Self {
+        Self { text: Vec::new(), ends: Vec::with_capacity(rows) }
+    }
+
+    /// Integers, cast to the widest of their kind, which is `T`.
+    pub fn of_integers<T: ArrowPrimitiveType<Native: Serialize>>(array: &ArrayRef) -> Result<Self> {
+        let wide = cast(array, &T::DATA_TYPE).map_err(unprintable)?;
+        let mut texts = Self::with_capacity(array.len());
+        for value in wide.as_primitive::<T>().values() {
+            written(value, &mut texts.text);
+            texts.ends.push(texts.text.len());
+        }
+        Ok(texts)
+    }
+
+    /// Times without a zone. The day is written anew only where it changes: neighbours in a time series share it.
+    pub fn of_times(array: &ArrayRef, unit: TimeUnit, style: TimeStyle) -> Result<Self> {
+        let units = cast(array, &DataType::Int64).map_err(unprintable)?;
+        let (per_second, digits) = match unit {
+            TimeUnit::Second => (1, 0),
+            TimeUnit::Millisecond => (1_000, 3),
+            TimeUnit::Microsecond => (1_000_000, 6),
+            TimeUnit::Nanosecond => (1_000_000_000, 9),
+        };
+        let per_day = per_second * 86_400;
+        let (mut today, mut date) = (None, None);
+        let mut texts = Self::with_capacity(array.len());
+        let out = &mut texts.text;
+        for time in units.as_primitive::<Int64Type>().values() {
+            let day = time.div_euclid(per_day);
+            if today != Some(day) {
+                (today, date) = (Some(day), date_text(day));
+            }
+            match &date {
+                Some(date) => {
+                    out.extend_from_slice(date.as_bytes());
+                    out.push(if style == TimeStyle::Iso { b'T' } else { b' ' });
+                    let in_day = time.rem_euclid(per_day);
+                    let second = in_day / per_second;
+                    push_digits(second / 3_600, 2, out);
+                    out.push(b':');
+                    push_digits(second / 60 % 60, 2, out);
+                    out.push(b':');
+                    push_digits(second % 60, 2, out);
+                    if digits > 0 {
+                        out.push(b'.');
+                        push_digits(in_day % per_second, digits, out);
+                    }
+                }
+                // Too far away for a calendar: its number of units.
+                None => written(time, out),
+            }
+            texts.ends.push(out.len());
+        }
+        Ok(texts)
+    }
+
+    /// Values of any other type, as arrow writes them.
+    pub fn of(array: &ArrayRef, options: &FormatOptions<'_>) -> Result<Self> {
+        let formatter = ArrayFormatter::try_new(array.as_ref(), options).map_err(unprintable)?;
+        let mut text = String::new();
+        let mut ends = Vec::with_capacity(array.len());
+        for row in 0..array.len() {
+            let start = text.len();
+            if array.is_valid(row) && formatter.value(row).write(&mut text).is_err() {
+                // A time too far away for a calendar: its number of units.
+                text.truncate(start);
+                let number = cast(&array.slice(row, 1), &DataType::Int64).map_err(unprintable)?;
+                text.push_str(&number.as_primitive::<Int64Type>().value(0).to_string());
+            }
+            ends.push(text.len());
+        }
+        Ok(Self { text: text.into_bytes(), ends })
+    }
+
+    /// The text of row `row`; nothing in particular where that is null.
+    pub fn get(&self, row: usize) -> &[u8] {
+        let start = if row == 0 { 0 } else { self.ends[row - 1] };
+        &self.text[start..self.ends[row]]
+    }
+}
+
+/// What a column that has no text is.
+pub fn unprintable(error: ArrowError) -> Error {
+    Error::internal("a value has no text").with_source(error)
+}
+
+/// A day since 1970-01-01 as ISO-8601, unless it is too far away for a calendar.
+fn date_text(day: i64) -> Option<String> {
+    let day = date32_to_datetime(i32::try_from(day).ok()?)?;
+    Some(day.format("%Y-%m-%d").to_string())
+}
+
+/// The last `count` decimal digits of `value`, which is not negative.
+fn push_digits(mut value: i64, count: usize, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.resize(start + count, b'0');
+    for digit in out[start..].iter_mut().rev() {
+        *digit = b'0' + (value % 10) as u8;
+        value /= 10;
+    }
+}
+
+/// ISO-8601 with the digits of the unit, for times with a zone; those without have [`Texts::of_times`].
+pub fn time_format(data_type: &DataType, style: TimeStyle) -> FormatOptions<'static> {
+    let options = FormatOptions::new().with_display_error(false);
+    let DataType::Timestamp(unit, _) = data_type else { return options };
+    options.with_timestamp_tz_format(Some(match (unit, style) {
+        (TimeUnit::Second, TimeStyle::Iso) => "%Y-%m-%dT%H:%M:%S%:z",
+        (TimeUnit::Millisecond, TimeStyle::Iso) => "%Y-%m-%dT%H:%M:%S%.3f%:z",
+        (TimeUnit::Microsecond, TimeStyle::Iso) => "%Y-%m-%dT%H:%M:%S%.6f%:z",
+        (TimeUnit::Nanosecond, TimeStyle::Iso) => "%Y-%m-%dT%H:%M:%S%.9f%:z",
+        (TimeUnit::Second, TimeStyle::Space) => "%Y-%m-%d %H:%M:%S",
+        (TimeUnit::Millisecond, TimeStyle::Space) => "%Y-%m-%d %H:%M:%S%.3f",
+        (TimeUnit::Microsecond, TimeStyle::Space) => "%Y-%m-%d %H:%M:%S%.6f",
+        (TimeUnit::Nanosecond, TimeStyle::Space) => "%Y-%m-%d %H:%M:%S%.9f",
+    }))
+}
