@@ -42,6 +42,7 @@ bench: $(PEERS)/ready ## Measure against peers and write docs/benchmarks.md
 	cargo build --release
 	$(PEERS)/bin/python bench/run.py --server $(RELEASE) --data target/bench/data --out target/bench/results.json
 	$(PEERS)/bin/python bench/instructions.py target/bench/results.json
+	$(PEERS)/bin/python bench/batches.py target/bench/results.json
 	$(PEERS)/bin/python bench/report.py target/bench/results.json docs/benchmarks.md
 
 bench-ping: ## Measure a ping beside a heavy query

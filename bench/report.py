@@ -169,6 +169,18 @@ def page(whole, plots):
         yield "|---|---|"
         for verb, count in whole["instructions_per_row"].items():
             yield f"| {verb} | {number(count)} |"
+    if "batches" in whole:
+        yield ""
+        yield "## In process"
+        yield ""
+        yield "Batches of 65,536 rows, by criterion (`cargo bench --bench batches`). What encodes without compression moves no"
+        yield "values, so it goes faster than any memory: it is the time to write the messages' heads."
+        yield ""
+        yield "| | a second |"
+        yield "|---|---|"
+        for case in whole["batches"]:
+            unit, name = (1e9, "GB") if case["unit"] == "Bytes" else (1e6, "million rows")
+            yield f"| {case['name']} | {number(case['per_s'] / unit)} {name} |"
     notes = pathlib.Path(__file__).with_name("notes.md")
     if notes.exists():
         yield ""
