@@ -19,7 +19,7 @@ build: ## Build the server, as make run starts it
 run: ## Build and start the server with sample trades
 	cargo run -- --ticks $(TICKS)
 
-demo: $(VENV)/ready ## Start a server, run examples/quickstart.py against it, stop it
+demo: $(VENV)/demo-ready ## Start a server, run examples/quickstart.py against it, stop it
 	cargo build
 	$(VENV)/bin/python examples/demo.py $(SERVER)
 
@@ -31,7 +31,7 @@ test-rust: ## Run the Rust tests
 test-left-out: ## Check that builds without Flight, HTTP or both start with stubs
 	$(PYTHON) tests/left_out.py
 
-test-clients: $(VENV)/ready ## Run the tests with real Python clients against the binary
+test-clients: $(VENV)/ready ## Run the tests with real clients, Python's and others, against the binary
 	cargo build
 	ZEPTO_TEST_SERVER=$(abspath $(SERVER)) $(VENV)/bin/python -m pytest -q tests/clients
 
@@ -62,9 +62,17 @@ clean: ## Remove what was built
 	cargo clean
 	rm -rf $(VENV) $(PEERS)
 
-$(VENV)/ready: tests/clients/requirements.txt
+$(VENV)/demo-ready: examples/requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install -q -r examples/requirements.txt
+	touch $@
+
+$(VENV)/ready: tests/clients/requirements.txt tests/clients/package.json
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install -q -r tests/clients/requirements.txt
+	mkdir -p $(VENV)/node
+	cp tests/clients/package.json $(VENV)/node/
+	npm install --prefix $(VENV)/node --silent --no-package-lock --no-audit --no-fund --ignore-scripts
 	touch $@
 
 $(PEERS)/ready: bench/requirements.txt

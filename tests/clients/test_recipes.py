@@ -9,7 +9,8 @@ import sys
 import pytest
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "clients.md"
-BLOCKS = re.findall(r"^```(python|sh)\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+NODE = pathlib.Path(sys.prefix) / "node"
+BLOCKS = re.findall(r"^```(python|sh|js)\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def test_the_page_has_recipes():
@@ -23,8 +24,16 @@ def test_recipe(server, tmp_path, at):
         text = text.replace(default, given.split("://")[1])
     zepto = pathlib.Path(os.environ["ZEPTO_TEST_SERVER"]).parent
     environment = {**os.environ, "PATH": f"{zepto}:{os.environ['PATH']}"}
-    command = [sys.executable, "-c", text] if language == "python" else ["bash", "-euo", "pipefail", "-c", text]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    if language == "js":
+        # Node looks for packages beside the file.
+        (tmp_path / "node_modules").symlink_to(NODE / "node_modules")
+        (tmp_path / "recipe.mjs").write_text(text)
+    command = {
+        "python": [sys.executable, "-c", text],
+        "sh": ["bash", "-euo", "pipefail", "-c", text],
+        "js": ["node", "recipe.mjs"],
+    }
+    done = subprocess.run(command[language], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
     # curl says of an error that all went well.
     assert '"error":' not in done.stdout, done.stdout
