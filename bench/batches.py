@@ -3,6 +3,7 @@
 import argparse
 import json
 import pathlib
+import shutil
 import subprocess
 
 
@@ -20,9 +21,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", type=pathlib.Path)
     arguments = parser.parse_args()
-    subprocess.run(["cargo", "bench", "--bench", "batches", "--", "--noplot"], check=True)
     metadata = ["cargo", "metadata", "--no-deps", "--format-version", "1"]
     target = json.loads(subprocess.run(metadata, stdout=subprocess.PIPE, check=True).stdout)["target_directory"]
+    # What is there may be of cases that are no more.
+    shutil.rmtree(pathlib.Path(target) / "criterion", ignore_errors=True)
+    subprocess.run(["cargo", "bench", "--bench", "batches", "--", "--noplot"], check=True)
     whole = json.loads(arguments.results.read_text())
     whole["batches"] = list(results(pathlib.Path(target) / "criterion"))
     arguments.results.write_text(json.dumps(whole, indent=1))

@@ -1,6 +1,6 @@
 //! A batch's way to the wire and back, in process: splitting, encoding, decoding and rendering, by column types.
 //!
-//! Throughput is bytes of columns a second. A copy shows here before it shows on the wire: encoding plain columns moves no
+//! Throughput is bytes of messages a second, or rows where none are made. A copy shows here before it shows on the wire: encoding plain columns moves no
 //! values, so it is orders of magnitude above what memory can copy, and what is compressed or decoded is below it.
 
 use arrow::array::{ArrayRef, DictionaryArray, Float64Array, Int64Array, RecordBatch, StringArray};

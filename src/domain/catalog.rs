@@ -135,7 +135,7 @@ impl Catalog {
             publishing: Mutex::default(),
             pins: Mutex::default(),
             pins_max: usize::try_from(limits.snapshots_max).unwrap_or(usize::MAX),
-            pin_ttl: Duration::from_millis(limits.ticket_ttl_ms),
+            pin_ttl: limits.ticket_ttl(),
             tables_max: usize::try_from(limits.tables_max).unwrap_or(usize::MAX),
             next_table_id: AtomicU64::new(1),
         }

@@ -4,6 +4,8 @@
 //! queries and memory, the protocols those on what arrives. `docs/configuration.md` lists them for operators, and a
 //! test holds the list, the flags and this struct together.
 
+use std::time::Duration;
+
 /// All limits. A time of 0 means no limit in time; sizes and counts have no such exception.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -92,10 +94,27 @@ impl Limits {
         spool_bytes_max: 16 * GIB,
         shutdown_grace_ms: 10_000,
     };
+
+    /// How long a snapshot, a held result or a ticket is good after its last use.
+    pub fn ticket_ttl(&self) -> Duration {
+        if self.ticket_ttl_ms == 0 { Duration::MAX } else { Duration::from_millis(self.ticket_ttl_ms) }
+    }
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self::DEFAULT
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ports::Limits;
+    use std::time::Duration;
+
+    #[test]
+    fn a_time_of_zero_is_no_limit() {
+        assert_eq!(Limits { ticket_ttl_ms: 0, ..Limits::DEFAULT }.ticket_ttl(), Duration::MAX);
+        assert_eq!(Limits { ticket_ttl_ms: 5, ..Limits::DEFAULT }.ticket_ttl(), Duration::from_millis(5));
     }
 }

@@ -344,6 +344,17 @@ async fn columns_are_given_as_headers_ask_for() {
     assert_eq!(reader.map(|batch| batch.unwrap().num_rows()).collect::<Vec<_>>(), [1, 1]);
     let json = json_of(ask("json", &[("x-zepto-time-zone", "Asia/Tokyo")]).await).await;
     assert_eq!(json["data"][1], json!(["b", "1970-01-01T09:00:01.000000000+09:00"]));
+    let described = wire.http.post(format!("{}/describe", wire.url)).body("SELECT s FROM t");
+    let described = json_of(described.header("x-zepto-string-encoding", "plain").send().await.unwrap()).await;
+    let (_, plain) = wire.post("/describe", "SELECT 'a' AS s FROM t").await;
+    assert_eq!(described["schema"].as_str().unwrap().len(), plain["schema"].as_str().unwrap().len());
+    // What cannot be given so is an answer, and not a connection that breaks.
+    wire.sut.define("CREATE TABLE far (at TIMESTAMP_S)").await;
+    wire.sut.count("INSERT INTO far VALUES ('3000-01-01T00:00:00')").await;
+    let far = wire.http.post(&wire.url).header("x-zepto-timestamp-unit", "ns").body("SELECT * FROM far");
+    let far = far.send().await.unwrap();
+    assert_eq!(far.status(), 400);
+    assert!(json_of(far).await["error"]["message"].as_str().unwrap().contains("cannot be given as"));
     let wrong = ask("json", &[("x-zepto-timestamp-unit", "fortnight")]).await;
     assert_eq!(wrong.status(), 400);
     assert!(json_of(wrong).await["error"]["message"].as_str().unwrap().contains("timestamp_unit can't be"));
@@ -446,6 +457,31 @@ async fn json_goes_in_with_every_digit_and_every_row() {
     for wrong in ["", "1", "[1]", "[null]", "[{\"u\":1},", "{\"data\":[1]}", "{\"columns\":[\"u\"],\"data\":[[1,2]]}"] {
         assert_eq!(wire.post("/insert/json?table=t", wrong).await.0, 400, "{wrong}");
     }
+}
+
+/// A few bytes may stand for a great many values.
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_take_no_more_memory_than_there_is() {
+    let wire = wire_with(Limits { memory_bytes_max: 32 << 20, ..Limits::default() }).await;
+    let members = |count: usize| (0..count).map(|at| format!("\"c{at}\":1")).collect::<Vec<_>>().join(",");
+    let sparse = format!("[{{{}}}{}]", members(100), ",{}".repeat(100_000));
+    let (status, answer) = wire.post("/insert/json?table=t", sparse.clone()).await;
+    assert!(status != 200 && answer["error"]["kind"] == "LimitExceeded", "{answer}");
+    let lines = sparse[1..sparse.len() - 1].replace("},{", "}\n{");
+    assert_eq!(wire.post("/insert/ndjson?table=t", lines).await.1["error"]["kind"], "LimitExceeded");
+    let wide = format!("{{\"a\":{{{}}}}}", members(100_000));
+    for format in ["json", "ndjson"] {
+        let body = if format == "json" { format!("[{wide}]") } else { wide.clone() };
+        assert_eq!(wire.post(&format!("/insert/{format}?table=w"), body).await.1["inserted"], 1, "{format}");
+    }
+    let dense = format!("[{{\"a\":[{{{}}}{}]}}]", members(10_000), ",{}".repeat(100_000));
+    for (format, body) in [("ndjson", &dense[1..dense.len() - 1]), ("json", &dense)] {
+        let (_, answer) = wire.post(&format!("/insert/{format}?table=d"), body.to_owned()).await;
+        assert!(answer["error"]["message"].as_str().unwrap().contains("send them as Arrow"), "{answer}");
+    }
+    let long = format!("[{{\"a\":[1,[{}1]]}}]", "1,".repeat(100_000));
+    assert!(wire.post("/insert/json?table=l", long).await.1.to_string().len() < 2_000);
+    assert_eq!(wire.get("/health").await.0, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -235,6 +235,6 @@ async fn renew(service: &Service, body: &Bytes, call: &Call) -> Result<Bytes> {
         // Whoever asks about a pinned state keeps it.
         None => drop(service.query.describe(call.query(*handle, Access::Read)).await?),
     }
-    endpoint.expiration_time = Some(crate::adapters::flight::info::expiry(service.options.limits.ticket_ttl_ms));
+    endpoint.expiration_time = crate::adapters::flight::info::expiry(&service.options.limits);
     Ok(endpoint.encode_to_vec().into())
 }

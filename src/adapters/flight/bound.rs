@@ -1,15 +1,15 @@
 //! Parameters of prepared statements, for clients that pass over the new handle.
 //!
-//! Binding answers a new handle that carries the parameters, and what came later than Flight SQL's first drivers: they go on
-//! with the handle that they had. For them small parameters are remembered by the statement's id, in bounded number and for
-//! as long as a ticket is good.
+//! Binding answers a new handle that carries the parameters. That answer is younger than Flight SQL's first drivers, which go
+//! on with the handle that they had: for them small parameters are remembered by the statement's id, in bounded number and
+//! for as long as a ticket is good.
 
 use crate::adapters::flight::handle::Handle;
 use crate::adapters::flight::recent::Recent;
-use crate::ports::Limits;
+use crate::ports::{Limits, Result};
 use arrow::array::RecordBatch;
 
-/// Bytes of parameters that are remembered for one statement.
+/// Bytes of a handle whose parameters are remembered.
 const BYTES_MAX: usize = 64 << 10;
 
 /// Statements whose parameters are remembered.
@@ -22,19 +22,23 @@ pub struct Bound(Recent<RecordBatch>);
 impl Bound {
     /// Nothing is bound yet.
     pub fn new(limits: &Limits) -> Self {
-        Self(Recent::new(limits.ticket_ttl_ms, STATEMENTS_MAX))
+        Self(Recent::new(limits.ticket_ttl(), STATEMENTS_MAX))
     }
 
-    /// Remembers the parameters that `handle` carries now.
-    pub fn remember(&self, handle: &Handle) {
-        let Some(id) = handle.prepared else { return };
-        match &handle.params {
-            Some(params) if params.get_array_memory_size() <= BYTES_MAX => {
-                self.0.keep_over_oldest(id, params.clone());
-            }
+    /// Remembers the parameters that a handle carries. They are taken from its bytes: as they came they may hold on to more.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidQuery` for what is no handle.
+    pub fn remember(&self, encoded: &[u8]) -> Result<()> {
+        let handle = Handle::decode(encoded)?;
+        let Some(id) = handle.prepared else { return Ok(()) };
+        match handle.params {
+            Some(params) if encoded.len() <= BYTES_MAX => self.0.keep_over_oldest(id, params),
             // Others than were bound last must not be taken for them.
             _ => self.0.forget(id),
         }
+        Ok(())
     }
 
     /// `handle` with the parameters that were bound to its statement, unless it carries its own.
@@ -51,5 +55,32 @@ impl Bound {
     /// Forgets what was not used in time, for ever.
     pub async fn expire(&self) {
         self.0.expire().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::adapters::flight::bound::{BYTES_MAX, Bound};
+    use crate::adapters::flight::handle::Handle;
+    use crate::ports::Limits;
+    use arrow::array::{ArrayRef, RecordBatch, StringArray};
+    use std::sync::Arc;
+
+    #[test]
+    fn small_parameters_are_recalled_and_large_ones_are_in_their_handle_alone() {
+        let bound = Bound::new(&Limits::default());
+        let old = Handle { prepared: Some(1), ..Handle::default() };
+        let texts = |length: usize| {
+            let text: ArrayRef = Arc::new(StringArray::from(vec!["x".repeat(length)]));
+            RecordBatch::try_from_iter((0..40).map(|at| (format!("p{at}"), text.clone()))).unwrap()
+        };
+        let bind = |length| Handle { params: Some(texts(length)), ..old.clone() }.encode().unwrap();
+        bound.remember(&bind(50)).unwrap();
+        assert_eq!(bound.recall(old.clone()).params, Some(texts(50)));
+        bound.remember(&bind(BYTES_MAX)).unwrap();
+        assert_eq!(bound.recall(old.clone()).params, None, "those that were bound before are not these");
+        bound.remember(&bind(1)).unwrap();
+        bound.close(&old);
+        assert_eq!(bound.recall(old).params, None);
     }
 }

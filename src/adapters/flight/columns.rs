@@ -2,15 +2,13 @@
 //!
 //! One table serves both the metadata of a result's fields and GetXdbcTypeInfo. Names are ones that CREATE TABLE takes.
 
+use crate::adapters::ipc::DESCRIPTIONS;
 use crate::ports::{Error, Result};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow_flight::sql::metadata::{XdbcTypeInfo, XdbcTypeInfoData, XdbcTypeInfoDataBuilder};
 use arrow_flight::sql::{Nullable, Searchable, XdbcDataType, XdbcDatetimeSubcode};
 use std::sync::Arc;
-
-/// What the keys of a field's metadata begin with.
-const PREFIX: &str = "ARROW:FLIGHT:SQL:";
 
 /// A type as SQL drivers know it.
 struct SqlType {
@@ -97,34 +95,21 @@ pub fn described(schema: &Schema) -> Schema {
     Schema::new_with_metadata(fields, schema.metadata().clone())
 }
 
-/// `schema` without what [`described`] says: it is of one result, and not for a table that is made of it.
-pub fn undescribed(schema: &Schema) -> Schema {
-    let bare = |field: &Arc<Field>| {
-        let mut metadata = field.metadata().clone();
-        metadata.retain(|key, _| !key.starts_with(PREFIX));
-        Field::clone(field).with_metadata(metadata)
-    };
-    Schema::new_with_metadata(schema.fields().iter().map(bare).collect::<Vec<_>>(), schema.metadata().clone())
-}
-
 fn described_field(field: &Field) -> Field {
     let (size, scale) = size_and_scale(field.data_type());
     let name = known(field.data_type()).map_or_else(|| field.data_type().to_string(), |known| known.name.to_owned());
     let mut metadata = field.metadata().clone();
     let said = [
-        ("TYPE_NAME", Some(name)),
-        ("PRECISION", size.map(|size| size.to_string())),
-        ("SCALE", scale.map(|scale| scale.to_string())),
-        ("IS_AUTO_INCREMENT", Some("0".to_owned())),
-        ("IS_CASE_SENSITIVE", Some("1".to_owned())),
-        ("IS_READ_ONLY", Some("0".to_owned())),
-        ("IS_SEARCHABLE", Some("1".to_owned())),
+        Some(name),
+        size.map(|size| size.to_string()),
+        scale.map(|scale| scale.to_string()),
+        // Whether it counts by itself, minds the case, is read only, can be searched.
+        Some("0".to_owned()),
+        Some("1".to_owned()),
+        Some("0".to_owned()),
+        Some("1".to_owned()),
     ];
-    for (key, value) in said {
-        if let Some(value) = value {
-            metadata.insert(format!("{PREFIX}{key}"), value);
-        }
-    }
+    metadata.extend(DESCRIPTIONS.iter().zip(said).filter_map(|(key, value)| Some(((*key).to_owned(), value?))));
     field.clone().with_metadata(metadata)
 }
 
@@ -197,7 +182,7 @@ fn xdbc(entry: &SqlType) -> XdbcTypeInfo {
 
 #[cfg(test)]
 mod tests {
-    use crate::adapters::flight::columns::{TYPES, described, known, undescribed, xdbc_types};
+    use crate::adapters::flight::columns::{TYPES, described, known, xdbc_types};
     use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
     use std::collections::HashSet;
 
@@ -209,7 +194,6 @@ mod tests {
             Field::new("l", DataType::new_list(DataType::Int64, true), true),
         ];
         let schema = described(&Schema::new(fields));
-        assert!(undescribed(&schema).fields().iter().all(|field| field.metadata().is_empty()));
         let said = |column: &str, key: &str| {
             schema.field_with_name(column).unwrap().metadata().get(&format!("ARROW:FLIGHT:SQL:{key}")).cloned()
         };

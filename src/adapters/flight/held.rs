@@ -14,7 +14,7 @@ use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 use tokio::task::spawn_blocking;
 
 /// Bytes read from a spool file at once.
@@ -22,6 +22,9 @@ const READ_BYTES: usize = 1 << 20;
 
 /// Bytes that a held result counts for at least: a thousand empty ones are not free either.
 const BYTES_MIN: u64 = 4 << 10;
+
+/// Results that are held at the same time.
+const RESULTS_MAX: usize = 100_000;
 
 /// All held results of a server.
 #[derive(Debug)]
@@ -46,7 +49,8 @@ struct Held {
 #[derive(Debug)]
 enum Rows {
     Memory(Vec<RecordBatch>),
-    Spool(NamedTempFile),
+    /// A file that is opened when it is read: thousands of them may wait.
+    Spool(TempPath),
 }
 
 /// Bytes counted until dropped.
@@ -83,8 +87,7 @@ impl Results {
     /// No results yet.
     pub fn new(limits: &Limits) -> Self {
         Self {
-            // Their bytes are counted, and each counts for some.
-            held: Recent::new(limits.ticket_ttl_ms, usize::MAX),
+            held: Recent::new(limits.ticket_ttl(), RESULTS_MAX),
             memory: Arc::default(),
             disk: Arc::default(),
             memory_max: limits.held_bytes_max,
@@ -128,12 +131,15 @@ impl Results {
             }
         }
         let rows_kept = match spool {
-            Some(spool) => Rows::Spool(spool.finish()?),
+            Some(spool) => Rows::Spool(spool.finish()?.into_temp_path()),
             None => Rows::Memory(kept),
         };
         let result = Arc::new(Held { schema, rows: rows_kept, _memory: memory, _disk: disk });
         let id = uuid::Uuid::new_v4().as_u128();
-        self.held.keep(id, result);
+        if !self.held.keep(id, result) {
+            let full = format!("{RESULTS_MAX} results are held for their tickets already; send the query as a ticket");
+            return Err(Error::limit(full));
+        }
         Ok((id, rows))
     }
 
@@ -159,7 +165,7 @@ impl Results {
         match &result.rows {
             Rows::Memory(batches) => Ok(BatchStream::from_batches(result.schema.clone(), batches.clone())),
             Rows::Spool(file) => {
-                let file = file.reopen().map_err(spool_failed)?;
+                let file = File::open(file).map_err(spool_failed)?;
                 Ok(BatchStream::new(result.schema.clone(), read_spool(file)))
             }
         }

@@ -10,7 +10,7 @@ use crate::adapters::flight::handle::Handle;
 use crate::adapters::flight::service::Service;
 use crate::adapters::flight::{metadata, put};
 use crate::adapters::ipc::{Presentation, Strings, encode_schema};
-use crate::ports::{Access, Caller, Error, Part, Query, Result, StatementKind, TableInfo};
+use crate::ports::{Access, Caller, Error, Limits, Part, Query, Result, StatementKind, TableInfo};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow_flight::sql::Command as SqlCommand;
@@ -18,7 +18,7 @@ use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, Ticket};
 use prost::Message as _;
 use prost_types::Timestamp;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 /// What a call says beside its request.
 #[derive(Debug, Clone, Default)]
@@ -162,7 +162,7 @@ impl Service {
     /// The endpoint of a handle that is good for a while, and may be redeemed as often as one likes.
     pub(super) fn endpoint_of(&self, handle: &Handle) -> Result<FlightEndpoint> {
         let mut endpoint = FlightEndpoint::new().with_ticket(Ticket::new(handle.encode()?));
-        endpoint.expiration_time = Some(expiry(self.options.limits.ticket_ttl_ms));
+        endpoint.expiration_time = expiry(&self.options.limits);
         Ok(endpoint)
     }
 
@@ -226,10 +226,10 @@ impl Service {
     }
 }
 
-/// The instant at which a ticket that is made now and never used expires.
+/// The instant at which a ticket that is made now and never used expires, if it does.
 #[expect(clippy::disallowed_methods, reason = "clients compare this instant with their own clock")]
-pub(super) fn expiry(ttl_ms: u64) -> Timestamp {
-    Timestamp::from(SystemTime::now() + Duration::from_millis(ttl_ms))
+pub(super) fn expiry(limits: &Limits) -> Option<Timestamp> {
+    SystemTime::now().checked_add(limits.ticket_ttl()).map(Timestamp::from)
 }
 
 /// A table as ListFlights lists it. Its ticket is plain SQL: it works on any later day.

@@ -30,7 +30,7 @@ pub type Polled = Recent<Polling>;
 
 /// None yet.
 pub fn none(limits: &Limits) -> Polled {
-    Recent::new(limits.ticket_ttl_ms, QUERIES_MAX)
+    Recent::new(limits.ticket_ttl(), QUERIES_MAX)
 }
 
 /// One query, for as long as it is asked about.
@@ -71,8 +71,7 @@ impl Service {
             (Ok(Err(_)), State::Running(..)) => State::Failed(Error::internal("the query stopped without an answer")),
             (_, now) => now,
         };
-        let mut poll =
-            PollInfo { expiration_time: Some(expiry(self.options.limits.ticket_ttl_ms)), ..PollInfo::default() };
+        let mut poll = PollInfo { expiration_time: expiry(&self.options.limits), ..PollInfo::default() };
         let command = Command::encode_poll(id);
         match state {
             State::Running(mut info, progress) => {

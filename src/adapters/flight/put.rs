@@ -1,13 +1,12 @@
 //! DoPut: batches in, whole or not at all; changes and parameters in Flight SQL's form; and DoExchange.
 
-use crate::adapters::flight::columns::undescribed;
 use crate::adapters::flight::command::{Command, PutTarget, put_target};
 use crate::adapters::flight::handle::Handle;
 use crate::adapters::flight::incoming::{FlightData, Incoming as Messages};
 use crate::adapters::flight::info::Call;
 use crate::adapters::flight::service::Service;
 use crate::adapters::gate::Request as Admitted;
-use crate::adapters::ipc::{DecodeLimits, Decoder, Presentation};
+use crate::adapters::ipc::{DecodeLimits, Decoder, undescribed};
 use crate::ports::{
     Access, Append, BatchSource, BatchStream, Error, IngestSummary, Query, Reply, Result, StatementKind,
 };
@@ -20,7 +19,6 @@ use arrow_flight::{FlightDescriptor, PutResult};
 use async_trait::async_trait;
 use bytes::Bytes;
 use prost::Message as _;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -66,9 +64,9 @@ async fn dispatch(service: &Service, incoming: &mut Incoming, admitted: &mut Adm
             return update(service, handle, admitted, call).await.map(Step::Done);
         }
         PutTarget::Bind(handle) => {
-            let handle = incoming.bound(*handle, first).await?;
-            service.bound.remember(&handle);
-            let result = DoPutPreparedStatementResult { prepared_statement_handle: Some(handle.encode()?) };
+            let handle = incoming.bound(*handle, first).await?.encode()?;
+            service.bound.remember(&handle)?;
+            let result = DoPutPreparedStatementResult { prepared_statement_handle: Some(handle) };
             return Ok(Step::Done(result.encode_to_vec().into()));
         }
         PutTarget::Table(append) => (append, Answer::Summary),
@@ -263,8 +261,7 @@ impl Incoming {
         let schema = self.decoder.schema().ok_or_else(|| Error::internal("a stream was begun without its schema"))?;
         let (give_back, given_back) = oneshot::channel();
         let reading = Reading { incoming: Some(self), give_back: Some(give_back) };
-        let batches = BatchStream::from_source(schema.clone(), first, reading);
-        Ok((Presentation::default().present(batches, Arc::new(undescribed(&schema))), given_back))
+        Ok((undescribed(BatchStream::from_source(schema, first, reading)), given_back))
     }
 
     fn decode(&mut self, data: FlightData) -> Result<Option<RecordBatch>> {

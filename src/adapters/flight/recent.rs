@@ -21,9 +21,9 @@ struct Entry<V> {
 }
 
 impl<V> Recent<V> {
-    /// Nothing yet. Values are good for `ttl_ms` from their last use, and `count_max` of them at the same time.
-    pub fn new(ttl_ms: u64, count_max: usize) -> Self {
-        Self { values: Mutex::default(), ttl: Duration::from_millis(ttl_ms), count_max }
+    /// Nothing yet. Values are good for `ttl` from their last use, and `count_max` of them at the same time.
+    pub fn new(ttl: Duration, count_max: usize) -> Self {
+        Self { values: Mutex::default(), ttl, count_max }
     }
 
     /// Remembers `value`, unless there are as many as may be: whether it did.
@@ -48,8 +48,8 @@ impl<V> Recent<V> {
 
     /// What `look` finds in a value that is remembered, which is a use of it.
     pub fn with<T>(&self, id: u128, look: impl FnOnce(&mut V) -> T) -> Option<T> {
-        let mut values = self.current();
-        let entry = values.get_mut(&id)?;
+        let mut values = self.lock();
+        let entry = values.get_mut(&id).filter(|entry| entry.used.elapsed() < self.ttl)?;
         entry.used = Instant::now();
         Some(look(&mut entry.value))
     }
@@ -82,10 +82,11 @@ impl<V> Recent<V> {
 #[cfg(test)]
 mod tests {
     use crate::adapters::flight::recent::Recent;
+    use std::time::Duration;
 
     #[test]
     fn what_is_remembered_is_bounded_by_age_and_by_number() {
-        let recent = Recent::new(3_600_000, 2);
+        let recent = Recent::new(Duration::from_secs(3_600), 2);
         assert!(recent.keep(1, "a") && recent.keep(2, "b"));
         assert!(!recent.keep(3, "c"), "there is no room");
         assert!(recent.keep(2, "b again"), "which takes no more room than it had");
@@ -94,7 +95,7 @@ mod tests {
         assert_eq!([1, 2, 3].map(|id| recent.with(id, |value| *value)), [Some("a"), None, Some("c")]);
         recent.forget(1);
         assert_eq!(recent.with(1, |value| *value), None);
-        let brief = Recent::new(0, 2);
+        let brief = Recent::new(Duration::ZERO, 2);
         assert!(brief.keep(1, "a"));
         assert_eq!(brief.with(1, |value| *value), None);
     }

@@ -39,7 +39,7 @@ pub struct Stream {
 impl Running {
     /// Nothing runs yet.
     pub fn new(limits: &Limits) -> Arc<Self> {
-        Arc::new(Self { queries: Mutex::default(), ttl: Duration::from_millis(limits.ticket_ttl_ms) })
+        Arc::new(Self { queries: Mutex::default(), ttl: limits.ticket_ttl() })
     }
 
     /// A stream of query `id` begins.

@@ -11,7 +11,10 @@ use crate::adapters::http::wire::{
     status_from_kind, table_json,
 };
 use crate::adapters::ipc::{Encoding, Presentation};
-use crate::ports::{Error, ErrorKind, IngestPort, Query, QueryPort, Reply, Result, StatementKind};
+use crate::ports::{
+    BatchStream, Description, Error, ErrorKind, IngestPort, Query, QueryPort, Reply, Result, StatementKind,
+};
+use futures::stream::{self, StreamExt};
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderMap, Method, StatusCode};
 use percent_encoding::percent_decode_str;
@@ -85,7 +88,7 @@ impl Handlers {
         let query = bound(query, &incoming.query, self.query.as_ref()).await?;
         let reply = admitted.unless_cut(self.query.query(query)).await?;
         admitted.kind(reply.kind);
-        Ok((presented(reply, &presentation), style))
+        Ok((presented(reply, &presentation).await?, style))
     }
 
     /// How a request wants its result, and the columns of that; `behind` is the format that stood behind its statement.
@@ -156,8 +159,11 @@ impl Handlers {
         let described = async {
             let sql = sql?;
             admitted.statement(&sql);
+            let (_, presentation) = self.style(&incoming, None)?;
             let query = query_from_headers(sql, &incoming.headers, admitted.id())?;
-            Ok(self.query.describe(query).await?)
+            let described = self.query.describe(query).await?;
+            let schema = Arc::new(presentation.schema(&described.schema));
+            Ok(Description { schema, ..described })
         };
         let described = described.await;
         answer(described.map(|described| description_json(&described)), &mut admitted)
@@ -323,10 +329,16 @@ impl Handlers {
     }
 }
 
-/// `reply` with its columns as its caller wants them.
-pub(super) fn presented(reply: Reply, presentation: &Presentation) -> Reply {
-    let schema = Arc::new(presentation.schema(&reply.batches.schema()));
-    Reply { batches: presentation.present(reply.batches, schema), ..reply }
+/// `reply` with its columns as its caller wants them. Where its first rows cannot be given so, that is the answer.
+pub(super) async fn presented(reply: Reply, presentation: &Presentation) -> Result<Reply> {
+    let given = reply.batches.schema();
+    let schema = Arc::new(presentation.schema(&given));
+    let mut batches = presentation.present(reply.batches, schema.clone());
+    if schema != given {
+        let first = batches.next().await.transpose()?;
+        batches = BatchStream::new(schema, stream::iter(first.map(Ok)).chain(batches));
+    }
+    Ok(Reply { batches, ..reply })
 }
 
 fn is_get(incoming: &Incoming) -> bool {

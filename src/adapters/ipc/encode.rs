@@ -5,7 +5,7 @@
 //! not begin at zero, bitmaps that begin within a byte. Compressed bodies are made of new buffers.
 
 use crate::adapters::ipc::encoding::{Compression, Encoding};
-use crate::adapters::ipc::split::{batch_bytes, split};
+use crate::adapters::ipc::split::{batch_bytes, drags, split};
 use crate::ports::{Error, Result};
 use arrow::array::RecordBatch;
 use arrow::buffer::Buffer;
@@ -71,7 +71,8 @@ impl Encoder {
         let bytes_target = usize::try_from(encoding.message_bytes_target).unwrap_or(usize::MAX);
         // arrow's encoder says the schema only with the first batch, and a stream may have none.
         let encoder = stream_encoder(schema, encoding);
-        (Self { encoder, bytes_target, has_begun: false }, schema_message(schema))
+        // Whoever wants one message whatever its size gets one.
+        (Self { encoder, bytes_target, has_begun: bytes_target == usize::MAX }, schema_message(schema))
     }
 
     /// The messages of `batch`: none where it has no rows.
@@ -96,7 +97,8 @@ impl Encoder {
     }
 }
 
-/// How many of the first rows go ahead of the others; none where all of them are few.
+/// How many of the first rows go ahead of the others: none where all of them are few, or where something that they share
+/// would have to go twice.
 fn first_rows(batch: &RecordBatch) -> usize {
     let bytes = batch_bytes(batch);
     if bytes <= 2 * FIRST_BYTES {
@@ -104,7 +106,8 @@ fn first_rows(batch: &RecordBatch) -> usize {
     }
     let rows = batch.num_rows() as u128 * FIRST_BYTES as u128 / bytes as u128;
     // Whole words of a bitmap, so that what follows begins at one.
-    usize::try_from(rows).unwrap_or(0) / 64 * 64
+    let rows = usize::try_from(rows).unwrap_or(0) / 64 * 64;
+    if drags(&batch.slice(0, rows)) { 0 } else { rows }
 }
 
 fn stream_encoder(schema: &Schema, encoding: Encoding) -> Result<StreamEncoder> {
@@ -213,7 +216,9 @@ impl std::fmt::Debug for Encoder {
 #[cfg(test)]
 mod tests {
     use crate::adapters::ipc::{Compression, Encoder, Encoding};
-    use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
+    use arrow::array::{
+        Array, ArrayRef, DictionaryArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
+    };
     use std::ops::Range;
     use std::sync::Arc;
 
@@ -267,6 +272,13 @@ mod tests {
         assert!(bytes(&long.slice(0, 0)).is_empty(), "no rows, no beginning");
         assert_eq!(bytes(&long), [262_144, 1_600_000 - 262_144]);
         assert_eq!(bytes(&long), [1_600_000], "once");
+        // A dictionary of which the first rows use little would go twice.
+        let keys = Int32Array::from_iter_values(0..200_000);
+        let values = Arc::new(Int64Array::from_iter_values(0..200_000));
+        let coded: ArrayRef = Arc::new(DictionaryArray::new(keys, values));
+        let coded = RecordBatch::try_from_iter([("n", coded)]).unwrap();
+        let (mut encoder, _) = Encoder::new(&coded.schema(), PLAIN);
+        assert_eq!(encoder.encode(&coded).unwrap().len(), 2, "the dictionary and the rows");
     }
 
     #[test]

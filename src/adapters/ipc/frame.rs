@@ -195,3 +195,19 @@ pub fn decode_batch(bytes: Bytes) -> Result<RecordBatch> {
         Some(_) => Err(Error::invalid("the Arrow stream has more than one batch")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::adapters::ipc::{decode_batch, encode_batch};
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+    use std::sync::Arc;
+
+    #[test]
+    fn a_batch_stays_one_whatever_its_size() {
+        for rows in [0, 1, 500_000] {
+            let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..rows));
+            let batch = RecordBatch::try_from_iter([("n", numbers)]).unwrap();
+            assert_eq!(decode_batch(encode_batch(&batch).unwrap()).unwrap(), batch);
+        }
+    }
+}

@@ -6,6 +6,7 @@
 
 mod decode;
 mod describe;
+mod described;
 mod encode;
 mod encoding;
 mod frame;
@@ -16,6 +17,7 @@ mod split;
 
 pub use decode::{DecodeLimits, Decoder};
 pub use describe::{decode_description, encode_description};
+pub use described::{DESCRIPTIONS, undescribed};
 pub use encode::{Encoder, Message};
 pub use encoding::{COMPRESSION, Compression, Encoding, MESSAGE_BYTES};
 pub use frame::{Deframer, END_OF_STREAM, decode_batch, decode_schema, encode_batch, encode_schema};

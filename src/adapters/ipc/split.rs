@@ -89,7 +89,7 @@ fn child_bytes<O: Copy + Into<i64>>(values: &ArrayRef, offsets: &[O]) -> usize {
 
 /// The same rows without what a slice of views or of a dictionary drags along: the writer sends all of it otherwise.
 fn compact(batch: &RecordBatch) -> RecordBatch {
-    if !batch.columns().iter().any(|column| drags(column.as_ref())) {
+    if !drags(batch) {
         return batch.clone();
     }
     let columns = batch.columns().iter().map(compact_column).collect();
@@ -97,7 +97,12 @@ fn compact(batch: &RecordBatch) -> RecordBatch {
     RecordBatch::try_new_with_options(batch.schema(), columns, &options).unwrap_or_else(|_| batch.clone())
 }
 
-fn drags(array: &dyn Array) -> bool {
+/// Whether rows use little of what their columns hold for them.
+pub(super) fn drags(batch: &RecordBatch) -> bool {
+    batch.columns().iter().any(|column| column_drags(column.as_ref()))
+}
+
+fn column_drags(array: &dyn Array) -> bool {
     match array.data_type() {
         DataType::Utf8View => {
             let views = array.as_string_view();
@@ -117,7 +122,7 @@ fn buffer_bytes(buffers: &[arrow::buffer::Buffer]) -> usize {
 }
 
 fn compact_column(column: &ArrayRef) -> ArrayRef {
-    if !drags(column.as_ref()) {
+    if !column_drags(column.as_ref()) {
         return column.clone();
     }
     match column.data_type() {

@@ -6,7 +6,10 @@
 
 mod arrow;
 mod columns;
+mod documents;
+mod gauge;
 mod rows;
+mod schemas;
 
 pub use columns::Columns;
 
@@ -84,16 +87,8 @@ pub async fn batches(
         BodyFormat::Arrow => arrow::batches(body, limits).await,
         BodyFormat::Csv => rows::csv(body, schema).await,
         BodyFormat::Ndjson => rows::ndjson(body, schema).await,
-        BodyFormat::Json => {
-            let body = whole(body, ROWS_BYTES_MAX).await?;
-            let _turn = TURNS.acquire().await;
-            aside(body, move |body| rows::json(&body, schema)).await
-        }
-        BodyFormat::Msgpack => {
-            let body = whole(body, ROWS_BYTES_MAX).await?;
-            let _turn = TURNS.acquire().await;
-            aside(body, move |body| rows::msgpack(&body, schema)).await
-        }
+        BodyFormat::Json => taken_apart(body, move |body| documents::json(body, schema)).await,
+        BodyFormat::Msgpack => taken_apart(body, move |body| documents::msgpack(&body, schema)).await,
         BodyFormat::Parquet => {
             let limits = DecodeLimits::from(limits);
             let file = whole(body, limits.message_bytes_max).await?;
@@ -102,11 +97,29 @@ pub async fn batches(
     }
 }
 
-/// Bytes of a JSON or MessagePack body: taken apart, each takes many times as much.
-const ROWS_BYTES_MAX: u64 = 16 << 20;
+/// Bytes of a JSON or MessagePack body: looked over, each takes many times as much.
+const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
 
-/// JSON and MessagePack bodies that are taken apart at the same time, so that they do not add up.
+/// Bytes of one that need not wait for others.
+const SMALL_BYTES: usize = 64 << 10;
+
+/// Larger ones that are looked over at the same time, so that they do not add up.
 static TURNS: Semaphore = Semaphore::const_new(2);
+
+/// A body that has to be there whole, looked over when it is its turn.
+async fn taken_apart(
+    body: Body,
+    decode: impl FnOnce(Bytes) -> Result<BatchStream> + Send + 'static,
+) -> Result<BatchStream, Failure> {
+    let body = whole(body, DOCUMENT_BYTES_MAX).await?;
+    let turn = if body.len() > SMALL_BYTES { TURNS.acquire().await.ok() } else { None };
+    let decode = move |body| {
+        // Held by the work itself: that goes on where its caller has left.
+        let _turn = turn;
+        decode(body)
+    };
+    aside(body, decode).await
+}
 
 /// Rows of a batch of a Parquet file: a few bytes may stand for any number of equal values, so no more at a time.
 const PARQUET_ROWS: usize = 8_192;

@@ -8,11 +8,12 @@
 use crate::adapters::http::render::texts::{Texts, time_format, unprintable};
 use crate::ports::Result;
 use arrow::array::{
-    Array, ArrayRef, AsArray, Float32Array, Float64Array, LargeStringArray, StringArray, StringViewArray,
+    Array, ArrayRef, AsArray, Float32Array, Float64Array, Int64Array, LargeStringArray, PrimitiveArray, StringArray,
+    StringViewArray, UInt64Array,
 };
 use arrow::buffer::NullBuffer;
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, UInt64Type};
+use arrow::datatypes::{ArrowPrimitiveType, DataType};
 use arrow::util::display::FormatOptions;
 use serde::Serialize;
 use std::io::Write;
@@ -53,13 +54,17 @@ pub struct Cells {
 
 /// How values of a type are written. What each value needs is found once for the column.
 enum Shape {
-    /// Text made for all rows at once, without quotes: integers, decimals, booleans.
+    /// Integers with a sign.
+    Signed(Int64Array),
+    /// Integers without one.
+    Unsigned(UInt64Array),
+    /// Text made for all rows at once, without quotes: decimals, booleans.
     Bare(Texts),
     /// Text made for all rows at once, in quotes: digits and what stands between them.
     Time(Texts),
     /// Text made for all rows at once, in quotes: whatever arrow says of types that have nothing of their own here.
     Other(Texts),
-    /// 16 and 32-bit floats: as few digits as tell them apart in their own precision.
+    /// 32-bit floats, and 16-bit ones as these: as few digits as tell them apart.
     Single(Float32Array),
     /// 64-bit floats.
     Double(Float64Array),
@@ -91,16 +96,13 @@ impl Cells {
         use DataType::*;
         let cells = |array: &ArrayRef| Self::new(array.clone(), style);
         let shape = match array.data_type() {
-            Int8 | Int16 | Int32 | Int64 => Shape::Bare(Texts::of_integers::<Int64Type>(&array)?),
-            UInt8 | UInt16 | UInt32 | UInt64 => Shape::Bare(Texts::of_integers::<UInt64Type>(&array)?),
+            Int8 | Int16 | Int32 | Int64 => Shape::Signed(as_primitive(&array)?),
+            UInt8 | UInt16 | UInt32 | UInt64 => Shape::Unsigned(as_primitive(&array)?),
             Boolean | Decimal32(..) | Decimal64(..) | Decimal128(..) | Decimal256(..) => {
                 Shape::Bare(Texts::of(&array, &FormatOptions::new())?)
             }
-            Float16 => {
-                Shape::Single(cast(&array, &Float32).map_err(unprintable)?.as_primitive::<Float32Type>().clone())
-            }
-            Float32 => Shape::Single(array.as_primitive::<Float32Type>().clone()),
-            Float64 => Shape::Double(array.as_primitive::<Float64Type>().clone()),
+            Float16 | Float32 => Shape::Single(as_primitive(&array)?),
+            Float64 => Shape::Double(as_primitive(&array)?),
             Utf8 => Shape::Text(array.as_string::<i32>().clone()),
             LargeUtf8 => Shape::LongText(array.as_string::<i64>().clone()),
             Utf8View => Shape::TextView(array.as_string_view().clone()),
@@ -164,6 +166,8 @@ impl Cells {
             return Ok(());
         }
         match &self.shape {
+            Shape::Signed(values) => written(&values.value(row), out),
+            Shape::Unsigned(values) => written(&values.value(row), out),
             Shape::Bare(texts) => out.extend_from_slice(texts.get(row)),
             Shape::Time(texts) => {
                 out.push(b'"');
@@ -217,6 +221,8 @@ impl Cells {
             return Ok(());
         }
         match &self.shape {
+            Shape::Signed(values) => written(&values.value(row), out),
+            Shape::Unsigned(values) => written(&values.value(row), out),
             Shape::Bare(texts) | Shape::Time(texts) | Shape::Other(texts) => out.extend_from_slice(texts.get(row)),
             Shape::Single(values) => plain_float(values.value(row), out),
             Shape::Double(values) => plain_float(values.value(row), out),
@@ -241,6 +247,11 @@ impl Cells {
             _ => written(&value, out),
         }
     }
+}
+
+/// The column as one of the widest type of its kind.
+fn as_primitive<T: ArrowPrimitiveType>(array: &ArrayRef) -> Result<PrimitiveArray<T>> {
+    Ok(cast(array, &T::DATA_TYPE).map_err(unprintable)?.as_primitive::<T>().clone())
 }
 
 fn plain_float<F: Serialize + Into<f64> + Copy>(value: F, out: &mut Vec<u8>) {

@@ -4,11 +4,10 @@ use crate::adapters::http::render::cells::{TimeStyle, written};
 use crate::ports::{Error, Result};
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
-use arrow::datatypes::{ArrowPrimitiveType, DataType, Int64Type, TimeUnit};
+use arrow::datatypes::{DataType, Int64Type, TimeUnit};
 use arrow::error::ArrowError;
 use arrow::temporal_conversions::date32_to_datetime;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use serde::Serialize;
 
 /// The text of every value of a column, one after the other.
 pub struct Texts {
@@ -17,21 +16,6 @@ pub struct Texts {
 }
 
 impl Texts {
-    fn with_capacity(rows: usize) -> Self {
-        Self { text: Vec::new(), ends: Vec::with_capacity(rows) }
-    }
-
-    /// Integers, cast to the widest of their kind, which is `T`.
-    pub fn of_integers<T: ArrowPrimitiveType<Native: Serialize>>(array: &ArrayRef) -> Result<Self> {
-        let wide = cast(array, &T::DATA_TYPE).map_err(unprintable)?;
-        let mut texts = Self::with_capacity(array.len());
-        for value in wide.as_primitive::<T>().values() {
-            written(value, &mut texts.text);
-            texts.ends.push(texts.text.len());
-        }
-        Ok(texts)
-    }
-
     /// Times without a zone. The day is written anew only where it changes: neighbours in a time series share it.
     pub fn of_times(array: &ArrayRef, unit: TimeUnit, style: TimeStyle) -> Result<Self> {
         let units = cast(array, &DataType::Int64).map_err(unprintable)?;
@@ -43,7 +27,7 @@ impl Texts {
         };
         let per_day = per_second * 86_400;
         let (mut today, mut date) = (None, None);
-        let mut texts = Self::with_capacity(array.len());
+        let mut texts = Self { text: Vec::new(), ends: Vec::with_capacity(array.len()) };
         let out = &mut texts.text;
         for time in units.as_primitive::<Int64Type>().values() {
             let day = time.div_euclid(per_day);
