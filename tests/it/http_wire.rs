@@ -344,7 +344,8 @@ async fn columns_are_given_as_headers_ask_for() {
     assert_eq!(reader.map(|batch| batch.unwrap().num_rows()).collect::<Vec<_>>(), [1, 1]);
     let json = json_of(ask("json", &[("x-zepto-time-zone", "Asia/Tokyo")]).await).await;
     assert_eq!(json["data"][1], json!(["b", "1970-01-01T09:00:01.000000000+09:00"]));
-    let described = wire.http.post(format!("{}/describe", wire.url)).body("SELECT s FROM t");
+    let described =
+        wire.http.post(format!("{}/describe", wire.url)).header("accept", "text/html").body("SELECT s FROM t");
     let described = json_of(described.header("x-zepto-string-encoding", "plain").send().await.unwrap()).await;
     let (_, plain) = wire.post("/describe", "SELECT 'a' AS s FROM t").await;
     assert_eq!(described["schema"].as_str().unwrap().len(), plain["schema"].as_str().unwrap().len());
@@ -479,9 +480,33 @@ async fn bodies_take_no_more_memory_than_there_is() {
         let (_, answer) = wire.post(&format!("/insert/{format}?table=d"), body.to_owned()).await;
         assert!(answer["error"]["message"].as_str().unwrap().contains("send them as Arrow"), "{answer}");
     }
+    let (head, nulls) = (format!("{{\"a\":[{{{}}}]}}\n", members(10_000)), ",null".repeat(250_000));
+    let (_, answer) = wire.post("/insert/ndjson?table=d", format!("{head}{{\"a\":[null{nulls}]}}\n")).await;
+    assert!(answer["error"]["message"].as_str().unwrap().contains("send them as Arrow"), "{answer}");
+    let deep = format!("{{\"a\":1}}\n{{\"a\":{}{}}}\n", "[".repeat(2 << 20), "]".repeat(2 << 20));
+    assert!(wire.post("/insert/ndjson?table=deep", deep).await.1.to_string().contains("nests deeper"));
     let long = format!("[{{\"a\":[1,[{}1]]}}]", "1,".repeat(100_000));
     assert!(wire.post("/insert/json?table=l", long).await.1.to_string().len() < 2_000);
     assert_eq!(wire.get("/health").await.0, 200);
+}
+
+/// Rows that are far longer than the beginning let expect, with line ends of all kinds within quotes and without.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_rows_go_in_by_smaller_batches() {
+    let wire = wire().await;
+    for (format, end) in [("csv", "\n"), ("csv", "\r\n"), ("ndjson", "\n")] {
+        let text = format!("{}{end}", "x,\"\"y".repeat(10)).repeat(40);
+        let row = |n: usize| match format {
+            "csv" => format!("{n},\"{text}\",{n}{end}"),
+            _ => format!("{}{end}", json!({"n": n, "text": text, "m": n})),
+        };
+        let mut body = if format == "csv" { format!("n,text,m{end}") } else { String::new() };
+        (0..9_000).for_each(|n| body.push_str(&row(n)));
+        let (_, answer) = wire.post(&format!("/insert/{format}?table=long&if_exists=replace"), body).await;
+        assert_eq!(answer["inserted"], 9_000, "{format} {end:?}: {answer}");
+        let (_, sums) = wire.post("/", "SELECT count(DISTINCT n), sum(n - m), count(DISTINCT text) FROM long").await;
+        assert_eq!(sums["data"], json!([[9_000, 0, 1]]), "{format} {end:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

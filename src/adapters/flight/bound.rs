@@ -25,18 +25,18 @@ impl Bound {
         Self(Recent::new(limits.ticket_ttl(), STATEMENTS_MAX))
     }
 
-    /// Remembers the parameters that a handle carries. They are taken from its bytes: as they came they may hold on to more.
+    /// Remembers the parameters of a handle, of which these are the bytes. They are taken from those: as they came they may
+    /// hold on to more.
     ///
     /// # Errors
     ///
-    /// `InvalidQuery` for what is no handle.
-    pub fn remember(&self, encoded: &[u8]) -> Result<()> {
-        let handle = Handle::decode(encoded)?;
+    /// `InvalidQuery` for bytes that are no handle.
+    pub fn remember(&self, handle: &Handle, encoded: &[u8]) -> Result<()> {
         let Some(id) = handle.prepared else { return Ok(()) };
-        match handle.params {
-            Some(params) if encoded.len() <= BYTES_MAX => self.0.keep_over_oldest(id, params),
-            // Others than were bound last must not be taken for them.
-            _ => self.0.forget(id),
+        // Others than were bound last must not be taken for them.
+        self.0.forget(id);
+        if encoded.len() <= BYTES_MAX {
+            Handle::decode(encoded)?.params.into_iter().for_each(|params| self.0.keep_over_oldest(id, params));
         }
         Ok(())
     }
@@ -74,12 +74,15 @@ mod tests {
             let text: ArrayRef = Arc::new(StringArray::from(vec!["x".repeat(length)]));
             RecordBatch::try_from_iter((0..40).map(|at| (format!("p{at}"), text.clone()))).unwrap()
         };
-        let bind = |length| Handle { params: Some(texts(length)), ..old.clone() }.encode().unwrap();
-        bound.remember(&bind(50)).unwrap();
+        let bind = |length| {
+            let handle = Handle { params: Some(texts(length)), ..old.clone() };
+            bound.remember(&handle, &handle.encode().unwrap()).unwrap();
+        };
+        bind(50);
         assert_eq!(bound.recall(old.clone()).params, Some(texts(50)));
-        bound.remember(&bind(BYTES_MAX)).unwrap();
+        bind(BYTES_MAX);
         assert_eq!(bound.recall(old.clone()).params, None, "those that were bound before are not these");
-        bound.remember(&bind(1)).unwrap();
+        bind(1);
         bound.close(&old);
         assert_eq!(bound.recall(old).params, None);
     }

@@ -28,9 +28,13 @@ const QUERIES_MAX: usize = 256;
 /// All queries that were started by PollFlightInfo.
 pub type Polled = Recent<Polling>;
 
+/// How long a query goes on that nobody asks about, where tickets are good for ever.
+const IDLE: Duration = Duration::from_secs(600);
+
 /// None yet.
 pub fn none(limits: &Limits) -> Polled {
-    Recent::new(limits.ticket_ttl(), QUERIES_MAX)
+    let ttl = if limits.ticket_ttl_ms == 0 { IDLE } else { limits.ticket_ttl() };
+    Recent::new(ttl, QUERIES_MAX)
 }
 
 /// One query, for as long as it is asked about.

@@ -64,9 +64,10 @@ async fn dispatch(service: &Service, incoming: &mut Incoming, admitted: &mut Adm
             return update(service, handle, admitted, call).await.map(Step::Done);
         }
         PutTarget::Bind(handle) => {
-            let handle = incoming.bound(*handle, first).await?.encode()?;
-            service.bound.remember(&handle)?;
-            let result = DoPutPreparedStatementResult { prepared_statement_handle: Some(handle) };
+            let handle = incoming.bound(*handle, first).await?;
+            let encoded = handle.encode()?;
+            service.bound.remember(&handle, &encoded)?;
+            let result = DoPutPreparedStatementResult { prepared_statement_handle: Some(encoded) };
             return Ok(Step::Done(result.encode_to_vec().into()));
         }
         PutTarget::Table(append) => (append, Answer::Summary),

@@ -88,7 +88,7 @@ impl Handlers {
         let query = bound(query, &incoming.query, self.query.as_ref()).await?;
         let reply = admitted.unless_cut(self.query.query(query)).await?;
         admitted.kind(reply.kind);
-        Ok((presented(reply, &presentation).await?, style))
+        Ok((admitted.unless_cut(presented(reply, &presentation)).await?, style))
     }
 
     /// How a request wants its result, and the columns of that; `behind` is the format that stood behind its statement.
@@ -110,9 +110,9 @@ impl Handlers {
             Some("string") => NanStyle::Text,
             Some(other) => return Err(Error::invalid(format!("nan can't be {other:?}: null or string")).into()),
         };
-        let header = |name: &str| incoming.headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+        let header = |name| incoming.headers.get(name).map(|value| value.to_str().unwrap_or("?"));
         let encoding = Encoding::choose(header, &self.options.limits)?;
-        Ok((Style { format, nan, encoding }, Presentation::from_headers(header)?))
+        Ok((Style { format, nan, encoding }, presentation(incoming)?))
     }
 
     /// What to say of a statement that GET was refused: 405 where it is fine but for its method.
@@ -159,7 +159,7 @@ impl Handlers {
         let described = async {
             let sql = sql?;
             admitted.statement(&sql);
-            let (_, presentation) = self.style(&incoming, None)?;
+            let presentation = presentation(&incoming)?;
             let query = query_from_headers(sql, &incoming.headers, admitted.id())?;
             let described = self.query.describe(query).await?;
             let schema = Arc::new(presentation.schema(&described.schema));
@@ -327,6 +327,11 @@ impl Handlers {
             Err(refused) => *refused,
         }
     }
+}
+
+/// How a request wants columns.
+fn presentation(incoming: &Incoming) -> Result<Presentation> {
+    Presentation::from_headers(|name| incoming.headers.get(name).map(|value| value.to_str().unwrap_or("?")))
 }
 
 /// `reply` with its columns as its caller wants them. Where its first rows cannot be given so, that is the answer.

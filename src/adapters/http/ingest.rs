@@ -92,7 +92,7 @@ impl Handlers {
             let input = batches(BodyFormat::Arrow, incoming.body, None, &self.options.limits).await?;
             let input = admitted.until_cut(input);
             let reply = admitted.unless_cut(self.query.exchange(query, input)).await?;
-            Ok((presented(reply, &presentation).await?, style))
+            Ok((admitted.unless_cut(presented(reply, &presentation)).await?, style))
         };
         let reply = reply.await;
         self.stream(reply, admitted)

@@ -3,6 +3,7 @@
 //! They are looked over once, for where their rows are and what columns those have. Each row then goes to a decoder as text
 //! when its turn comes, so that numbers keep their digits and no more than a batch is taken apart at a time.
 
+use crate::adapters::http::decode::Turn;
 use crate::adapters::http::decode::gauge::Gauge;
 use crate::adapters::http::decode::schemas::{guessed_or_typed, json_decoder, no, unfit};
 use crate::ports::{BatchSource, BatchStream, Error, Result};
@@ -27,7 +28,7 @@ const ROWS_AT_ONCE: usize = 512;
 /// # Errors
 ///
 /// `InvalidQuery` for anything else.
-pub fn json(body: Bytes, table: Option<SchemaRef>) -> Result<BatchStream> {
+pub fn json(body: Bytes, table: Option<SchemaRef>, turn: Turn) -> Result<BatchStream> {
     let wrong = |error| no("JSON array of objects or answer to a query", &error);
     let (rows, columns) = if body.trim_ascii_start().starts_with(b"[") {
         (serde_json::from_slice::<Vec<&RawValue>>(&body).map_err(wrong)?, None)
@@ -42,7 +43,7 @@ pub fn json(body: Bytes, table: Option<SchemaRef>) -> Result<BatchStream> {
     };
     let rows = rows.iter().map(place).collect();
     let names = columns.map(|names| names.into_iter().map(|name| Value::String(name).to_string()).collect());
-    batches(Rows::Json { body, rows, names }, table)
+    batches(Rows::Json { body, rows, names }, table, turn)
 }
 
 #[derive(Deserialize)]
@@ -57,7 +58,7 @@ struct Answer<'a> {
 /// # Errors
 ///
 /// `InvalidQuery` for anything else.
-pub fn msgpack(body: &[u8], table: Option<SchemaRef>) -> Result<BatchStream> {
+pub fn msgpack(body: &[u8], table: Option<SchemaRef>, turn: Turn) -> Result<BatchStream> {
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(body);
     deserializer.set_max_depth(DEPTH_MAX);
     let columns = <Map<String, Value> as Deserialize>::deserialize(&mut deserializer);
@@ -71,14 +72,14 @@ pub fn msgpack(body: &[u8], table: Option<SchemaRef>) -> Result<BatchStream> {
     if let Some((name, values)) = columns.iter().find(|(_, values)| values.len() != rows) {
         return Err(Error::invalid(format!("column {name:?} has {} values, and others {rows}", values.len())));
     }
-    batches(Rows::Columns { columns, rows }, table)
+    batches(Rows::Columns { columns, rows }, table, turn)
 }
 
-fn batches(rows: Rows, table: Option<SchemaRef>) -> Result<BatchStream> {
+fn batches(rows: Rows, table: Option<SchemaRef>, turn: Turn) -> Result<BatchStream> {
     let schema = guessed_or_typed(table, &mut (0..rows.len()).map(|row| rows.value(row)))?;
     let gauge = Gauge::of_objects(&schema, b"");
     let decoder = json_decoder(&schema, gauge.rows_max())?;
-    Ok(BatchStream::from_source(schema, None, Reading { rows, at: 0, text: Vec::new(), decoder, gauge }))
+    Ok(BatchStream::from_source(schema, None, Reading { rows, at: 0, text: Vec::new(), decoder, gauge, _turn: turn }))
 }
 
 /// Rows, each of which can be written as the text of an object.
@@ -141,6 +142,7 @@ struct Reading {
     text: Vec<u8>,
     decoder: Decoder,
     gauge: Gauge,
+    _turn: Turn,
 }
 
 #[async_trait]

@@ -23,7 +23,7 @@ use bytes::{Bytes, BytesMut};
 use futures::stream::{self, StreamExt};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// A form of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,8 +87,8 @@ pub async fn batches(
         BodyFormat::Arrow => arrow::batches(body, limits).await,
         BodyFormat::Csv => rows::csv(body, schema).await,
         BodyFormat::Ndjson => rows::ndjson(body, schema).await,
-        BodyFormat::Json => taken_apart(body, move |body| documents::json(body, schema)).await,
-        BodyFormat::Msgpack => taken_apart(body, move |body| documents::msgpack(&body, schema)).await,
+        BodyFormat::Json => taken_apart(body, move |body, turn| documents::json(body, schema, turn)).await,
+        BodyFormat::Msgpack => taken_apart(body, move |body, turn| documents::msgpack(&body, schema, turn)).await,
         BodyFormat::Parquet => {
             let limits = DecodeLimits::from(limits);
             let file = whole(body, limits.message_bytes_max).await?;
@@ -103,22 +103,21 @@ const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
 /// Bytes of one that need not wait for others.
 const SMALL_BYTES: usize = 64 << 10;
 
-/// Larger ones that are looked over at the same time, so that they do not add up.
+/// Larger ones that are taken in at the same time, so that they do not add up.
 static TURNS: Semaphore = Semaphore::const_new(2);
+
+/// Leave to take in a document, for as long as anything is kept of it.
+type Turn = Option<SemaphorePermit<'static>>;
 
 /// A body that has to be there whole, looked over when it is its turn.
 async fn taken_apart(
     body: Body,
-    decode: impl FnOnce(Bytes) -> Result<BatchStream> + Send + 'static,
+    decode: impl FnOnce(Bytes, Turn) -> Result<BatchStream> + Send + 'static,
 ) -> Result<BatchStream, Failure> {
     let body = whole(body, DOCUMENT_BYTES_MAX).await?;
     let turn = if body.len() > SMALL_BYTES { TURNS.acquire().await.ok() } else { None };
-    let decode = move |body| {
-        // Held by the work itself: that goes on where its caller has left.
-        let _turn = turn;
-        decode(body)
-    };
-    aside(body, decode).await
+    // The work has it: that goes on where its caller has left.
+    aside(body, move |body| decode(body, turn)).await
 }
 
 /// Rows of a batch of a Parquet file: a few bytes may stand for any number of equal values, so no more at a time.

@@ -7,12 +7,14 @@ use crate::ports::{BatchSource, BatchStream, Error, Result};
 use arrow::array::RecordBatch;
 use arrow::csv::reader::Format as CsvFormat;
 use arrow::datatypes::SchemaRef;
-use arrow::error::ArrowError;
 use arrow::json::reader::infer_json_schema;
 use async_trait::async_trait;
 use bytes::{Buf, Bytes, BytesMut};
 use futures::StreamExt;
 use std::sync::Arc;
+
+/// Bytes that are decoded before they are counted.
+const STEP_BYTES: usize = 16 << 10;
 
 /// What types are guessed from, and where a header line has to end.
 const HEAD_BYTES: usize = 1 << 20;
@@ -92,11 +94,17 @@ enum Decoder {
 }
 
 impl Decoder {
-    fn decode(&mut self, bytes: &[u8]) -> Result<usize, ArrowError> {
-        match self {
-            Self::Csv(decoder) => decoder.decode(bytes),
-            Self::Json(decoder) => decoder.decode(bytes),
-        }
+    /// Takes as much of `bytes` as there is room for: how much, and, where they are one line or a part of one, whether a row
+    /// ended with them. A line of CSV may end within quotes.
+    fn decode(&mut self, bytes: &[u8]) -> Result<(usize, bool)> {
+        let decoded = match self {
+            Self::Csv(decoder) => {
+                let room = decoder.capacity();
+                decoder.decode(bytes).map(|taken| (taken, decoder.capacity() < room))
+            }
+            Self::Json(decoder) => decoder.decode(bytes).map(|taken| (taken, !decoder.has_partial_record())),
+        };
+        decoded.map_err(|error| unfit(&error))
     }
 
     fn flush(&mut self) -> Result<Option<RecordBatch>> {
@@ -105,14 +113,6 @@ impl Decoder {
             Self::Json(decoder) => decoder.flush(),
         };
         batch.map_err(|error| unfit(&error))
-    }
-
-    /// Whether it is sure that no row is taken in half. A line of CSV may end within quotes.
-    fn is_between_rows(&self) -> bool {
-        match self {
-            Self::Csv(_) => false,
-            Self::Json(decoder) => !decoder.has_partial_record(),
-        }
     }
 }
 
@@ -131,13 +131,16 @@ fn decoded(decoder: Decoder, gauge: Gauge, schema: SchemaRef, head: Bytes, body:
 impl Reading {
     /// Decodes some of what has come: whether that filled a batch.
     fn decode(&mut self) -> Result<bool> {
-        // Where enough waits, rows end with the next line, or with one of those after it.
-        let line = || self.waiting.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
-        let end = self.gauge.is_full().then(line).flatten().unwrap_or(self.waiting.len());
-        let taken = self.decoder.decode(&self.waiting[..end]).map_err(|error| unfit(&error))?;
-        self.gauge.add(&self.waiting[..taken], 0)?;
+        let was_full = self.gauge.is_full();
+        let step = &self.waiting[..self.waiting.len().min(STEP_BYTES)];
+        // Where enough waits, line by line, until a row ends with one.
+        let line = || step.iter().position(|byte| matches!(byte, b'\n' | b'\r')).map(|at| at + 1);
+        let step = &step[..was_full.then(line).flatten().unwrap_or(step.len())];
+        let (taken, row_ended) = self.decoder.decode(step)?;
+        self.gauge.add(&step[..taken], 0)?;
+        let is_full = taken < step.len() || (was_full && row_ended);
         self.waiting.advance(taken);
-        Ok(taken < end || (self.gauge.is_full() && self.decoder.is_between_rows()))
+        Ok(is_full)
     }
 }
 
