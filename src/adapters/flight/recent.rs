@@ -28,7 +28,7 @@ impl<V> Recent<V> {
 
     /// Remembers `value`, unless there are as many as may be: whether it did.
     pub fn keep(&self, id: u128, value: V) -> bool {
-        let mut values = self.current();
+        let mut values = self.roomy();
         let room = values.len() < self.count_max || values.contains_key(&id);
         if room {
             values.insert(id, Entry { value, used: Instant::now() });
@@ -38,7 +38,7 @@ impl<V> Recent<V> {
 
     /// Remembers `value`; the one that was used longest ago gives way for it where it must.
     pub fn keep_over_oldest(&self, id: u128, value: V) {
-        let mut values = self.current();
+        let mut values = self.roomy();
         if values.len() >= self.count_max && !values.contains_key(&id) {
             let oldest = values.iter().min_by_key(|(_, entry)| entry.used).map(|(id, _)| *id);
             oldest.and_then(|oldest| values.remove(&oldest));
@@ -56,22 +56,31 @@ impl<V> Recent<V> {
 
     /// Forgets a value at once.
     pub fn forget(&self, id: u128) {
-        self.lock().remove(&id);
+        let gone = self.lock().remove(&id);
+        drop(gone);
     }
 
     /// Forgets what was not used in time, for ever.
     pub async fn expire(&self) {
         loop {
             tokio::time::sleep(self.ttl.clamp(Duration::from_millis(50), Duration::from_secs(10))).await;
-            drop(self.current());
+            self.sweep();
         }
     }
 
-    /// The values that are still good.
-    fn current(&self) -> MutexGuard<'_, HashMap<u128, Entry<V>>> {
-        let mut values = self.lock();
-        values.retain(|_, entry| entry.used.elapsed() < self.ttl);
-        values
+    /// The values, without those that are good no more where they take others' room.
+    fn roomy(&self) -> MutexGuard<'_, HashMap<u128, Entry<V>>> {
+        let is_full = self.lock().len() >= self.count_max;
+        if is_full {
+            self.sweep();
+        }
+        self.lock()
+    }
+
+    /// Forgets what was not used in time. It is let go outside of the lock: that may delete files.
+    fn sweep(&self) {
+        let gone: Vec<_> = self.lock().extract_if(|_, entry| entry.used.elapsed() >= self.ttl).collect();
+        drop(gone);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u128, Entry<V>>> {

@@ -110,8 +110,7 @@ impl Handlers {
             Some("string") => NanStyle::Text,
             Some(other) => return Err(Error::invalid(format!("nan can't be {other:?}: null or string")).into()),
         };
-        let header = |name| incoming.headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-        let encoding = Encoding::choose(header, &self.options.limits)?;
+        let encoding = Encoding::choose(|name| header(incoming, name), &self.options.limits)?;
         Ok((Style { format, nan, encoding }, presentation(incoming)?))
     }
 
@@ -331,7 +330,12 @@ impl Handlers {
 
 /// How a request wants columns.
 fn presentation(incoming: &Incoming) -> Result<Presentation> {
-    Presentation::from_headers(|name| incoming.headers.get(name).map(|value| value.to_str().unwrap_or("?")))
+    Presentation::from_headers(|name| header(incoming, name))
+}
+
+/// A header's text; what is none is nothing that any header takes.
+fn header<'a>(incoming: &'a Incoming, name: &str) -> Option<&'a str> {
+    incoming.headers.get(name).map(|value| value.to_str().unwrap_or("?"))
 }
 
 /// `reply` with its columns as its caller wants them. Where its first rows cannot be given so, that is the answer.

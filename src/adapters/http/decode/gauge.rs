@@ -51,7 +51,7 @@ impl Gauge {
         self.rows_max
     }
 
-    /// Counts `text`, with which `rows` ended. The decoder may have it already: it only follows what it is told to flush.
+    /// Counts `text`, with which `rows` ended. A decoder may have taken it already, but must not flush it before it is counted.
     ///
     /// # Errors
     ///

@@ -174,12 +174,12 @@ impl Cells {
                 out.extend_from_slice(texts.get(row));
                 out.push(b'"');
             }
-            Shape::Other(texts) => string(&String::from_utf8_lossy(texts.get(row)), out),
+            Shape::Other(texts) => written(&*String::from_utf8_lossy(texts.get(row)), out),
             Shape::Single(values) => self.float(values.value(row), out),
             Shape::Double(values) => self.float(values.value(row), out),
-            Shape::Text(values) => string(values.value(row), out),
-            Shape::LongText(values) => string(values.value(row), out),
-            Shape::TextView(values) => string(values.value(row), out),
+            Shape::Text(values) => written(values.value(row), out),
+            Shape::LongText(values) => written(values.value(row), out),
+            Shape::TextView(values) => written(values.value(row), out),
             Shape::Hex(values) => {
                 out.push(b'"');
                 hex(values, row, out);
@@ -190,7 +190,7 @@ impl Cells {
             }
             Shape::Struct(members) => separated(out, b'{', b'}', 0..members.len(), |member, out| {
                 let (name, cells) = &members[member];
-                string(name, out);
+                written(name, out);
                 out.push(b':');
                 cells.json(row, out)
             })?,
@@ -299,11 +299,6 @@ fn separated(
     }
     out.push(close);
     Ok(())
-}
-
-/// A JSON string.
-pub fn string(text: &str, out: &mut Vec<u8>) {
-    written(text, out);
 }
 
 /// A value as JSON has it.

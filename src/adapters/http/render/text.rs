@@ -1,7 +1,7 @@
 //! Rows as text: JSON in three shapes, NDJSON, CSV, TSV.
 
 use crate::adapters::http::format::Format;
-use crate::adapters::http::render::cells::{CellStyle, Cells, NanStyle, TimeStyle, string};
+use crate::adapters::http::render::cells::{CellStyle, Cells, NanStyle, TimeStyle, written};
 use crate::adapters::http::render::clickhouse::type_name;
 use crate::adapters::ipc::batch_bytes;
 use crate::ports::{Error, Result};
@@ -121,7 +121,7 @@ impl TextWriter {
 
 fn quoted(text: &str) -> Vec<u8> {
     let mut out = Vec::new();
-    string(text, &mut out);
+    written(text, &mut out);
     out
 }
 
