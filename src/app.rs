@@ -1,12 +1,12 @@
 //! The composition root: the only file that names every layer.
 //!
-//! A backend is chosen by its URL, a protocol by its name; whichever it is, the rest can't tell. The engine gets a
-//! runtime of its own, apart from the one that serves sockets, so that a heavy query never holds up a ping.
+//! A backend is chosen by its URL, a protocol by its name; whichever it is, the rest can't tell. The engine gets two
+//! runtimes of its own, apart from the one that serves sockets: a heavy query holds up neither a ping nor a small query.
 
-use crate::adapters::gate::{About, ServerOptions};
+use crate::adapters::gate::{About, BrowserPolicy, ServerOptions};
 use crate::adapters::{flight, http, stub};
 use crate::config::{Config, Protocol};
-use crate::domain::{Engine, EngineOptions, STACK_BYTES};
+use crate::domain::{Engine, EngineOptions, Lanes, STACK_BYTES};
 use crate::ports::{Error, IngestPort, Limits, QueryPort, Result};
 use crate::sample;
 use std::fmt::Write;
@@ -50,14 +50,13 @@ pub fn connect(url: &str, options: EngineOptions) -> Result<Backend> {
     let scheme = url.split_once(':').map_or(url, |(scheme, _)| scheme);
     match scheme {
         "memory" => {
-            let runtime = Builder::new_multi_thread()
-                .thread_name("engine")
-                .thread_stack_size(STACK_BYTES)
-                .enable_time()
-                .build()
-                .map_err(|error| Error::internal("the engine's threads did not start").with_source(error))?;
-            let engine = Engine::new(runtime.handle().clone(), options)?;
-            Ok(both(engine.keeping(Arc::new(EngineRuntime(Some(runtime))))))
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            let quick = engine_runtime("engine", cores + 1)?;
+            let heavy = engine_runtime("engine-heavy", (4 * cores).max(8))?;
+            let lanes = Lanes { quick: quick.handle().clone(), heavy: heavy.handle().clone() };
+            let engine = Engine::new(lanes, options)?;
+            let runtimes = [quick, heavy].map(|runtime| EngineRuntime(Some(runtime)));
+            Ok(both(engine.keeping(Arc::new(runtimes))))
         }
         "stub" => Ok(both(stub::Ports)),
         "grpc" => Ok(both(flight::Client::new(url, &options.limits)?)),
@@ -66,6 +65,17 @@ pub fn connect(url: &str, options: EngineOptions) -> Result<Backend> {
             "no backend at {url:?}: there are memory:, stub:, grpc://HOST:PORT and http://HOST:PORT"
         ))),
     }
+}
+
+/// Starts threads of the engine.
+fn engine_runtime(name: &str, threads: usize) -> Result<Runtime> {
+    Builder::new_multi_thread()
+        .thread_name(name)
+        .worker_threads(threads)
+        .thread_stack_size(STACK_BYTES)
+        .enable_time()
+        .build()
+        .map_err(|error| Error::internal("the engine's threads did not start").with_source(error))
 }
 
 /// Serves what `config` says until `shutdown`. `ready` is called with the banner once every port is open.
@@ -98,7 +108,12 @@ pub async fn serve(
         ],
     };
     ready(&banner(&about, &backend).await?);
-    let options = ServerOptions { limits, about };
+    let named = |names: &[String]| names.iter().filter(|name| !name.is_empty()).cloned().collect();
+    let browsers = BrowserPolicy {
+        allowed_hosts: named(&settings.http_allowed_hosts),
+        allowed_origins: named(&settings.http_allow_origins),
+    };
+    let options = ServerOptions { limits, browsers, about };
     let stop = CancellationToken::new();
     let serving = async {
         let Backend { query, ingest } = backend.clone();

@@ -71,6 +71,26 @@ pub struct Settings {
     /// Let HTTP listen beyond this machine without TLS and without accounts
     #[arg(long, value_name = "BOOL", default_value_t = false, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set, env = "ZEPTO_ALLOW_PLAINTEXT_HTTP")]
     pub allow_plaintext_http: bool,
+    /// Host names that HTTP answers to beside localhost and addresses, separated by commas
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "",
+        hide_default_value = true,
+        env = "ZEPTO_HTTP_ALLOWED_HOSTS"
+    )]
+    pub http_allowed_hosts: Vec<String>,
+    /// Origins of web pages that may ask over HTTP, such as https://desk.example, separated by commas
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "",
+        hide_default_value = true,
+        env = "ZEPTO_HTTP_ALLOW_ORIGINS"
+    )]
+    pub http_allow_origins: Vec<String>,
     /// How log lines look
     #[arg(long, value_name = "FORMAT", default_value = "text", env = "ZEPTO_LOG_FORMAT")]
     pub log_format: LogFormat,
@@ -116,6 +136,10 @@ limit_settings! {
     sql_operators_max: "ZEPTO_SQL_OPERATORS_MAX",
     /// Levels of nesting in one statement
     sql_depth_max: "ZEPTO_SQL_DEPTH_MAX",
+    /// Relations that one statement reads where all of it is written out
+    plan_nodes_max: "ZEPTO_PLAN_NODES_MAX",
+    /// Terms of one statement's expressions where all of it is written out
+    plan_expressions_max: "ZEPTO_PLAN_EXPRESSIONS_MAX",
     /// Plans kept for statements that are asked again
     plans_max: "ZEPTO_PLANS_MAX",
     /// Rows of one ingested stream
@@ -140,6 +164,8 @@ limit_settings! {
     connections_max: "ZEPTO_CONNECTIONS_MAX",
     /// Tables
     tables_max: "ZEPTO_TABLES_MAX",
+    /// Columns of one table
+    columns_max: "ZEPTO_COLUMNS_MAX",
     /// Snapshots pinned at the same time
     snapshots_max: "ZEPTO_SNAPSHOTS_MAX",
     /// Milliseconds that a ticket is good for after its last use

@@ -28,11 +28,22 @@ pub struct About {
     pub protocols: Vec<(String, String)>,
 }
 
+/// Which names and web pages may reach an HTTP server, beside addresses, `localhost` and its own pages.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BrowserPolicy {
+    /// Host names that mean this server, with or without a port.
+    pub allowed_hosts: Vec<String>,
+    /// Origins of other pages that may ask it, such as `https://desk.example`.
+    pub allowed_origins: Vec<String>,
+}
+
 /// How a server is to behave.
 #[derive(Debug, Clone, Default)]
 pub struct ServerOptions {
     /// Its limits.
     pub limits: Limits,
+    /// Who may reach it from a browser.
+    pub browsers: BrowserPolicy,
     /// What it says about itself.
     pub about: About,
 }

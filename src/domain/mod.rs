@@ -10,4 +10,4 @@ mod executor;
 mod storage;
 mod types;
 
-pub use engine::{Engine, EngineOptions, PlanCounts, STACK_BYTES};
+pub use engine::{Engine, EngineOptions, Lanes, PlanCounts, STACK_BYTES};

@@ -25,6 +25,10 @@ pub struct Limits {
     pub sql_operators_max: u64,
     /// Nesting of expressions and subqueries in one statement.
     pub sql_depth_max: u64,
+    /// Relations that a statement reads where everything that it names twice is written out twice.
+    pub plan_nodes_max: u64,
+    /// Terms of all its expressions, each column replaced by what it is computed from.
+    pub plan_expressions_max: u64,
     /// Plans kept for statements that are asked again; 0: none.
     pub plans_max: u64,
     /// Rows of one ingested stream.
@@ -49,6 +53,8 @@ pub struct Limits {
     pub connections_max: u64,
     /// Tables there may be.
     pub tables_max: u64,
+    /// Columns of one table, and of one stream.
+    pub columns_max: u64,
     /// Snapshots pinned at the same time; the oldest gives way.
     pub snapshots_max: u64,
     /// Time a snapshot or a held result is kept after its last use.
@@ -76,6 +82,8 @@ impl Limits {
         sql_bytes_max: MIB,
         sql_operators_max: 1_000,
         sql_depth_max: 50,
+        plan_nodes_max: 2_000,
+        plan_expressions_max: 100_000,
         plans_max: 1_024,
         stream_rows_max: 10_000_000_000,
         stream_bytes_max: 64 * GIB,
@@ -88,6 +96,7 @@ impl Limits {
         body_timeout_ms: 30_000,
         connections_max: 10_000,
         tables_max: 10_000,
+        columns_max: 10_000,
         snapshots_max: 1_024,
         ticket_ttl_ms: 600_000,
         held_bytes_max: 256 * MIB,

@@ -41,7 +41,7 @@ pub fn memory_with(limits: Limits) -> Backend {
 
 pub fn server_options(limits: Limits) -> ServerOptions {
     let about = About { version: "test".into(), backend: "test:".into(), protocols: Vec::new() };
-    ServerOptions { limits, about }
+    ServerOptions { limits, about, ..ServerOptions::default() }
 }
 
 pub async fn serve_flight(backend: Backend, limits: Limits) -> Served {

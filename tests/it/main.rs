@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on says so by panicking")]
 
+mod answers;
 mod architecture;
 mod contract;
 mod end_to_end;
@@ -12,6 +13,7 @@ mod flight_sql;
 mod flight_wire;
 mod fuzz;
 mod harness;
+mod hostile;
 mod http_wire;
 mod limits;
 mod mocks;

@@ -202,9 +202,18 @@ async fn prepare(service: &Service, request: ActionCreatePreparedStatementReques
     Ok(any.encode_to_vec().into())
 }
 
+/// Endpoints that one request may cancel: more than any FlightInfo of ours has.
+const CANCELLED_ENDPOINTS_MAX: usize = 1_024;
+
 /// Stops whatever a FlightInfo stands for.
 fn cancel(service: &Service, info: &FlightInfo) -> Result<()> {
     let mut found = false;
+    if info.endpoint.len() > CANCELLED_ENDPOINTS_MAX {
+        return Err(Error::limit(format!(
+            "the FlightInfo has {} endpoints, more than {CANCELLED_ENDPOINTS_MAX}; cancel it in parts",
+            info.endpoint.len()
+        )));
+    }
     if let Ok(Command::Poll(id)) = Command::decode(&info.app_metadata) {
         service.polled.forget(id);
         found = true;

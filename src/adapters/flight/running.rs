@@ -5,19 +5,30 @@
 
 use crate::ports::{BatchStream, Error, ErrorKind, Limits};
 use futures::stream::{self, StreamExt};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// Most cancelled ids that are remembered; the oldest gives way.
+/// Most cancelled ids that are remembered; the one that was cancelled first gives way.
 const CANCELLED_MAX: usize = 10_000;
 
 /// All queries that were asked for by a ticket with an id.
 #[derive(Debug)]
 pub struct Running {
-    queries: Mutex<HashMap<u128, Entry>>,
+    queries: Mutex<Queries>,
     ttl: Duration,
+}
+
+/// Each id is in one of the two maps, or in neither. Every operation takes constant time: ids come from strangers.
+#[derive(Debug, Default)]
+struct Queries {
+    /// Queries with streams under way.
+    running: HashMap<u128, Entry>,
+    /// Ids that were cancelled while nothing of them ran, and when.
+    cancelled: HashMap<u128, Instant>,
+    /// The same ids in the order of their cancelling; those that are gone from the map are passed over.
+    order: VecDeque<(u128, Instant)>,
 }
 
 #[derive(Debug)]
@@ -25,7 +36,6 @@ struct Entry {
     token: CancellationToken,
     /// How many streams of it are under way.
     streams: usize,
-    touched: Instant,
 }
 
 /// One stream of a query, for as long as it is under way.
@@ -45,33 +55,42 @@ impl Running {
     /// A stream of query `id` begins.
     pub fn begin(self: &Arc<Self>, id: u128) -> Stream {
         let mut queries = self.lock();
-        let entry = queries.entry(id).or_insert_with(Entry::new);
+        let was_cancelled = queries.cancelled.get(&id).is_some_and(|at| at.elapsed() < self.ttl);
+        let entry = queries.running.entry(id).or_insert_with(Entry::new);
         entry.streams += 1;
+        if was_cancelled {
+            entry.token.cancel();
+        }
         Stream { running: self.clone(), id, token: entry.token.clone() }
     }
 
     /// Stops every stream of query `id`, and those that are yet to begin.
     pub fn cancel(&self, id: u128) {
         let mut queries = self.lock();
-        queries.retain(|_, entry| entry.streams > 0 || entry.touched.elapsed() < self.ttl);
-        if queries.len() >= CANCELLED_MAX {
-            let idle = queries.iter().filter(|(_, entry)| entry.streams == 0);
-            let oldest = idle.min_by_key(|(_, entry)| entry.touched).map(|(id, _)| *id);
-            oldest.and_then(|oldest| queries.remove(&oldest));
+        if let Some(entry) = queries.running.get(&id) {
+            entry.token.cancel();
         }
-        let entry = queries.entry(id).or_insert_with(Entry::new);
-        entry.touched = Instant::now();
-        entry.token.cancel();
+        let now = Instant::now();
+        if queries.cancelled.insert(id, now).is_none() {
+            queries.order.push_back((id, now));
+        }
+        while queries.order.len() > CANCELLED_MAX
+            || queries.order.front().is_some_and(|(_, at)| at.elapsed() >= self.ttl)
+        {
+            if let Some((oldest, _)) = queries.order.pop_front() {
+                queries.cancelled.remove(&oldest);
+            }
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u128, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, Queries> {
         self.queries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Entry {
     fn new() -> Self {
-        Self { token: CancellationToken::new(), streams: 0, touched: Instant::now() }
+        Self { token: CancellationToken::new(), streams: 0 }
     }
 }
 
@@ -112,10 +131,10 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         let mut queries = self.running.lock();
-        if let Some(entry) = queries.get_mut(&self.id) {
+        if let Some(entry) = queries.running.get_mut(&self.id) {
             entry.streams -= 1;
-            if entry.streams == 0 && !entry.token.is_cancelled() {
-                queries.remove(&self.id);
+            if entry.streams == 0 {
+                queries.running.remove(&self.id);
             }
         }
     }
@@ -147,6 +166,17 @@ mod tests {
         let again = running.begin(1).unless_cancelled(async { Ok(()) }).now_or_never().unwrap();
         assert_eq!(again.unwrap_err().kind(), ErrorKind::Cancelled);
         running.begin(2).unless_cancelled(async { Ok(()) }).now_or_never().unwrap().unwrap();
-        assert_eq!(running.lock().len(), 1, "what ended well is forgotten");
+        assert!(running.lock().running.is_empty(), "what ended is forgotten");
+    }
+
+    #[test]
+    fn cancelling_what_never_ran_evicts_the_oldest_and_takes_no_time() {
+        let running = Running::new(&Limits::default());
+        let began = std::time::Instant::now();
+        (0..200_000).for_each(|id| running.cancel(id));
+        assert!(began.elapsed() < std::time::Duration::from_secs(5), "each is a few hash look-ups");
+        let is_cancelled = |id| running.begin(id).token.is_cancelled();
+        assert_eq!((is_cancelled(0), is_cancelled(199_999)), (false, true));
+        assert_eq!(running.lock().order.len(), super::CANCELLED_MAX);
     }
 }

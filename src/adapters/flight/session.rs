@@ -86,21 +86,20 @@ const CLOSED: i32 = 1;
 ///
 /// # Errors
 ///
-/// `InvalidQuery` for a header that does not say what it may, or a cookie that is none of ours.
+/// `InvalidQuery` for a header that does not say what it may.
 pub fn choices(metadata: &MetadataMap) -> Result<Presentation> {
     let header = |name: &str| metadata.get(name).map(|value| value.to_str().unwrap_or("?"));
-    Ok(Presentation::from_headers(header)?.or(&session(metadata)?))
+    Ok(Presentation::from_headers(header)?.or(&session(metadata)))
 }
 
 /// The choices of the session alone.
-fn session(metadata: &MetadataMap) -> Result<Presentation> {
+fn session(metadata: &MetadataMap) -> Presentation {
     let cookies = metadata.get_all("cookie").iter().filter_map(|cookies| cookies.to_str().ok());
     let mut cookies = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|cookie| cookie.trim().split_once('='));
     match cookies.find(|(name, _)| *name == COOKIE) {
-        Some((_, text)) => {
-            from_cookie(text).ok_or_else(|| Error::invalid("the session's cookie is not one of this server's"))
-        }
-        None => Ok(Presentation::default()),
+        // A cookie of another server or release says nothing here; a client that keeps one must still get through.
+        Some((_, text)) => from_cookie(text).unwrap_or_default(),
+        None => Presentation::default(),
     }
 }
 
@@ -112,7 +111,12 @@ fn to_cookie(choices: &Presentation) -> String {
 fn from_cookie(text: &str) -> Option<Presentation> {
     let digits = text.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
     let line = String::from_utf8(digits.collect::<Option<_>>()?).ok()?;
-    Presentation::from_line(&line).ok()
+    let mut choices = Presentation::default();
+    for (name, value) in line.split(';').filter_map(|choice| choice.split_once('=')) {
+        // What an older or newer release called otherwise is passed over.
+        let _ = choices.set(name, value);
+    }
+    Some(choices)
 }
 
 /// What an action on the session answers: its body, and the cookie to set.
@@ -121,7 +125,7 @@ fn from_cookie(text: &str) -> Option<Presentation> {
 ///
 /// `InvalidQuery` for a request that does not decode.
 pub fn act(action: &Action, metadata: &MetadataMap) -> Result<(Bytes, Option<String>)> {
-    let mut choices = session(metadata)?;
+    let mut choices = session(metadata);
     match action.r#type.as_str() {
         SET_OPTIONS => {
             let wrong = |error| Error::invalid(format!("the session's options do not decode: {error}"));
@@ -221,6 +225,6 @@ mod tests {
         let (_, cookie) = act(&Action::new(CLOSE, ""), &metadata).unwrap();
         assert!(cookie.unwrap().contains("Max-Age=0"));
         metadata.insert("cookie", "arrow_flight_session_id=nonsense".parse().unwrap());
-        assert!(choices(&metadata).is_err());
+        assert_eq!(choices(&metadata).unwrap().to_line(), "", "a stale cookie breaks nothing");
     }
 }

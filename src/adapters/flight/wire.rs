@@ -37,7 +37,19 @@ pub fn status_from_error(error: &Error) -> Status {
     if let Some(arrow) = arrow {
         trailers.insert(ARROW_STATUS, arrow.into());
     }
-    Status::with_metadata(code, error.message(), trailers)
+    Status::with_metadata(code, shortened(error.message()), trailers)
+}
+
+/// Bytes of a message that trailers carry: clients refuse metadata of more than 8 to 16 KiB, and percent-encoding makes
+/// three bytes of one.
+const MESSAGE_BYTES_MAX: usize = 2 << 10;
+
+/// Returns the beginning of a message, as much as trailers carry.
+fn shortened(message: &str) -> String {
+    if message.len() <= MESSAGE_BYTES_MAX {
+        return message.to_owned();
+    }
+    format!("{} …", &message[..message.floor_char_boundary(MESSAGE_BYTES_MAX)])
 }
 
 /// A gRPC status as an error. Codes that our servers never send are a bug of theirs, or a lost connection.
@@ -122,6 +134,12 @@ mod tests {
             let back = error_from_status(&status);
             assert_eq!((back.kind(), back.message()), (kind, "what happened"));
         }
+    }
+
+    #[test]
+    fn long_messages_are_cut_to_what_trailers_carry() {
+        let status = status_from_error(&Error::invalid("ü".repeat(100_000)));
+        assert!(status.message().len() < 2_100 && status.message().ends_with('…'));
     }
 
     #[test]

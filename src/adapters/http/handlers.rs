@@ -2,6 +2,7 @@
 
 use crate::adapters::gate::{Gate, Request as Admitted, ServerOptions};
 use crate::adapters::http::format::Format;
+use crate::adapters::http::guard::Refused;
 use crate::adapters::http::incoming::{Failure, Incoming, Meta};
 use crate::adapters::http::openapi::document;
 use crate::adapters::http::params::bound;
@@ -278,12 +279,9 @@ impl Handlers {
         json_response(status, &json!({"status": word, "backend": self.options.about.backend}).to_string())
     }
 
-    /// Whatever has too much in its headers.
-    pub async fn oversized(&self, incoming: Incoming) -> Response {
-        let limit = self.options.limits.header_bytes_max;
-        let message = format!("the headers have more than {limit} bytes (header_bytes_max)");
-        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        self.refuse(&incoming, Failure::http(status, "HeadersTooLarge", message))
+    /// Answers a request that its headers keep out.
+    pub async fn refused(&self, refused: Refused, incoming: Incoming) -> Response {
+        self.refuse(&incoming, Failure::http(refused.status, refused.kind, refused.message))
     }
 
     /// Whatever has no route.

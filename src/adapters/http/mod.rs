@@ -3,6 +3,7 @@
 mod client;
 mod decode;
 mod format;
+mod guard;
 mod handlers;
 mod incoming;
 mod ingest;

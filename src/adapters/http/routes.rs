@@ -1,8 +1,8 @@
 //! Which path goes where. Methods are the handlers' business, so that a wrong one is told the right ones.
 
+use crate::adapters::http::guard::Refused;
 use crate::adapters::http::handlers::Handlers;
 use crate::adapters::http::incoming::{Incoming, Meta, timely};
-use crate::adapters::http::server::HeadersTooLarge;
 use http::{HeaderMap, Method};
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -14,11 +14,11 @@ use warp::{Filter, Reply};
 
 /// Every route.
 pub fn routes(handlers: Arc<Handlers>) -> BoxedFilter<(Response,)> {
-    let oversized = {
+    let refused = {
         let handlers = handlers.clone();
-        warp::ext::get::<HeadersTooLarge>().and(incoming(handlers.clone())).then(move |_, incoming| {
+        warp::ext::get::<Refused>().and(incoming(handlers.clone())).then(move |refused, incoming| {
             let handlers = handlers.clone();
-            async move { handlers.oversized(incoming).await }
+            async move { handlers.refused(refused, incoming).await }
         })
     };
     macro_rules! route {
@@ -59,7 +59,7 @@ pub fn routes(handlers: Arc<Handlers>) -> BoxedFilter<(Response,)> {
     macro_rules! first_of {
         ($first:ident $($other:ident)+) => { $first$(.or($other).unify())+ };
     }
-    first_of!(oversized root describe snapshot insert exchange tables one_table stats version openapi ping health ready unknown)
+    first_of!(refused root describe snapshot insert exchange tables one_table stats version openapi ping health ready unknown)
         .map(Reply::into_response)
         .boxed()
 }

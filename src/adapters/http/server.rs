@@ -3,14 +3,15 @@
 //! warp's server sets no timers and no nodelay, and waits without limit at a stop; so hyper is driven here, and warp is
 //! what it is best at, the routes (field of `warp::service`).
 
-use crate::adapters::gate::{Gate, ServerOptions, request_id};
+use crate::adapters::gate::{BrowserPolicy, Gate, ServerOptions, request_id};
+use crate::adapters::http::guard::{self, Passed, Refused};
 use crate::adapters::http::handlers::Handlers;
 use crate::adapters::http::incoming::Meta;
 use crate::adapters::http::routes::routes;
 use crate::adapters::http::wire::REQUEST_ID;
 use crate::adapters::listen::Listener;
 use crate::ports::{IngestPort, Limits, QueryPort, Result};
-use http::Request;
+use http::{Request, StatusCode};
 use hyper::body::Incoming as Body;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -31,14 +32,15 @@ pub struct Server {
     handlers: Arc<Handlers>,
     gate: Gate,
     limits: Limits,
+    browsers: BrowserPolicy,
 }
 
 impl Server {
     /// A server over any implementation of the ports.
     pub fn new(query: Arc<dyn QueryPort>, ingest: Arc<dyn IngestPort>, options: ServerOptions) -> Self {
         let gate = Gate::default();
-        let limits = options.limits.clone();
-        Self { handlers: Arc::new(Handlers { query, ingest, gate: gate.clone(), options }), gate, limits }
+        let (limits, browsers) = (options.limits.clone(), options.browsers.clone());
+        Self { handlers: Arc::new(Handlers { query, ingest, gate: gate.clone(), options }), gate, limits, browsers }
     }
 
     /// Serves `listener` until `shutdown`, then lets requests finish for the grace period and cuts off the rest.
@@ -52,7 +54,7 @@ impl Server {
         let connections = GracefulShutdown::new();
         let listener = Listener::new(listener, &self.limits);
         let grace = Duration::from_millis(self.limits.shutdown_grace_ms);
-        let header_bytes_max = self.limits.header_bytes_max;
+        let admission = Arc::new(Admission { limits: self.limits.clone(), browsers: self.browsers });
         let stop = async {
             shutdown.await;
             self.gate.drain(grace).await;
@@ -64,11 +66,10 @@ impl Server {
                 () = &mut stop => break,
             };
             let peer = accepted.peer().to_string();
-            let service = service.clone();
+            let (service, admission) = (service.clone(), admission.clone());
             let answer = hyper::service::service_fn(move |request: Request<Body>| {
-                let service = service.clone();
-                let peer = peer.clone();
-                async move { serve_request(service, request, peer, header_bytes_max).await }
+                let (service, admission, peer) = (service.clone(), admission.clone(), peer.clone());
+                async move { serve_request(service, request, peer, &admission).await }
             });
             let connection = connections.watch(http(&self.limits).serve_connection(TokioIo::new(accepted), answer));
             tokio::spawn(async move {
@@ -93,30 +94,62 @@ fn http(limits: &Limits) -> http1::Builder {
     http
 }
 
-/// Marks a request whose headers are over the limit.
-#[derive(Debug, Clone, Copy)]
-pub struct HeadersTooLarge;
+/// What a request is held against before any route sees it.
+#[derive(Debug)]
+struct Admission {
+    limits: Limits,
+    browsers: BrowserPolicy,
+}
 
-/// Gives a request its id, and the id to its response.
+impl Admission {
+    /// Checks a request by its headers.
+    fn check(&self, request: &Request<Body>) -> std::result::Result<Passed, Refused> {
+        let passed = guard::check(request, &self.browsers)?;
+        // hyper looks at its buffer only when it is full; what fitted into one read may be more than the limit.
+        let bytes: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        let limit = self.limits.header_bytes_max;
+        if bytes as u64 > limit {
+            let message = format!("the headers have more than {limit} bytes (header_bytes_max)");
+            return Err(Refused {
+                status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                kind: "HeadersTooLarge",
+                message,
+            });
+        }
+        Ok(passed)
+    }
+}
+
+/// Gives a request its id, lets it in or not, and protects its response.
 async fn serve_request<S, B>(
     service: S,
     mut request: Request<Body>,
     peer: String,
-    header_bytes_max: u64,
-) -> Result<http::Response<B>, S::Error>
+    admission: &Admission,
+) -> std::result::Result<http::Response<B>, S::Error>
 where
     S: Service<Request<Body>, Response = http::Response<B>>,
+    B: Default,
 {
     let given = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
     let request_id = request_id(given);
     let meta = Meta { peer, request_id: request_id.clone(), framed: request.version() >= http::Version::HTTP_11 };
     request.extensions_mut().insert(meta);
-    let bytes: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    if bytes as u64 > header_bytes_max {
-        // hyper looks at its buffer only when it is full; what fitted into one read may be more than the limit.
-        request.extensions_mut().insert(HeadersTooLarge);
-    }
-    let mut response = service.oneshot(request).await?;
+    let passed = match admission.check(&request) {
+        Ok(passed) => passed,
+        Err(refused) => {
+            request.extensions_mut().insert(refused);
+            Passed::default()
+        }
+    };
+    let mut response = if passed.is_preflight() {
+        let mut response = http::Response::new(B::default());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        response
+    } else {
+        service.oneshot(request).await?
+    };
+    guard::protect(response.headers_mut(), &passed);
     if let Ok(id) = request_id.parse() {
         response.headers_mut().insert(REQUEST_ID, id);
     }

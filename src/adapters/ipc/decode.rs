@@ -9,7 +9,7 @@ use arrow::buffer::Buffer;
 use arrow::datatypes::SchemaRef;
 use arrow::ipc::convert::fb_to_schema;
 use arrow::ipc::reader::{read_dictionary, read_record_batch};
-use arrow::ipc::{self, CompressionType, MessageHeader, root_as_message};
+use arrow::ipc::{self, CompressionType, Endianness, MessageHeader, root_as_message};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -94,6 +94,10 @@ impl Decoder {
 
     fn take_schema(&mut self, header: &ipc::Message<'_>) -> Result<()> {
         let schema = header.header_as_schema().filter(|schema| schema.fields().is_some()).ok_or_else(corrupt)?;
+        if schema.endianness() != Endianness::Little {
+            // arrow does not look at this, and would take every value with its bytes the wrong way round.
+            return Err(Error::unsupported("the stream is big-endian; send it as little-endian Arrow"));
+        }
         let schema = fb_to_schema(schema);
         match &self.schema {
             Some(_) => Err(Error::invalid("the stream has a second schema; its batches share one")),
@@ -147,6 +151,9 @@ fn corrupt() -> Error {
     Error::invalid("the Arrow data is corrupt")
 }
 
+/// What stands in place of a compressed buffer's inflated length where it is not compressed after all: -1.
+const NOT_COMPRESSED: [u8; 8] = [0xff; 8];
+
 /// What the buffers of a compressed body may inflate to at most. None where they lie outside of it.
 fn inflated_bytes(batch: &ipc::RecordBatch<'_>, body: &[u8], codec: CompressionType) -> Option<u64> {
     let mut total = 0_u64;
@@ -155,23 +162,23 @@ fn inflated_bytes(batch: &ipc::RecordBatch<'_>, body: &[u8], codec: CompressionT
         let length = usize::try_from(buffer.length()).ok()?;
         let bytes = body.get(offset..offset.checked_add(length)?)?;
         let Some((prefix, data)) = bytes.split_first_chunk::<8>() else { continue };
-        // Each compressed buffer begins with its length inflated; -1: it is not compressed after all.
-        let claimed = match i64::from_le_bytes(*prefix) {
-            -1 => data.len() as u64,
-            claimed => u64::try_from(claimed).ok()?,
+        let claimed = match *prefix {
+            NOT_COMPRESSED => data.len() as u64,
+            claimed => u64::try_from(i64::from_le_bytes(claimed)).ok()?,
         };
         // The LZ4 reader reads to the end of the frame, whatever length was claimed for it.
-        let possible = if codec == CompressionType::LZ4_FRAME { lz4_blocks_bytes(data) } else { 0 };
+        let is_lz4 = codec == CompressionType::LZ4_FRAME && *prefix != NOT_COMPRESSED;
+        let possible = if is_lz4 { lz4_blocks_bytes(data)? } else { 0 };
         total = total.saturating_add(claimed.max(possible));
     }
     Some(total)
 }
 
-/// Upper bound of what an LZ4 frame inflates to: its blocks at their largest (LZ4 Frame Format 1.6.1).
-fn lz4_blocks_bytes(frame: &[u8]) -> u64 {
+/// Upper bound of what an LZ4 frame inflates to: its blocks at their largest (LZ4 Frame Format 1.6.1). None for anything
+/// else: the decoder knows older frames too, whose blocks say nothing of their size.
+fn lz4_blocks_bytes(frame: &[u8]) -> Option<u64> {
     const MAGIC: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
-    let Some(rest) = frame.strip_prefix(&MAGIC) else { return 0 };
-    let [flags, descriptor, rest @ ..] = rest else { return 0 };
+    let [flags, descriptor, rest @ ..] = frame.strip_prefix(&MAGIC)? else { return None };
     let block_bytes_max = match (descriptor >> 4) & 7 {
         4 => 64 << 10,
         5 => 256 << 10,
@@ -193,5 +200,5 @@ fn lz4_blocks_bytes(frame: &[u8]) -> u64 {
         total = total.saturating_add(block_bytes_max.min((stored as u64).saturating_mul(255)));
         rest = after.get(stored.saturating_add(checksum)..).unwrap_or_default();
     }
-    total
+    Some(total)
 }

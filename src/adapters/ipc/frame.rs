@@ -15,6 +15,9 @@ use bytes::{Bytes, BytesMut};
 
 const CONTINUATION: [u8; 4] = [0xff; 4];
 
+/// What files of Arrow's begin with: `ARROW1`, Feather's first version, and Parquet, which is easily mistaken for them.
+const FILE_MAGICS: [[u8; 4]; 3] = [*b"ARRO", *b"FEA1", *b"PAR1"];
+
 /// The last eight bytes of an IPC stream.
 pub const END_OF_STREAM: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
 
@@ -137,6 +140,10 @@ impl Deframer {
     /// Length of what precedes the next header, and of the header. Before Arrow 0.15 there was no continuation mark.
     fn header_bytes(&self) -> Result<Option<(usize, usize)>> {
         let Some(first) = self.waiting.peek::<4>() else { return Ok(None) };
+        let is_first = self.decoder.schema().is_none();
+        if is_first && FILE_MAGICS.contains(&first) {
+            return Err(Error::invalid("this is a file (Arrow, Feather or Parquet); send an Arrow IPC stream"));
+        }
         let (prefix, length) = match first {
             CONTINUATION => match self.waiting.peek::<8>() {
                 Some([_, _, _, _, length @ ..]) => (8, length),
@@ -145,6 +152,10 @@ impl Deframer {
             length => (4, length),
         };
         let length = u32::from_le_bytes(length) as usize;
+        // A length that no schema has is no length: the bytes are something else.
+        if is_first && prefix == 4 && self.check(length).is_err() {
+            return Err(Error::invalid("the bytes are not an Arrow IPC stream"));
+        }
         self.check(length)?;
         Ok(Some((prefix, length)))
     }

@@ -5,9 +5,10 @@
 use crate::domain::engine::Inner;
 use crate::domain::engine::change::{Held, column_index};
 use crate::domain::engine::define::defined;
+use crate::domain::engine::ingest::table_schema;
 use crate::domain::executor::sql::{AlterTable, Alteration};
 use crate::domain::storage::{Segment, Table};
-use crate::ports::{BatchStream, Error, ErrorKind, Result};
+use crate::ports::{BatchStream, Error, ErrorKind, Limits, Result};
 use arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use std::sync::Arc;
@@ -25,7 +26,7 @@ impl Inner {
             Err(error) if alter.if_exists && error.kind() == ErrorKind::NotFound => return Ok(defined()),
             held => held?,
         };
-        let reshape = Reshape::new(&base, &alter.alterations)?;
+        let reshape = Reshape::new(&base, &alter.alterations, &self.options.limits)?;
         let rebuilt = self.rebuild(&reshape, base.segments())?;
         self.catalog.publish(|present| {
             let now = present.table(&name)?;
@@ -54,18 +55,15 @@ impl Inner {
 }
 
 impl Reshape {
-    fn new(table: &Table, alterations: &[Alteration]) -> Result<Self> {
+    fn new(table: &Table, alterations: &[Alteration], limits: &Limits) -> Result<Self> {
         let old = table.schema();
         let mut columns: Vec<(Field, Option<usize>)> =
             old.fields().iter().enumerate().map(|(at, field)| (field.as_ref().clone(), Some(at))).collect();
         for alteration in alterations {
             apply(&mut columns, alteration)?;
         }
-        if columns.is_empty() {
-            return Err(Error::invalid("a table has at least one column"));
-        }
         let (fields, sources): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
-        let reshape = Self { schema: Arc::new(Schema::new(fields)), sources };
+        let reshape = Self { schema: table_schema(&Schema::new(fields), limits)?, sources };
         reshape.check_rows(table)?;
         Ok(reshape)
     }

@@ -9,13 +9,11 @@ use crate::domain::catalog::resolve_name;
 use crate::domain::engine::Inner;
 use crate::domain::executor::sql::{Delete, Name, TARGET, Truncate, Update};
 use crate::domain::executor::{Question, ROW_NUMBER, Source, Values};
-use crate::domain::storage::{Reservation, Segment, Table};
+use crate::domain::storage::{Reservation, Segment, Table, cast_exact};
 use crate::ports::{BatchStream, Error, ErrorKind, Query, Result};
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, new_null_array};
-use arrow::compute::{
-    CastOptions, cast_with_options, concat_batches, filter_record_batch, interleave, sort_to_indices, take_record_batch,
-};
-use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::compute::{concat_batches, filter_record_batch, interleave, sort_to_indices, take_record_batch};
+use arrow::datatypes::{Field, Schema, UInt64Type};
 use futures::StreamExt;
 use sqlparser::ast::{self, Expr, Ident, SelectItem, SetExpr, TableAlias};
 use sqlparser::dialect::GenericDialect;
@@ -183,7 +181,7 @@ impl Inner {
 
     /// Numbers of the rows of `base` for which `predicate` is true, each with `values`.
     pub(super) async fn find(
-        &self,
+        self: &Arc<Self>,
         snapshot: Arc<Snapshot>,
         base: &Arc<Table>,
         alias: Ident,
@@ -195,7 +193,7 @@ impl Inner {
         let allowance = self.allowance(query)?;
         let values = Values::Given(query.params.clone());
         let question = Question { statement, target: Some(base.clone()), values };
-        let prepared = self.executor.prepare(question, &snapshot)?;
+        let prepared = self.prepare_once(question, &snapshot, query).await?;
         let source = Source { snapshot, target: Some(base.clone()), part: None };
         let plan = self.executor.bind(&prepared, source).await?;
         self.executor.run(plan, allowance).await
@@ -298,7 +296,7 @@ pub(super) fn assigned_columns(schema: &Schema, columns: &[Name]) -> Result<Vec<
     for column in columns {
         let index = column_index(schema, column)?;
         if found.contains(&index) {
-            return Err(Error::invalid(format!("column {:?} comes twice", column.text)));
+            return Err(Error::invalid(format!("duplicate column {:?}", column.text)));
         }
         found.push(index);
     }
@@ -322,16 +320,9 @@ pub(super) fn column_index(schema: &Schema, column: &Name) -> Result<usize> {
     })
 }
 
-/// `value` as a column takes it in an assignment: cast, but never to null.
+/// Casts `value` to what a column takes in an assignment, exactly, and never to null.
 pub(super) fn assign(value: &ArrayRef, field: &Field) -> Result<ArrayRef> {
-    let strict = CastOptions { safe: false, ..CastOptions::default() };
-    let cast = match value.data_type() {
-        same if same == field.data_type() => value.clone(),
-        DataType::Null => new_null_array(field.data_type(), value.len()),
-        _ => cast_with_options(value, field.data_type(), &strict).map_err(|error| {
-            Error::mismatch(format!("column {:?} is {}, and a value is none: {error}", field.name(), field.data_type()))
-        })?,
-    };
+    let cast = cast_exact(value, field, 0)?;
     if !field.is_nullable() && cast.logical_null_count() > 0 {
         return Err(Error::mismatch(format!("column {:?} may not be null", field.name())));
     }

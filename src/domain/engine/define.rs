@@ -29,14 +29,14 @@ impl Inner {
         }
         let mut stage = Stage::new(&self.budget, &self.options.limits);
         let schema = match create.columns {
-            NewColumns::Listed(schema) => table_schema(&schema)?,
+            NewColumns::Listed(schema) => table_schema(&schema, &self.options.limits)?,
             NewColumns::From(source) => {
                 let statement = ast::Statement::Query(source);
                 let mut batches = self.read(statement, self.catalog.present(), query).await?;
                 // What a query can't answer null today, the table may well hold tomorrow.
                 let nullable = |field: &Arc<_>| arrow::datatypes::Field::clone(field).with_nullable(true);
                 let fields: Vec<_> = batches.schema().fields().iter().map(nullable).collect();
-                let schema = table_schema(&Schema::new(fields))?;
+                let schema = table_schema(&Schema::new(fields), &self.options.limits)?;
                 let conform = Conform::new(&batches.schema(), &schema, 0)?;
                 while let Some(batch) = batches.next().await {
                     stage.push(conform.apply(&batch?, stage.rows())?)?;

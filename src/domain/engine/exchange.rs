@@ -13,11 +13,11 @@ use std::sync::Arc;
 impl Inner {
     /// Answers `query` over the tables and `input`.
     pub(super) async fn exchange(self: Arc<Self>, query: Query, input: BatchStream) -> Result<Reply> {
-        let (Parsed { statement, .. }, query) = self.parse(Query { access: Access::Read, ..query })?;
+        let (Parsed { statement, .. }, query) = self.parse(Query { access: Access::Read, ..query }).await?;
         let Statement::Read(statement) = statement else {
             return Err(Error::invalid("an exchange answers a SELECT over its input"));
         };
-        let schema = table_schema(&input.schema())?;
+        let schema = table_schema(&input.schema(), &self.options.limits)?;
         let conform = Conform::new(&input.schema(), &schema, 0)?;
         let stage = self.staged(input, &conform).await?;
         // The state is taken when the input is there: what the caller saw before it sent its last row is in it.

@@ -7,9 +7,10 @@ use crate::domain::engine::Inner;
 use crate::domain::engine::define::already_exists;
 use crate::domain::engine::stage::Stage;
 use crate::domain::storage::{Conform, Table};
-use crate::ports::{Append, BatchStream, Error, ErrorKind, IfExists, IfMissing, IngestSummary, Result};
+use crate::ports::{Append, BatchStream, Error, ErrorKind, IfExists, IfMissing, IngestSummary, Limits, Result};
 use arrow::datatypes::{Schema, SchemaRef};
 use futures::StreamExt;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -42,6 +43,7 @@ impl Inner {
     pub(super) async fn append(self: Arc<Self>, request: Append, batches: BatchStream) -> Result<IngestSummary> {
         let arrival_ns = now_ns();
         check_name(&request.table)?;
+        check_columns(batches.schema().fields().len(), &self.options.limits)?;
         let mut target = self.target(&request, &batches.schema())?;
         let conform = Conform::new(&batches.schema(), target.schema(), arrival_ns)?;
         let mut stage = self.staged(batches, &conform).await?;
@@ -52,7 +54,13 @@ impl Inner {
             }
             // Somebody made or altered the table meanwhile: fit what is staged to what there is now.
             let staged_schema = target.schema().clone();
-            target = self.target(&request, &staged_schema)?;
+            let next = self.target(&request, &staged_schema)?;
+            if let (Target::Table(before), Target::Table(now)) = (&target, &next)
+                && before.id() != now.id()
+            {
+                return Err(dropped(&request.table));
+            }
+            target = next;
             let conform = Conform::new(&staged_schema, target.schema(), arrival_ns)?;
             stage = refit(&stage, &conform, Stage::new(&self.budget, &self.options.limits))?;
         }
@@ -85,7 +93,7 @@ impl Inner {
             (Some(table), IfExists::Append) => Ok(Target::Table(table.clone())),
             (Some(_), IfExists::Fail) => Err(already_exists(&request.table)),
             (None, _) if !makes_tables => Err(snapshot.unknown(&request.table)),
-            (Some(_), IfExists::Replace) | (None, _) => table_schema(schema).map(Target::New),
+            (Some(_), IfExists::Replace) | (None, _) => table_schema(schema, &self.options.limits).map(Target::New),
         }
     }
 
@@ -106,17 +114,17 @@ impl Inner {
                     }
                     table.appended(stage.segments())
                 }
-                (None, Target::Table(_)) => {
-                    return Err(Error::new(
-                        ErrorKind::NotFound,
-                        format!("table {name:?} was dropped while the stream was under way"),
-                    ));
-                }
+                (_, Target::Table(_)) => return Err(dropped(name)),
                 _ => return Ok((Vec::new(), None)),
             };
             Ok((vec![(name.to_owned(), Some(next))], Some(summary)))
         })
     }
+}
+
+/// Makes the error for a stream whose table went away; one of the same name is another table.
+fn dropped(name: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("table {name:?} was dropped while the stream was under way"))
 }
 
 fn refit(stage: &Stage, conform: &Conform, mut next: Stage) -> Result<Stage> {
@@ -126,22 +134,42 @@ fn refit(stage: &Stage, conform: &Conform, mut next: Stage) -> Result<Stage> {
     Ok(next)
 }
 
-/// The schema of a table made from `schema`: its columns, without what is said about the schema as a whole.
+/// Returns the schema of a table made from `schema`: its columns, without what is said about the schema as a whole.
 ///
 /// # Errors
 ///
-/// `InvalidQuery` for no columns, or several of one name.
-pub(super) fn table_schema(schema: &Schema) -> Result<SchemaRef> {
+/// `InvalidQuery` for no columns, or several of one name; `LimitExceeded` for too many.
+pub(super) fn table_schema(schema: &Schema, limits: &Limits) -> Result<SchemaRef> {
     let fields = schema.fields();
     if fields.is_empty() {
         return Err(Error::invalid("a table has at least one column"));
     }
-    for (at, field) in fields.iter().enumerate() {
-        if fields[..at].iter().any(|other| other.name() == field.name()) {
-            return Err(Error::invalid(format!("column {:?} comes twice", field.name())));
+    check_columns(fields.len(), limits)?;
+    let mut names = HashSet::new();
+    for field in fields {
+        if !names.insert(field.name()) {
+            return Err(Error::invalid(format!("duplicate column {:?}", field.name())));
+        }
+        if is_reserved(field.name()) {
+            return Err(Error::invalid(format!(
+                "{:?} cannot name a column: names that begin with {RESERVED_PREFIX} are reserved",
+                field.name()
+            )));
         }
     }
     Ok(Arc::new(Schema::new(fields.clone())))
+}
+
+/// Refuses more columns than there may be.
+pub(super) fn check_columns(count: usize, limits: &Limits) -> Result<()> {
+    if count as u64 > limits.columns_max {
+        return Err(Error::limit(format!("{count} columns are more than {} (columns_max)", limits.columns_max)));
+    }
+    Ok(())
+}
+
+fn is_reserved(name: &str) -> bool {
+    name.get(..RESERVED_PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(RESERVED_PREFIX))
 }
 
 /// Refuses names that no table may have.
@@ -156,7 +184,7 @@ pub(super) fn check_name(name: &str) -> Result<()> {
         "it is longer than 255 bytes"
     } else if name.chars().any(char::is_control) {
         "it has control characters"
-    } else if name.starts_with(RESERVED_PREFIX) {
+    } else if is_reserved(name) {
         "names that begin with __zepto are reserved"
     } else {
         return Ok(());

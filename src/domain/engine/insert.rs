@@ -48,7 +48,7 @@ impl Inner {
 
     /// The one row of VALUES in `source` for each row of `params`, in their order.
     async fn rows_of(
-        &self,
+        self: &Arc<Self>,
         source: &ast::Query,
         params: &RecordBatch,
         snapshot: Arc<Snapshot>,

@@ -16,7 +16,7 @@ impl Inner {
         // followed by the next append.
         let Ok(lock) = table.change_lock().try_lock_owned() else { return };
         let (inner, name, id) = (self.clone(), name.to_owned(), table.id());
-        self.runtime.spawn(async move {
+        self.lanes.heavy.spawn(async move {
             let _lock = lock;
             let mut from = 0;
             while let Some(next) = inner.merge_once(&name, id, from) {

@@ -5,6 +5,7 @@
 //! up by a query, and a call that is dropped stops.
 
 mod alter;
+mod answers;
 mod change;
 mod define;
 mod exchange;
@@ -16,27 +17,27 @@ mod stage;
 mod turns;
 
 use crate::domain::catalog::{Catalog, Snapshot};
+use crate::domain::engine::answers::{
+    count_schema, counted, describe_schema, describe_table, show_tables, show_tables_schema,
+};
 use crate::domain::engine::params::in_order;
 use crate::domain::engine::turns::Turns;
 use crate::domain::executor::sql::{Name, Parsed, Statement, parse};
 use crate::domain::executor::{Allowance, Executor, Prepared, Question, Source, Values};
 use crate::domain::storage::Budget;
-use crate::domain::types::sql_name;
 use crate::ports::{
     Access, Append, BatchStream, Description, Error, IngestPort, IngestSummary, Limits, Query, QueryPort, Reply,
     Result, SnapshotId, StatementKind, TableInfo,
 };
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::Schema;
 use async_trait::async_trait;
 use sqlparser::ast;
 use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
-pub use crate::domain::executor::{PlanCounts, STACK_BYTES};
+pub use crate::domain::executor::{Lanes, PlanCounts, STACK_BYTES};
 
 /// How an [`Engine`] is to behave.
 #[derive(Debug, Clone)]
@@ -70,29 +71,29 @@ struct Inner {
     permits: Arc<Semaphore>,
     turns: Arc<Turns>,
     options: EngineOptions,
-    runtime: Handle,
+    lanes: Lanes,
 }
 
 impl Engine {
-    /// An engine without tables. It works on `runtime`, which should be its own, with threads whose stack has
+    /// Makes an engine without tables. It works on `lanes`, which should be its own, with threads whose stack has
     /// [`STACK_BYTES`].
     ///
     /// # Errors
     ///
     /// `Internal` where the SQL engine does not start.
-    pub fn new(runtime: Handle, options: EngineOptions) -> Result<Self> {
-        let limits = &options.limits;
+    pub fn new(lanes: impl Into<Lanes>, options: EngineOptions) -> Result<Self> {
+        let (lanes, limits) = (lanes.into(), &options.limits);
         let permits = usize::try_from(limits.query_concurrency_max).unwrap_or(usize::MAX);
         let inner = Arc::new(Inner {
             catalog: Catalog::new(limits, u64::try_from(ingest::now_ns() / 1_000).unwrap_or(0)),
-            executor: Executor::new(runtime.clone(), limits)?,
+            executor: Executor::new(lanes.clone(), limits)?,
             budget: Budget::new(limits.memory_bytes_max),
             permits: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
             turns: Turns::new(options.limits.staged_bytes_max),
             options,
-            runtime: runtime.clone(),
+            lanes: lanes.clone(),
         });
-        runtime.spawn(expire_pins(Arc::downgrade(&inner)));
+        lanes.quick.spawn(expire_pins(Arc::downgrade(&inner)));
         Ok(Self { inner, _runtime: None })
     }
 
@@ -113,7 +114,7 @@ impl Engine {
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        self.inner.executor.on_engine(work(self.inner.clone())).await
+        self.inner.executor.on_quick_lane(work(self.inner.clone())).await
     }
 }
 
@@ -161,12 +162,12 @@ impl IngestPort for Engine {
 }
 
 impl Inner {
-    async fn describe(&self, query: Query) -> Result<Description> {
+    async fn describe(self: &Arc<Self>, query: Query) -> Result<Description> {
         let snapshot = self.snapshot_of(&query)?;
         if let Some(prepared) = self.kept(&query, &snapshot) {
             return self.described(&prepared, snapshot, &query).await;
         }
-        let (Parsed { statement, params }, query) = self.parse(query)?;
+        let (Parsed { statement, params }, query) = self.parse(query).await?;
         let kind = statement.kind();
         if query.params.is_none() && !params.is_empty() {
             return self.describe_open(statement, &params, snapshot, &query).await;
@@ -175,7 +176,7 @@ impl Inner {
         let known = |schema, rows| Description::new(kind, schema, Some(if nothing { 0 } else { rows }));
         Ok(match statement {
             Statement::Read(statement) => {
-                let prepared = self.prepare(*statement, &snapshot, &query)?;
+                let prepared = self.prepare(*statement, &snapshot, &query).await?;
                 self.described(&prepared, snapshot, &query).await?
             }
             Statement::ShowTables => known(show_tables_schema(), snapshot.tables().len() as u64),
@@ -195,16 +196,31 @@ impl Inner {
 
     /// Answers a statement whose plan is not kept.
     async fn query(self: Arc<Self>, snapshot: Arc<Snapshot>, query: Query) -> Result<Reply> {
-        let (Parsed { statement, .. }, query) = self.parse(query)?;
+        let (Parsed { statement, .. }, query) = self.parse(query).await?;
         let kind = statement.kind();
+        if kind != StatementKind::Read {
+            // What a change rewrites may take a while.
+            let inner = self.clone();
+            let work = async move { inner.change(statement, query).await };
+            return Ok(Reply { kind, batches: self.executor.on_heavy_lane(work).await? });
+        }
         let batches = match statement {
             Statement::Read(statement) => {
                 let allowance = self.allowance(&query)?;
-                let prepared = self.prepare(*statement, &snapshot, &query)?;
+                let prepared = self.prepare(*statement, &snapshot, &query).await?;
                 self.run(&prepared, snapshot, &query, allowance).await?
             }
             Statement::ShowTables => first_part(show_tables(&snapshot), &query),
             Statement::Describe(table) => first_part(describe_table(self.table(&snapshot, &table)?.1.schema()), &query),
+            Statement::Refused { what, .. } => return Err(refused(&what)),
+            _ => return Err(Error::internal("a statement that reads is not known to read")),
+        };
+        Ok(Reply { kind, batches })
+    }
+
+    /// Makes a change or definition.
+    async fn change(self: Arc<Self>, statement: Statement, query: Query) -> Result<BatchStream> {
+        Ok(match statement {
             Statement::Insert(insert) => counted("inserted", self.insert(insert, &query).await?),
             Statement::Update(update) => counted("updated", self.update(update, &query).await?),
             Statement::Delete(delete) => counted("deleted", self.delete(delete, &query).await?),
@@ -213,12 +229,28 @@ impl Inner {
             Statement::DropTables(drop) => self.drop_tables(&drop)?,
             Statement::AlterTable(alter) => self.alter_table(alter).await?,
             Statement::Refused { what, .. } => return Err(refused(&what)),
-        };
-        Ok(Reply { kind, batches })
+            Statement::Read(_) | Statement::ShowTables | Statement::Describe(_) => {
+                return Err(Error::internal("a statement that changes is not known to change"));
+            }
+        })
+    }
+
+    /// Works on a statement where it can keep nobody else waiting: parsing and planning never yield.
+    async fn planning<T: Send + 'static>(
+        self: &Arc<Self>,
+        deadline: Option<Instant>,
+        work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let inner = self.clone();
+        self.executor.on_own_thread(deadline, move || work(&inner)).await
     }
 
     /// The statement, if the caller lets it do what it does, and the query with its parameters in order.
-    fn parse(&self, query: Query) -> Result<(Parsed, Query)> {
+    async fn parse(self: &Arc<Self>, query: Query) -> Result<(Parsed, Query)> {
+        self.planning(deadline(&query), move |inner| inner.parse_now(query)).await
+    }
+
+    fn parse_now(&self, query: Query) -> Result<(Parsed, Query)> {
         let parsed = parse(&query.sql, &self.options.limits)?;
         let params = in_order(query.params, &parsed.params)?;
         let query = Query { params, ..query };
@@ -249,16 +281,38 @@ impl Inner {
         query.params.is_none().then(|| self.executor.kept(&query.sql, snapshot)).flatten()
     }
 
-    fn prepare(&self, statement: ast::Statement, snapshot: &Snapshot, query: &Query) -> Result<Arc<Prepared>> {
+    async fn prepare(
+        self: &Arc<Self>,
+        statement: ast::Statement,
+        snapshot: &Arc<Snapshot>,
+        query: &Query,
+    ) -> Result<Arc<Prepared>> {
         let question = Question { statement, target: None, values: Values::Given(query.params.clone()) };
-        self.executor.prepare_to_keep(&query.sql, question, snapshot)
+        let (sql, snapshot) = (query.sql.clone(), snapshot.clone());
+        self.planning(deadline(query), move |inner| inner.executor.prepare_to_keep(&sql, question, &snapshot)).await
+    }
+
+    /// Plans what is of no use to others.
+    async fn prepare_once(
+        self: &Arc<Self>,
+        question: Question,
+        snapshot: &Arc<Snapshot>,
+        query: &Query,
+    ) -> Result<Prepared> {
+        let snapshot = snapshot.clone();
+        self.planning(deadline(query), move |inner| inner.executor.prepare(question, &snapshot)).await
     }
 
     /// The answer to a read whose plan is of no use to others.
-    async fn read(&self, statement: ast::Statement, snapshot: Arc<Snapshot>, query: &Query) -> Result<BatchStream> {
+    async fn read(
+        self: &Arc<Self>,
+        statement: ast::Statement,
+        snapshot: Arc<Snapshot>,
+        query: &Query,
+    ) -> Result<BatchStream> {
         let allowance = self.allowance(query)?;
         let question = Question { statement, target: None, values: Values::Given(query.params.clone()) };
-        let prepared = self.executor.prepare(question, &snapshot)?;
+        let prepared = self.prepare_once(question, &snapshot, query).await?;
         self.run(&prepared, snapshot, query, allowance).await
     }
 
@@ -298,9 +352,13 @@ impl Inner {
                 limits.query_concurrency_max
             ))
         })?;
-        let deadline = query.timeout_ms.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms)));
-        Ok(Allowance { compute: limited(limits.query_timeout_ms), stall: self.patience(), deadline, _permit: permit })
+        Ok(Allowance::new(limited(limits.query_timeout_ms), self.patience(), deadline(query), permit))
     }
+}
+
+/// The instant by which the caller wants the last batch.
+fn deadline(query: &Query) -> Option<Instant> {
+    query.timeout_ms.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms)))
 }
 
 /// A limit in time, where 0 is none.
@@ -315,44 +373,6 @@ fn first_part(batches: BatchStream, query: &Query) -> BatchStream {
 
 fn refused(what: &str) -> Error {
     Error::unsupported(format!("{what} is not supported"))
-}
-
-fn count_schema(column: &str) -> SchemaRef {
-    Arc::new(Schema::new(vec![Field::new(column, DataType::Int64, false)]))
-}
-
-/// The one-row answer of a change.
-fn counted(column: &str, rows: u64) -> BatchStream {
-    let count = Int64Array::from(vec![i64::try_from(rows).unwrap_or(i64::MAX)]);
-    answer(count_schema(column), vec![Arc::new(count)])
-}
-
-fn show_tables_schema() -> SchemaRef {
-    let name = Field::new("name", DataType::Utf8, false);
-    Arc::new(Schema::new(vec![name, Field::new("rows", DataType::Int64, false)]))
-}
-
-fn show_tables(snapshot: &Snapshot) -> BatchStream {
-    let names = StringArray::from_iter_values(snapshot.tables().keys());
-    let rows = snapshot.tables().values().map(|table| i64::try_from(table.rows()).unwrap_or(i64::MAX));
-    answer(show_tables_schema(), vec![Arc::new(names), Arc::new(Int64Array::from_iter_values(rows))])
-}
-
-fn describe_schema() -> SchemaRef {
-    let column = Field::new("column", DataType::Utf8, false);
-    Arc::new(Schema::new(vec![column, Field::new("type", DataType::Utf8, false)]))
-}
-
-fn describe_table(schema: &Schema) -> BatchStream {
-    let names = StringArray::from_iter_values(schema.fields().iter().map(|field| field.name()));
-    let types = StringArray::from_iter_values(schema.fields().iter().map(|field| sql_name(field.data_type())));
-    answer(describe_schema(), vec![Arc::new(names), Arc::new(types)])
-}
-
-fn answer(schema: SchemaRef, columns: Vec<ArrayRef>) -> BatchStream {
-    let batch = RecordBatch::try_new(schema.clone(), columns).expect("the columns are made for this schema");
-    let batches = if batch.num_rows() == 0 { Vec::new() } else { vec![batch] };
-    BatchStream::from_batches(schema, batches)
 }
 
 /// Lets expired pins go while nobody asks for them, as long as there is an engine.

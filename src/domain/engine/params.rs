@@ -68,7 +68,7 @@ fn schema_of(names: &[Option<String>], types: &[DataType]) -> SchemaRef {
 impl Inner {
     /// Describes a statement whose parameters, called `names`, have no values yet.
     pub(super) async fn describe_open(
-        &self,
+        self: &Arc<Self>,
         statement: Statement,
         names: &[Option<String>],
         snapshot: Arc<Snapshot>,
@@ -105,7 +105,7 @@ impl Inner {
             _ => return Ok(Description::new(kind, Arc::new(Schema::empty()), Some(0))),
         };
         let target = question.target.clone();
-        let prepared = self.executor.prepare(question, &snapshot)?;
+        let prepared = self.prepare_once(question, &snapshot, query).await?;
         let params = schema_of(names, prepared.params());
         let (schema, rows) = match schema {
             Some(counted) => (count_schema(counted), Some(1)),

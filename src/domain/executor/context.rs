@@ -1,6 +1,7 @@
 //! What the planner may know: the tables of one snapshot, and DataFusion's functions.
 
 use crate::domain::catalog::Snapshot;
+use crate::domain::executor::functions::is_table_function;
 use crate::domain::executor::scan::scan_schema;
 use crate::domain::executor::sql::{Names, TARGET};
 use crate::domain::storage::Table;
@@ -85,6 +86,7 @@ impl ContextProvider for SnapshotContext<'_> {
             .state
             .table_functions()
             .get(name)
+            .filter(|_| is_table_function(name))
             .ok_or_else(|| plan_datafusion_err!("table function {name:?} not found"))?;
         let context = SimplifyContext::builder()
             .with_config_options(self.state.config_options().clone())

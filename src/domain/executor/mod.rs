@@ -8,12 +8,18 @@ mod cache;
 mod chain;
 mod context;
 mod error;
+mod functions;
+mod interrupt;
+mod lane;
 mod lent;
+mod pace;
 mod plan;
+mod plan_facts;
+mod plan_size;
 mod prune;
 mod run;
 mod scan;
-mod sized;
+mod semantics;
 pub mod sql;
 mod views;
 
@@ -25,33 +31,55 @@ pub use scan::ROW_NUMBER;
 use crate::domain::catalog::Snapshot;
 use crate::domain::executor::cache::PlanCache;
 use crate::domain::executor::error::from_datafusion;
+use crate::domain::executor::functions::{Rewrite, replacements};
 use crate::domain::executor::plan::Types;
-use crate::domain::executor::sized::sized;
-use crate::ports::{Error, Limits, Result};
+use crate::domain::executor::plan_size::PlanLimits;
+use crate::domain::executor::semantics::{CompareSpans, ExactOperators, SEAL_BEFORE, SealLimits, WideSums};
+use crate::ports::{Error, ErrorKind, Limits, Result};
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionState;
 use datafusion::execution::{FunctionRegistry, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::runtime::Handle;
 
 /// Stack of each engine thread, in bytes: what the deepest statement within the limits needs, in any build profile.
 /// Only pages that are touched cost memory.
 pub const STACK_BYTES: usize = 64 << 20;
 
+/// Where statements are worked on: two sets of threads, so that what takes long keeps nothing short waiting.
+#[derive(Debug, Clone)]
+pub struct Lanes {
+    /// For calls, and plans that are sure to be short. Its threads have a stack of [`STACK_BYTES`].
+    pub quick: Handle,
+    /// For all other plans. More threads than cores: the system shares the cores out where one of them is held for long.
+    pub heavy: Handle,
+}
+
+impl From<Handle> for Lanes {
+    /// Both lanes on one runtime, where nobody has to be kept from waiting.
+    fn from(runtime: Handle) -> Self {
+        Self { quick: runtime.clone(), heavy: runtime }
+    }
+}
+
 /// Plans and runs statements.
 pub struct Executor {
-    engine: Handle,
+    lanes: Lanes,
     /// One partition: for statements whose rows come out in the order of the table, and for small tables.
     serial: Session,
     /// A partition for each core.
     parallel: Session,
     plans: PlanCache,
+    plan_limits: PlanLimits,
 }
 
 /// What statements are planned with, and what their plans run in: the same for all of them, because making it anew – it
@@ -68,12 +96,12 @@ impl Session {
 }
 
 impl Executor {
-    /// An executor that works on `engine`, a runtime whose threads have a stack of [`STACK_BYTES`].
+    /// Makes an executor that works on `lanes`.
     ///
     /// # Errors
     ///
     /// `Internal` where DataFusion does not start.
-    pub fn new(engine: Handle, limits: &Limits) -> Result<Self> {
+    pub fn new(lanes: Lanes, limits: &Limits) -> Result<Self> {
         let bytes_max = usize::try_from(limits.query_memory_bytes_max).unwrap_or(usize::MAX);
         let no_spilling = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
         let runtime = RuntimeEnvBuilder::new()
@@ -87,13 +115,24 @@ impl Executor {
                 .with_config(session_config(partitions))
                 .with_runtime_env(runtime.clone())
                 .with_type_planner(Arc::new(Types))
+                .with_analyzer_rule(Arc::new(ExactOperators))
+                .with_analyzer_rule(Arc::new(WideSums))
+                .with_physical_optimizer_rules(physical_rules())
                 .build();
-            for function in sized(state.scalar_functions().clone().values()) {
+            for function in replacements(state.scalar_functions().clone().values()) {
                 state.register_udf(function).map_err(from_datafusion)?;
             }
+            state.register_function_rewrite(Arc::new(Rewrite)).map_err(from_datafusion)?;
+            state.register_function_rewrite(Arc::new(CompareSpans)).map_err(from_datafusion)?;
             Ok::<_, Error>(Session { task: state.task_ctx(), state })
         };
-        Ok(Self { engine, serial: state(1)?, parallel: state(cores)?, plans: PlanCache::new(limits.plans_max) })
+        Ok(Self {
+            lanes,
+            serial: state(1)?,
+            parallel: state(cores)?,
+            plans: PlanCache::new(limits.plans_max),
+            plan_limits: limits.into(),
+        })
     }
 
     /// The kept plan of a read without parameters, if it was made under the definitions of `snapshot`.
@@ -120,14 +159,57 @@ impl Executor {
         self.plans.counts()
     }
 
-    /// Runs `work` on the engine's runtime; dropping the future stops it.
-    pub async fn on_engine<T: Send + 'static>(
+    /// Runs `work` on the quick lane; dropping the future stops it.
+    ///
+    /// # Errors
+    ///
+    /// Its own, `Unavailable` where the engine stops, `Internal` where it panics.
+    pub async fn on_quick_lane<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        let task = run::AbortOnDrop(self.engine.spawn(work));
-        task.await
+        run::AbortOnDrop(self.lanes.quick.spawn(work)).await
     }
+
+    /// Runs `work`, which may compute for long, on the heavy lane; dropping the future stops it where it next waits.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub async fn on_heavy_lane<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        run::AbortOnDrop(self.lanes.heavy.spawn(work)).await
+    }
+
+    /// Runs `work`, which never waits, on a thread of its own for as long as it takes, and answers by `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `work`, `Timeout`, `Internal` where it panics.
+    pub async fn on_own_thread<T: Send + 'static>(
+        &self,
+        deadline: Option<Instant>,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let task = run::AbortOnDrop(self.lanes.quick.spawn_blocking(work));
+        match deadline {
+            None => task.await,
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), task).await.unwrap_or_else(|_| {
+                Err(Error::new(ErrorKind::Timeout, "the statement was not planned in the time that its caller gave it"))
+            }),
+        }
+    }
+}
+
+/// DataFusion's physical rules, and ours among them.
+fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let mut rules = PhysicalOptimizer::new().rules;
+    // Where the rule has gone, the first place is early enough.
+    let at = rules.iter().position(|rule| rule.name() == SEAL_BEFORE).unwrap_or(0);
+    rules.insert(at, Arc::new(SealLimits));
+    rules
 }
 
 fn session_config(partitions: usize) -> SessionConfig {
@@ -136,6 +218,13 @@ fn session_config(partitions: usize) -> SessionConfig {
     // Names keep their case: DataFrames have columns like `Px`. `sql::Names` finds what unquoted ones mean.
     options.sql_parser.enable_ident_normalization = false;
     options.sql_parser.map_string_types_to_utf8view = false;
+    // A computation vanishes where a struct's field is read beside it (apache/datafusion issue 25414).
+    options.optimizer.enable_leaf_expression_pushdown = false;
+    // Scans take no filters that are found while they run, and several of their bugs go with them.
+    options.optimizer.enable_dynamic_filter_pushdown = false;
+    options.optimizer.enable_join_dynamic_filter_pushdown = false;
+    options.optimizer.enable_topk_dynamic_filter_pushdown = false;
+    options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
     config
 }
 

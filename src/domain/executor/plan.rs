@@ -9,8 +9,12 @@ use crate::domain::executor::Executor;
 use crate::domain::executor::chain::in_sequence;
 use crate::domain::executor::context::{NamedTable, SnapshotContext};
 use crate::domain::executor::error::from_datafusion;
+use crate::domain::executor::functions::check_calls;
+use crate::domain::executor::lane::Lane;
+use crate::domain::executor::plan_facts::{Constants, constants, is_divisible, is_lasting, is_light, keeps_order};
+use crate::domain::executor::plan_size::{PlanLimits, check_plan_size};
 use crate::domain::executor::scan::SegmentTable;
-use crate::domain::executor::sql::Names;
+use crate::domain::executor::sql::{Callee, Names, Refused, inspect};
 use crate::domain::executor::views::plain_views;
 use crate::domain::storage::Table;
 use crate::domain::types::arrow_type;
@@ -19,14 +23,14 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::common::stats::Precision;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::Transformed;
 use datafusion::datasource::provider_as_source;
 use datafusion::error::DataFusionError;
 use datafusion::execution::TaskContext;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::planner::TypePlanner;
-use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
@@ -66,6 +70,8 @@ pub struct Prepared {
     light: bool,
     /// Whether it is the same plan at any other moment.
     pub(super) lasting: bool,
+    /// What the optimiser has computed.
+    constants: Constants,
     /// The types of open parameters.
     params: Vec<DataType>,
 }
@@ -100,6 +106,8 @@ pub struct Plan {
     pub(super) task: Arc<TaskContext>,
     /// Whether it computes nothing.
     pub(super) light: bool,
+    /// The threads that it runs on.
+    pub(super) lane: Lane,
     /// The schema of every batch.
     pub schema: SchemaRef,
     /// Rows, where they are known exactly without running.
@@ -118,17 +126,24 @@ impl Executor {
     pub fn prepare(&self, mut question: Question, snapshot: &Snapshot) -> Result<Prepared> {
         let mut state = self.serial.state.clone();
         state.mark_start_execution();
-        let names = Names::resolve(&mut question.statement, snapshot, question.target.as_ref())?;
+        let callee = |name: &str, windowed: bool| callee(&state, name, windowed);
+        if let Err(Refused::Change(what) | Refused::Clause(what)) = inspect(&question.statement, &callee) {
+            return Err(Error::unsupported(format!("{what} is not supported")));
+        }
+        let names =
+            Names::resolve(&mut question.statement, snapshot, question.target.as_ref(), self.plan_limits.nodes_max)?;
         let kept = matches!(question.values, Values::Given(None)) && question.target.is_none();
         let (logical, params) =
-            logical(question.statement, &question.values, &names, &state).map_err(from_datafusion)?;
+            logical(question.statement, &question.values, &names, &state, self.plan_limits).map_err(from_datafusion)?;
         let lasting = is_lasting(&logical).map_err(from_datafusion)?;
         // Parts are planned each at its own moment, so what depends on the moment has no parts.
         let (ordered, divisible) = (keeps_order(&logical), lasting && is_divisible(&logical));
         let logical = state.optimize(&logical).map_err(from_datafusion)?;
+        check_calls(&logical).map_err(from_datafusion)?;
+        let constants = constants(&logical);
         let light = is_light(&logical);
-        let lasting = lasting && kept && is_small(&logical);
-        Ok(Prepared { logical, ordered, divisible, light, lasting, params })
+        let lasting = lasting && kept && constants.are_few();
+        Ok(Prepared { logical, ordered, divisible, light, lasting, constants, params })
     }
 
     /// Makes `prepared` ready to run over `source`.
@@ -140,6 +155,7 @@ impl Executor {
         // What cannot be divided is all in the first part.
         let nothing = !prepared.divisible && source.part.is_some_and(|part| part.index() > 0);
         let (logical, rows) = with_data(prepared, &source).map_err(from_datafusion)?;
+        prepared.constants.check(rows)?;
         let session = if prepared.ordered || rows <= SERIAL_ROWS_MAX { &self.serial } else { &self.parallel };
         let physical = if prepared.lasting {
             session.physical(&logical, &session.state).await?
@@ -153,7 +169,8 @@ impl Executor {
             if nothing { Arc::new(EmptyExec::new(physical.schema())) } else { physical };
         let rows = exact_rows(physical.as_ref());
         let physical = if prepared.ordered { in_sequence(physical).map_err(from_datafusion)? } else { physical };
-        Ok(Plan { physical, task: session.task.clone(), light: prepared.light, schema, rows })
+        let lane = if prepared.light { Lane::Quick } else { Lane::of(physical.as_ref()) };
+        Ok(Plan { physical, task: session.task.clone(), light: prepared.light, lane, schema, rows })
     }
 }
 
@@ -176,80 +193,6 @@ fn with_data(prepared: &Prepared, source: &Source) -> Result<(LogicalPlan, u64),
     Ok((plan.data, rows))
 }
 
-/// Whether a plan means the same at any moment, and reads nothing but tables.
-fn is_lasting(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
-    let mut lasting = true;
-    plan.apply_with_subqueries(|node| {
-        if let LogicalPlan::TableScan(scan) = node {
-            lasting &= scan.source.downcast_ref::<NamedTable>().is_some();
-        }
-        node.apply_expressions(|expr| {
-            expr.apply(|expr| {
-                if let Expr::ScalarFunction(function) = expr {
-                    lasting &= function.func.signature().volatility == Volatility::Immutable;
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })
-        })
-    })?;
-    Ok(lasting)
-}
-
-/// Most bytes of the values that stand in a kept plan: the optimiser computes what it can, `repeat('x', 1000000)` as well.
-const VALUE_BYTES_MAX: usize = 64 << 10;
-
-/// Whether a plan may be kept for its size.
-fn is_small(plan: &LogicalPlan) -> bool {
-    let mut bytes = 0;
-    let visited = plan.apply_with_subqueries(|node| {
-        node.apply_expressions(|expr| {
-            expr.apply(|expr| {
-                if let Expr::Literal(value, _) = expr {
-                    bytes += value.size();
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })
-        })
-    });
-    visited.is_ok() && bytes <= VALUE_BYTES_MAX
-}
-
-/// Whether every row of the answer comes from one row of the one table that it reads.
-fn is_divisible(plan: &LogicalPlan) -> bool {
-    match plan {
-        LogicalPlan::TableScan(scan) => scan.source.downcast_ref::<NamedTable>().is_some(),
-        LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) => {
-            plan.inputs().into_iter().all(is_divisible) && !has_subqueries(plan)
-        }
-        _ => false,
-    }
-}
-
-/// Whether a plan computes nothing.
-fn is_light(plan: &LogicalPlan) -> bool {
-    let takes_columns = match plan {
-        LogicalPlan::TableScan(scan) => {
-            return scan.filters.is_empty() && scan.source.downcast_ref::<NamedTable>().is_some();
-        }
-        LogicalPlan::Projection(projection) => {
-            projection.expr.iter().all(|expr| matches!(expr.clone().unalias(), Expr::Column(_)))
-        }
-        LogicalPlan::SubqueryAlias(_) | LogicalPlan::Limit(_) => true,
-        _ => false,
-    };
-    takes_columns && plan.inputs().into_iter().all(is_light)
-}
-
-/// Whether an expression of this node reads a table of its own.
-fn has_subqueries(plan: &LogicalPlan) -> bool {
-    plan.expressions().iter().any(|expr| {
-        expr.exists(|expr| {
-            Ok(matches!(expr, Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_)))
-        })
-        .unwrap_or(true)
-    })
-}
-
 fn external(error: Error) -> DataFusionError {
     DataFusionError::External(Box::new(error))
 }
@@ -259,6 +202,7 @@ fn logical(
     values: &Values,
     names: &Names,
     state: &SessionState,
+    limits: PlanLimits,
 ) -> Result<(LogicalPlan, Vec<DataType>), DataFusionError> {
     let context = SnapshotContext { state, names, types: Arc::new(Types) };
     let options = ParserOptions::from(&state.config_options().sql_parser);
@@ -271,6 +215,8 @@ fn logical(
     };
     let mut planner_context = PlannerContext::new().with_prepare_param_data_types(types);
     let plan = planner.sql_statement_to_plan_with_context(statement, &mut planner_context)?;
+    // Before anything else walks it: what it shares is written out by every walk.
+    check_plan_size(&plan, limits).map_err(external)?;
     // The second lock, behind the allow-list of statements.
     let locked = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     locked.verify_plan(&plan)?;
@@ -323,17 +269,20 @@ fn exact_rows(physical: &dyn ExecutionPlan) -> Option<u64> {
     }
 }
 
-/// Whether rows leave in the order in which the tables hold them, unless several cores shuffle them.
-fn keeps_order(plan: &LogicalPlan) -> bool {
-    match plan {
-        LogicalPlan::TableScan(_) | LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => true,
-        LogicalPlan::Projection(_)
-        | LogicalPlan::Filter(_)
-        | LogicalPlan::SubqueryAlias(_)
-        | LogicalPlan::Limit(_)
-        | LogicalPlan::Unnest(_)
-        | LogicalPlan::Union(_) => plan.inputs().into_iter().all(keeps_order),
-        _ => false,
+/// Returns what the planner takes a call of `name` for, which has an OVER if `windowed`: it looks names up in this order.
+fn callee(state: &SessionState, name: &str, windowed: bool) -> Callee {
+    let is_scalar = state.scalar_functions().contains_key(name);
+    let takes_lambdas = !is_scalar && state.higher_order_functions().contains_key(name);
+    let aggregate = state.aggregate_functions().get(name).map(|function| function.name());
+    let is_either = |name| matches!(name, "first_value" | "last_value" | "nth_value");
+    if takes_lambdas || matches!(name, "map" | "make_map" | "unnest" | "unnest_outer") {
+        Callee::Nameless
+    } else if is_scalar {
+        Callee::Scalar
+    } else if windowed && state.window_functions().contains_key(name) && aggregate.is_none_or(is_either) {
+        Callee::Window
+    } else {
+        Callee::Aggregate
     }
 }
 

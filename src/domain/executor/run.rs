@@ -2,20 +2,26 @@
 //!
 //! What is ready at once is handed over at once, and a plan that computes nothing is pulled by its reader. For the rest, the
 //! task that pulls the plan and the stream that the caller polls are joined by a channel of one batch: a slow
-//! reader stops the plan, a reader that goes away ends it. The end of a result is said in so many words, so that a task
+//! reader stops the plan, a reader that goes away ends it. The end of a result is marked explicitly, so that a task
 //! that dies can't be taken for one that finished.
+//!
+//! Invariant: a plan of the heavy lane is started, polled and dropped there, and its time limit is kept by its reader.
 
 use crate::domain::executor::Executor;
 use crate::domain::executor::error::from_datafusion;
+use crate::domain::executor::interrupt::{CancelOnDrop, Interrupt};
+use crate::domain::executor::lane::Lane;
 use crate::domain::executor::lent::lent;
+use crate::domain::executor::pace::paced;
 use crate::domain::executor::plan::Plan;
 use crate::ports::{BatchStream, Error, ErrorKind, Result};
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::physical_plan::execute_stream;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::future::FutureExt;
 use futures::stream::{self, Stream, StreamExt};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::JoinHandle;
@@ -30,8 +36,22 @@ pub struct Allowance {
     pub stall: Option<Duration>,
     /// Instant by which the caller wants its last batch.
     pub deadline: Option<Instant>,
+    /// What stops it.
+    pub interrupt: Arc<Interrupt>,
     /// Its place among the running queries, given back when it ends.
     pub _permit: OwnedSemaphorePermit,
+}
+
+impl Allowance {
+    /// Allows a query to compute for so long, to wait for its reader for so long, and to end by then.
+    pub fn new(
+        compute: Option<Duration>,
+        stall: Option<Duration>,
+        deadline: Option<Instant>,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        Self { compute, stall, deadline, interrupt: Interrupt::new(compute, deadline), _permit: permit }
+    }
 }
 
 /// Ends its task when dropped.
@@ -53,14 +73,21 @@ enum Message {
 
 impl Executor {
     /// Starts `plan` and waits for its first batch. From there on it runs by itself, as far ahead of its reader as one
-    /// batch; an answer that is whole by then needs no task of its own.
+    /// batch; a short answer that is whole by then needs no task of its own.
     ///
     /// # Errors
     ///
     /// Those that come before the first batch.
     pub async fn run(&self, plan: Plan, allowance: Allowance) -> Result<BatchStream> {
+        match plan.lane {
+            Lane::Quick => self.run_here(&plan, allowance).await,
+            Lane::Heavy => self.run_on_heavy_lane(plan, allowance).await,
+        }
+    }
+
+    async fn run_here(&self, plan: &Plan, allowance: Allowance) -> Result<BatchStream> {
         let schema = plan.schema.clone();
-        let mut running = Running::start(&plan, allowance)?;
+        let mut running = Running::start(plan, plan.physical.clone(), allowance)?;
         let Some(first) = running.next().await? else { return Ok(BatchStream::empty(schema)) };
         let mut ready = vec![Message::Batch(first)];
         match running.next().now_or_never() {
@@ -74,24 +101,77 @@ impl Executor {
         }
         let ready = stream::iter(ready).filter_map(item);
         Ok(if plan.light {
-            BatchStream::new(schema, ready.chain(lent(running, &self.engine)))
+            BatchStream::new(schema, ready.chain(lent(running, &self.lanes.quick)))
         } else {
-            BatchStream::new(schema, ready.chain(self.pumped(running)))
+            let interrupt = running.allowance.interrupt.clone();
+            let (sender, receiver) = mpsc::channel(1);
+            let task = self.lanes.quick.spawn(running.pump(sender));
+            let reading = Reading { receiver, interrupt: CancelOnDrop(interrupt), _task: AbortOnDrop(task) };
+            BatchStream::new(schema, ready.chain(reading.into_stream()))
         })
     }
 
-    /// The rest of a running plan, pulled by a task on the engine.
-    fn pumped(&self, running: Running) -> impl Stream<Item = Result<RecordBatch>> + Send + 'static {
+    /// Everything of the plan happens there: its operators spawn their tasks on the runtime that they are started on.
+    async fn run_on_heavy_lane(&self, plan: Plan, allowance: Allowance) -> Result<BatchStream> {
+        let (schema, interrupt) = (plan.schema.clone(), allowance.interrupt.clone());
         let (sender, receiver) = mpsc::channel(1);
-        let task = self.engine.spawn(running.pump(sender));
-        stream::unfold(Some((receiver, AbortOnDrop(task))), |reading| async move {
-            let (mut receiver, task) = reading?;
-            match receiver.recv().await {
-                Some(Message::Batch(batch)) => Some((Ok(batch), Some((receiver, task)))),
-                Some(Message::Failed(error)) => Some((Err(error), None)),
-                Some(Message::End) => None,
-                None => Some((Err(Error::internal("the query ended without its last batch")), None)),
+        let task = self.lanes.heavy.spawn(async move {
+            let started = paced(plan.physical.clone(), &allowance.interrupt)
+                .map_err(from_datafusion)
+                .and_then(|paced| Running::start(&plan, paced, allowance));
+            match started {
+                Ok(running) => running.pump(sender).await,
+                // Nobody listens any more where this fails.
+                Err(error) => drop(sender.send(Message::Failed(error)).await),
             }
+        });
+        let mut reading = Reading { receiver, interrupt: CancelOnDrop(interrupt), _task: AbortOnDrop(task) };
+        match reading.next().await {
+            None => Ok(BatchStream::empty(schema)),
+            Some(first) => Ok(BatchStream::new(schema, stream::iter([Ok(first?)]).chain(reading.into_stream()))),
+        }
+    }
+}
+
+/// The reader's end of a plan that a task pulls. Dropping it stops the plan.
+struct Reading {
+    receiver: mpsc::Receiver<Message>,
+    interrupt: CancelOnDrop,
+    _task: AbortOnDrop<()>,
+}
+
+impl Reading {
+    /// The next batch. The time limit is kept here, on a thread that computes nothing, so that it is kept in time; the
+    /// plan itself finds out by its interrupt.
+    async fn next(&mut self) -> Option<Result<RecordBatch>> {
+        let interrupt = self.interrupt.0.clone();
+        let message = loop {
+            let Some(end) = interrupt.end() else { break self.receiver.recv().await };
+            match tokio::time::timeout_at(end.into(), self.receiver.recv()).await {
+                Ok(message) => break message,
+                // It went on to another batch meanwhile, or waits for its reader, who is here.
+                Err(_) if interrupt.end() != Some(end) => {}
+                Err(_) => {
+                    interrupt.cancel();
+                    return Some(Err(interrupt.timed_out()));
+                }
+            }
+        };
+        match message {
+            Some(Message::Batch(batch)) => Some(Ok(batch)),
+            Some(Message::Failed(error)) => Some(Err(error)),
+            Some(Message::End) => None,
+            None => Some(Err(Error::internal("the query ended without its last batch"))),
+        }
+    }
+
+    /// The rest of the batches, up to the first error.
+    fn into_stream(self) -> impl Stream<Item = Result<RecordBatch>> + Send + 'static {
+        stream::unfold(Some(self), |reading| async move {
+            let mut reading = reading?;
+            let next = reading.next().await?;
+            let rest = next.is_ok().then_some(reading);
+            Some((next, rest))
         })
     }
 }
@@ -113,8 +193,8 @@ pub struct Running {
 }
 
 impl Running {
-    fn start(plan: &Plan, allowance: Allowance) -> Result<Self> {
-        let batches = execute_stream(plan.physical.clone(), plan.task.clone()).map_err(from_datafusion)?;
+    fn start(plan: &Plan, physical: Arc<dyn ExecutionPlan>, allowance: Allowance) -> Result<Self> {
+        let batches = execute_stream(physical, plan.task.clone()).map_err(from_datafusion)?;
         Ok(Self { batches, schema: plan.schema.clone(), allowance, computed: Duration::ZERO })
     }
 
@@ -133,11 +213,14 @@ impl Running {
             // A timer alone does not see a plan that is always ready.
             let overrun = self.allowance.compute.is_some_and(|limit| self.computed >= limit);
             if overrun || remaining(&self.allowance) == Some(Duration::ZERO) {
-                return Err(timed_out(&self.allowance));
+                return Err(self.allowance.interrupt.timed_out());
             }
             let began = Instant::now();
-            let next = within(&self.allowance, self.computed, self.batches.next()).await?;
+            self.allowance.interrupt.computing(self.computed);
+            let next = within(&self.allowance, self.computed, self.batches.next()).await;
             self.computed += began.elapsed();
+            self.allowance.interrupt.waiting();
+            let next = next?;
             let Some(batch) = next else { return Ok(None) };
             let batch = batch.map_err(from_datafusion)?;
             if batch.num_rows() > 0 {
@@ -148,7 +231,11 @@ impl Running {
 
     /// The error for a reader that did not come in time.
     pub fn impatient(&self) -> Error {
-        if remaining(&self.allowance) == Some(Duration::ZERO) { timed_out(&self.allowance) } else { stalled() }
+        if remaining(&self.allowance) == Some(Duration::ZERO) {
+            self.allowance.interrupt.timed_out()
+        } else {
+            stalled()
+        }
     }
 
     async fn pump(mut self, sender: mpsc::Sender<Message>) {
@@ -184,18 +271,9 @@ fn remaining(allowance: &Allowance) -> Option<Duration> {
 async fn within<T>(allowance: &Allowance, computed: Duration, work: impl Future<Output = T>) -> Result<T> {
     let compute = allowance.compute.map(|limit| limit.saturating_sub(computed));
     match [compute, remaining(allowance)].into_iter().flatten().min() {
-        Some(left) => timeout(left, work).await.map_err(|_| timed_out(allowance)),
+        Some(left) => timeout(left, work).await.map_err(|_| allowance.interrupt.timed_out()),
         None => Ok(work.await),
     }
-}
-
-fn timed_out(allowance: &Allowance) -> Error {
-    let text = match (remaining(allowance), allowance.compute) {
-        (Some(Duration::ZERO), _) => "the query did not finish in the time that its caller gave it".to_owned(),
-        (_, Some(limit)) => format!("the query computed for {} ms (query_timeout_ms)", limit.as_millis()),
-        _ => "the query timed out".to_owned(),
-    };
-    Error::new(ErrorKind::Timeout, text)
 }
 
 /// The error for a reader that stopped.

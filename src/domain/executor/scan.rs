@@ -30,7 +30,7 @@ use std::sync::Arc;
 pub const ROW_NUMBER: &str = "__zepto_row";
 
 /// Rows of one batch on its way through a plan: what fills a message where a row has 32 bytes.
-const BATCH_ROWS: usize = 65_536;
+pub const BATCH_ROWS: usize = 65_536;
 
 /// A table as DataFusion reads it.
 #[derive(Debug)]

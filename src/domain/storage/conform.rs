@@ -1,6 +1,6 @@
 //! Fits batches of a stream to a table's schema, without losing anything.
 //!
-//! Columns match by name; only if no name matches, by position. A type may widen where every value of it survives; a
+//! Columns match exactly, else by their only match without regard to case; only if no name matches, by position. A type may widen where every value of it survives; a
 //! time may change its unit where the value at hand survives. A column that needs no change keeps its buffers.
 
 use crate::ports::{Error, Result};
@@ -10,6 +10,7 @@ use arrow::array::{
 use arrow::compute::{CastOptions, cast, cast_with_options};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The column that a stream without it gets filled with its arrival time.
@@ -117,17 +118,19 @@ impl Source {
     }
 }
 
-/// For every column of `target` the column of `source` that goes there.
+/// For every column of `target` the column of `source` that goes there: by exact name, else by the only name that differs
+/// in case alone, else, where no name matches at all, by position.
 fn match_columns(source: &Schema, target: &Schema) -> Result<Vec<Option<usize>>> {
+    let names = ColumnNames::new(target);
     let mut matches = vec![None; target.fields().len()];
     let mut unknown = None;
     for (index, field) in source.fields().iter().enumerate() {
-        match target.index_of(field.name()) {
-            Ok(at) if matches[at].is_some() => {
-                return Err(Error::mismatch(format!("column {:?} comes twice", field.name())));
+        match names.find(field.name())? {
+            Some(at) if matches[at].is_some() => {
+                return Err(Error::mismatch(format!("duplicate column {:?}", field.name())));
             }
-            Ok(at) => matches[at] = Some(index),
-            Err(_) => unknown = unknown.or(Some(field.name())),
+            Some(at) => matches[at] = Some(index),
+            None => unknown = unknown.or(Some(field.name())),
         }
     }
     let Some(unknown) = unknown else { return Ok(matches) };
@@ -145,9 +148,53 @@ fn match_columns(source: &Schema, target: &Schema) -> Result<Vec<Option<usize>>>
     Ok((0..source.fields().len()).map(Some).collect())
 }
 
+/// The columns of a schema by name: one policy for streams and text, in constant time for each name.
+#[derive(Debug)]
+pub struct ColumnNames<'a> {
+    exact: HashMap<&'a str, usize>,
+    /// By lowercase name; several where more than case tells them apart.
+    folded: HashMap<String, Vec<usize>>,
+}
+
+impl<'a> ColumnNames<'a> {
+    /// Collects the names of `schema`.
+    pub fn new(schema: &'a Schema) -> Self {
+        let mut names = Self { exact: HashMap::new(), folded: HashMap::new() };
+        for (at, field) in schema.fields().iter().enumerate() {
+            names.exact.insert(field.name(), at);
+            names.folded.entry(field.name().to_ascii_lowercase()).or_default().push(at);
+        }
+        names
+    }
+
+    /// Returns the position of the column that `name` means: exactly, else by its only match without regard to case.
+    ///
+    /// # Errors
+    ///
+    /// `SchemaMismatch` where several match.
+    pub fn find(&self, name: &str) -> Result<Option<usize>> {
+        if let Some(at) = self.exact.get(name) {
+            return Ok(Some(*at));
+        }
+        match self.folded.get(&name.to_ascii_lowercase()).map(Vec::as_slice) {
+            None => Ok(None),
+            Some([only]) => Ok(Some(*only)),
+            Some(_) => {
+                Err(Error::mismatch(format!("column {name:?} is ambiguous: several names differ in case alone")))
+            }
+        }
+    }
+}
+
+/// Columns that a message names: more help nobody.
+const NAMES_SHOWN_MAX: usize = 50;
+
 fn column_names(schema: &Schema) -> String {
-    let names: Vec<_> = schema.fields().iter().map(|field| format!("{:?}", field.name())).collect();
-    names.join(", ")
+    let count = schema.fields().len();
+    let names: Vec<_> =
+        schema.fields().iter().take(NAMES_SHOWN_MAX).map(|field| format!("{:?}", field.name())).collect();
+    let more = if count > NAMES_SHOWN_MAX { format!(" and {} more", count - NAMES_SHOWN_MAX) } else { String::new() };
+    format!("{}{more}", names.join(", "))
 }
 
 /// How column `index` becomes `field`.
@@ -381,6 +428,21 @@ mod tests {
     }
 
     #[test]
+    fn names_match_without_regard_to_case_before_positions() {
+        let target = target(&[("price", DataType::Float64, true), ("volume", DataType::Float64, true)]);
+        let swapped = |first: &'static str, second: &'static str| {
+            let value = |value| Arc::new(Float64Array::from(vec![value])) as ArrayRef;
+            conform(vec![(first, value(100.0)), (second, value(1.5))], &target)
+        };
+        for (first, second) in [("Volume", "Price"), ("VOLUME", "price"), ("volume", "price")] {
+            let batch = swapped(first, second).unwrap();
+            assert_eq!(batch.column(0).as_ref(), &Float64Array::from(vec![1.5]), "{first} {second}");
+        }
+        assert!(swapped("price", "PRICE").unwrap_err().message().contains("duplicate column"));
+        assert!(swapped("Volume", "other").unwrap_err().message().contains("no column \"other\""));
+    }
+
+    #[test]
     fn what_would_lose_something_is_refused_by_name_types_and_row() {
         let ints = target(&[("n", DataType::Int32, true)]);
         refused(vec![("n", Arc::new(Int64Array::from(vec![1])))], &ints, &["\"n\"", "Int64", "Int32"]);
@@ -409,7 +471,7 @@ mod tests {
         refused(vec![("n", Arc::new(NullArray::new(1)))], &strict, &["row 100"]);
         let one = Field::new("n", DataType::Int64, true);
         let twins = Schema::new(vec![one.clone(), one]);
-        assert!(Conform::new(&twins, &strict, 0).unwrap_err().message().contains("twice"));
+        assert!(Conform::new(&twins, &strict, 0).unwrap_err().message().contains("duplicate column"));
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! Statements that change rows, taken apart: INSERT, DELETE, UPDATE, TRUNCATE.
 
-use crate::domain::executor::sql::guard::{Catch, inspect};
+use crate::domain::executor::sql::guard::{Refused, inspect_changes};
 use crate::domain::executor::sql::statement::{
     Delete, Insert, Name, Statement, Truncate, Update, refusal, table_name_of, understood, unsupported,
 };
 use crate::ports::{Error, Result};
 use sqlparser::ast::{
-    self, AssignmentTarget, Expr, FromTable, Ident, ObjectName, Query, TableFactor, TableObject, TableWithJoins,
+    self, AssignmentTarget, Expr, FromTable, Ident, ObjectName, TableFactor, TableObject, TableWithJoins,
 };
 
 pub(super) fn insert(insert: ast::Insert, whole: &str) -> Result<Statement> {
@@ -66,17 +66,8 @@ fn condition(predicate: Option<&Expr>) -> String {
 
 /// Changes do not hide in the subqueries of a predicate either.
 fn refuse_changes_in<'a>(expressions: impl Iterator<Item = &'a Expr>) -> Result<()> {
-    use sqlparser::ast::{Visit, Visitor};
-    use std::ops::ControlFlow;
-    struct Queries;
-    impl Visitor for Queries {
-        type Break = Catch;
-        fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Catch> {
-            inspect(query).map_or(ControlFlow::Continue(()), ControlFlow::Break)
-        }
-    }
     for expression in expressions {
-        if let ControlFlow::Break(Catch::Change(what) | Catch::Clause(what)) = expression.visit(&mut Queries) {
+        if let Err(Refused::Change(what) | Refused::Clause(what)) = inspect_changes(expression) {
             return Err(Error::unsupported(format!("{what} is not supported")));
         }
     }

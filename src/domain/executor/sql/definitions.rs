@@ -41,11 +41,6 @@ pub(super) fn create_table(create: ast::CreateTable, whole: &str) -> Result<Stat
 
 fn new_schema(columns: &[ColumnDef]) -> Result<SchemaRef> {
     let fields = columns.iter().map(new_field).collect::<Result<Vec<_>>>()?;
-    for (at, field) in fields.iter().enumerate() {
-        if fields[..at].iter().any(|other| other.name() == field.name()) {
-            return Err(Error::invalid(format!("column {:?} comes twice", field.name())));
-        }
-    }
     Ok(Arc::new(Schema::new(fields)))
 }
 

@@ -5,11 +5,16 @@
 
 mod changes;
 mod definitions;
+mod dialect;
+mod from;
 mod guard;
+mod literals;
 mod names;
+mod scope;
 mod statement;
 mod tokens;
 
+pub use guard::{Callee, Refused, inspect};
 pub use names::{Names, TARGET};
 pub use statement::{
     AlterTable, Alteration, CreateTable, Delete, DropTables, Insert, Name, NewColumns, Parsed, Statement, Truncate,

@@ -1,18 +1,21 @@
 //! Names: which table, column or alias an unquoted identifier means.
 //!
-//! An identifier matches exactly, else by its only match without regard to case. The planner compares names exactly, so
-//! the statement is rewritten to the spelling that was found. The names to choose from are those of all tables that the
-//! statement reads and all aliases that it makes: finer scopes are the planner's business.
+//! An identifier matches exactly, else by its only match without regard to case, in the innermost scope that has it. The
+//! planner compares names exactly, so the statement is rewritten to the spelling that was found. What is not found is left
+//! as it is: the planner says what is wrong with it.
+//!
+//! Invariant: a query is resolved once, after the relations of the query around it that it may see, and before the
+//! expressions that may see its columns.
 
-use crate::domain::catalog::{Snapshot, resolve_name};
+use crate::domain::catalog::Snapshot;
+use crate::domain::executor::sql::scope::{Columns, Prefer, Relation, Scope};
 use crate::domain::storage::Table;
-use crate::ports::{Error, ErrorKind, Result};
+use crate::ports::{Error, Result};
 use sqlparser::ast::{
-    Cte, Expr, Ident, JoinConstraint, ObjectName, ObjectNamePart, Query, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, Statement, TableAlias, TableFactor, Visit, VisitMut, Visitor, VisitorMut,
-    visit_expressions_mut,
+    Distinct, Expr, Ident, ObjectName, ObjectNamePart, PipeOperator, Query, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, SetExpr, Statement, TableAlias, VisitMut, VisitorMut, WildcardAdditionalOptions,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -26,144 +29,331 @@ pub struct Names {
     pub tables: BTreeMap<String, Arc<Table>>,
 }
 
+/// Output columns of a query; none where not all of them are known.
+pub type Output = Option<Vec<String>>;
+
 impl Names {
     /// Finds every table of `statement` in `snapshot` and rewrites its identifiers to exact spelling. [`TARGET`] is
     /// `target`.
     ///
     /// # Errors
     ///
-    /// `NotFound` for an unknown table, `InvalidQuery` for an ambiguous name.
-    pub fn resolve(statement: &mut Statement, snapshot: &Snapshot, target: Option<&Arc<Table>>) -> Result<Self> {
-        let mut aliases = Aliases::default();
-        let _: ControlFlow<()> = Visit::visit(&*statement, &mut aliases);
-        let mut relations = Relations { snapshot, target, aliases: &aliases, found: BTreeMap::new() };
-        if let ControlFlow::Break(error) = Visit::visit(&*statement, &mut relations) {
-            return Err(*error);
-        }
-        let tables = relations.found;
-        let columns = tables.values().flat_map(|table| table.schema().fields());
-        let columns: BTreeSet<_> = columns.map(|field| field.name().clone()).collect();
-        let mut known = aliases.names;
-        known.extend(tables.keys().chain(&columns).cloned());
-        let mut rewrite = Rewrite { snapshot, ctes: &aliases.ctes, columns: &columns, known: &known };
-        match VisitMut::visit(statement, &mut rewrite) {
-            ControlFlow::Break(error) => Err(*error),
-            ControlFlow::Continue(()) => Ok(Self { tables }),
-        }
-    }
-}
-
-/// Collects the names that the statement itself makes.
-#[derive(Default)]
-struct Aliases {
-    names: BTreeSet<String>,
-    ctes: BTreeSet<String>,
-}
-
-impl Aliases {
-    fn table_alias(&mut self, alias: Option<&TableAlias>) {
-        if let Some(alias) = alias {
-            self.names.insert(alias.name.value.clone());
-            self.names.extend(alias.columns.iter().map(|column| column.name.value.clone()));
-        }
-    }
-}
-
-impl Visitor for Aliases {
-    type Break = ();
-
-    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
-        for Cte { alias, .. } in query.with.iter().flat_map(|with| &with.cte_tables) {
-            self.ctes.insert(alias.name.value.clone());
-            self.table_alias(Some(alias));
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
-        for item in &select.projection {
-            match item {
-                SelectItem::ExprWithAlias { alias, .. } => {
-                    self.names.insert(alias.value.clone());
+    /// `NotFound` for an unknown table, `InvalidQuery` for an ambiguous name, or where common table expressions written
+    /// out wherever they are named come to more than `relations_max` relations: the planner walks them so.
+    pub fn resolve(
+        statement: &mut Statement,
+        snapshot: &Snapshot,
+        target: Option<&Arc<Table>>,
+        relations_max: u64,
+    ) -> Result<Self> {
+        let mut resolver = Resolver {
+            snapshot,
+            target,
+            tables: BTreeMap::new(),
+            ctes: Vec::new(),
+            scopes: Vec::new(),
+            relations: 0,
+            relations_max,
+        };
+        match statement {
+            Statement::Query(query) => resolver.query(query).map(drop)?,
+            Statement::Explain { statement, .. } => {
+                if let Statement::Query(query) = statement.as_mut() {
+                    resolver.query(query)?;
                 }
-                SelectItem::ExprWithAliases { aliases, .. } => {
-                    self.names.extend(aliases.iter().map(|alias| alias.value.clone()));
-                }
-                _ => {}
             }
-        }
-        self.names.extend(select.named_window.iter().map(|window| window.0.value.clone()));
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
-        match factor {
-            TableFactor::Table { alias, .. }
-            | TableFactor::Derived { alias, .. }
-            | TableFactor::TableFunction { alias, .. }
-            | TableFactor::Function { alias, .. }
-            | TableFactor::UNNEST { alias, .. }
-            | TableFactor::NestedJoin { alias, .. }
-            | TableFactor::Pivot { alias, .. }
-            | TableFactor::Unpivot { alias, .. } => self.table_alias(alias.as_ref()),
             _ => {}
         }
-        ControlFlow::Continue(())
+        Ok(Self { tables: resolver.tables })
     }
 }
 
-/// Finds the tables.
-struct Relations<'a> {
-    snapshot: &'a Snapshot,
-    target: Option<&'a Arc<Table>>,
-    aliases: &'a Aliases,
-    found: BTreeMap<String, Arc<Table>>,
+/// A common table expression.
+#[derive(Debug, Clone)]
+pub struct Cte {
+    pub(super) name: String,
+    pub(super) columns: Output,
+    /// What it comes to where all that it names is written out.
+    pub(super) relations: u64,
 }
 
-impl Relations<'_> {
-    fn find(&mut self, name: &ObjectName) -> Result<()> {
-        let ident = table_ident(name)?;
-        if let (TARGET, Some(table)) = (ident.value.as_str(), self.target) {
-            self.found.insert(TARGET.to_owned(), table.clone());
-            return Ok(());
-        }
-        let quoted = ident.quote_style.is_some();
-        let is_cte = name.0.len() == 1
-            && resolve_name(&ident.value, quoted, self.aliases.ctes.iter().map(String::as_str))?.is_some();
-        match self.snapshot.resolve(&ident.value, quoted) {
-            Ok(table) => {
-                self.found.insert(table.to_owned(), self.snapshot.table(table)?.clone());
-                Ok(())
+/// Resolves one statement.
+pub struct Resolver<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) target: Option<&'a Arc<Table>>,
+    /// What was found.
+    pub(super) tables: BTreeMap<String, Arc<Table>>,
+    /// Common table expressions in sight, the innermost last.
+    pub(super) ctes: Vec<Cte>,
+    /// The queries around what is being resolved, the innermost last.
+    pub(super) scopes: Vec<Scope>,
+    /// How many relations were met, each common table expression counted wherever it is named.
+    pub(super) relations: u64,
+    relations_max: u64,
+}
+
+impl Resolver<'_> {
+    pub(super) fn query(&mut self, query: &mut Query) -> Result<Output> {
+        let ctes = self.ctes.len();
+        let outer = self.scopes.len();
+        if let Some(with) = &mut query.with {
+            for cte in &mut with.cte_tables {
+                let (name, columns) = (cte.alias.name.value.clone(), listed(&cte.alias));
+                // A recursive one sees itself; its columns are known by then where they are listed.
+                if with.recursive {
+                    self.ctes.push(Cte { name: name.clone(), columns: columns.clone(), relations: 1 });
+                }
+                let before = self.relations;
+                let output = self.query(&mut cte.query)?;
+                if with.recursive {
+                    self.ctes.pop();
+                }
+                let relations = self.relations - before;
+                self.ctes.push(Cte { name, columns: columns.or(output), relations });
             }
-            Err(_) if is_cte => Ok(()),
-            Err(error) => Err(error),
+        }
+        let (output, scope) = self.set_expr(&mut query.body)?;
+        self.scopes.push(scope);
+        self.expressions(&mut query.order_by, Prefer::Aliases)?;
+        self.expressions(&mut query.limit_clause, Prefer::Columns)?;
+        self.expressions(&mut query.fetch, Prefer::Columns)?;
+        query.pipe_operators.iter_mut().try_for_each(|operator| self.pipe_operator(operator))?;
+        self.scopes.truncate(outer);
+        self.ctes.truncate(ctes);
+        Ok(output)
+    }
+
+    /// Counts relations that a name stands for.
+    pub(super) fn count(&mut self, relations: u64) -> Result<()> {
+        self.relations = self.relations.saturating_add(relations);
+        let max = self.relations_max;
+        if self.relations > max {
+            return Err(Error::invalid(format!(
+                "the statement reads more than {max} relations where all of it is written out (plan_nodes_max)"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Resolves a body: its output columns, and what ORDER BY may name.
+    fn set_expr(&mut self, body: &mut SetExpr) -> Result<(Output, Scope)> {
+        let output = match body {
+            SetExpr::Select(select) => return self.select(select),
+            SetExpr::Query(query) => self.query(query)?,
+            SetExpr::SetOperation { left, right, .. } => {
+                let (output, _) = self.set_expr(left)?;
+                self.set_expr(right)?;
+                output
+            }
+            SetExpr::Values(values) => {
+                self.expressions(values, Prefer::Columns)?;
+                let width = values.rows.first().map_or(0, |row| row.content.len());
+                Some((1..=width).map(|at| format!("column{at}")).collect())
+            }
+            // Refused before names are looked at.
+            SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) | SetExpr::Table(_) => {
+                None
+            }
+        };
+        let aliases = Columns::new(output.iter().flatten().cloned());
+        Ok((output, Scope { aliases, ..Scope::default() }))
+    }
+
+    fn select(&mut self, select: &mut Select) -> Result<(Output, Scope)> {
+        self.count(1)?;
+        let depth = self.scopes.len();
+        self.scopes.push(Scope::default());
+        for from in &mut select.from {
+            self.table_with_joins(from)?;
+        }
+        self.expressions(&mut select.selection, Prefer::ColumnsOnly)?;
+        let output = self.projection(&mut select.projection)?;
+        self.scopes[depth].aliases = Columns::new(aliases(&select.projection));
+        if let Some(Distinct::On(expressions)) = &mut select.distinct {
+            self.expressions(expressions, Prefer::Columns)?;
+        }
+        self.expressions(&mut select.group_by, Prefer::Columns)?;
+        self.expressions(&mut select.having, Prefer::Columns)?;
+        self.expressions(&mut select.named_window, Prefer::Columns)?;
+        self.expressions(&mut select.qualify, Prefer::Columns)?;
+        let scope = self.scopes.pop().unwrap_or_default();
+        Ok((output, scope))
+    }
+
+    fn pipe_operator(&mut self, operator: &mut PipeOperator) -> Result<()> {
+        match operator {
+            PipeOperator::Join(join) => {
+                let relation = self.table_factor(&mut join.relation)?;
+                self.add(relation);
+                self.join(join)
+            }
+            other => self.expressions(other, Prefer::Columns),
+        }
+    }
+
+    fn projection(&mut self, items: &mut [SelectItem]) -> Result<Output> {
+        let mut output = Some(Vec::new());
+        for item in items {
+            let columns = match item {
+                SelectItem::UnnamedExpr(expr) => {
+                    self.expressions(expr, Prefer::ColumnsOnly)?;
+                    Some(name_of(expr).into_iter().collect())
+                }
+                SelectItem::ExprWithAlias { expr, alias } => {
+                    self.expressions(expr, Prefer::ColumnsOnly)?;
+                    Some(vec![alias.value.clone()])
+                }
+                SelectItem::ExprWithAliases { expr, aliases } => {
+                    self.expressions(expr, Prefer::ColumnsOnly)?;
+                    Some(aliases.iter().map(|alias| alias.value.clone()).collect())
+                }
+                SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), options) => {
+                    let columns = self.qualifier(name)?;
+                    self.wildcard(options, columns)?
+                }
+                SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::Expr(expr), _) => {
+                    self.expressions(expr, Prefer::ColumnsOnly)?;
+                    None
+                }
+                SelectItem::Wildcard(options) => {
+                    let columns = self.scopes.last().and_then(Scope::all_columns);
+                    self.wildcard(options, columns)?
+                }
+            };
+            output = output.zip(columns).map(|(mut output, columns)| {
+                output.extend(columns);
+                output
+            });
+        }
+        Ok(output)
+    }
+
+    /// Resolves what `*` leaves out: the columns that are left of `columns`.
+    fn wildcard(&mut self, options: &mut WildcardAdditionalOptions, columns: Output) -> Result<Output> {
+        use sqlparser::ast::ExcludeSelectItem::{Multiple, Single};
+        let mut left_out: Vec<&mut Ident> = Vec::new();
+        if let Some(except) = &mut options.opt_except {
+            left_out.push(&mut except.first_element);
+            left_out.extend(&mut except.additional_elements);
+        }
+        let excluded = match &mut options.opt_exclude {
+            Some(Single(name)) => std::slice::from_mut(name),
+            Some(Multiple(names)) => names.as_mut_slice(),
+            None => &mut [],
+        };
+        left_out.extend(excluded.iter_mut().filter_map(|name| match name.0.as_mut_slice() {
+            [ObjectNamePart::Identifier(ident)] => Some(ident),
+            _ => None,
+        }));
+        let mut names = Vec::new();
+        for ident in left_out {
+            self.identifier(ident, Prefer::ColumnsOnly)?;
+            names.push(ident.value.clone());
+        }
+        if let Some(replace) = &mut options.opt_replace {
+            for item in &mut replace.items {
+                self.expressions(&mut item.expr, Prefer::ColumnsOnly)?;
+                self.identifier(&mut item.column_name, Prefer::ColumnsOnly)?;
+            }
+        }
+        let is_renamed = options.opt_rename.is_some() || options.opt_ilike.is_some() || options.opt_alias.is_some();
+        Ok(columns.filter(|_| !is_renamed).map(|mut columns| {
+            columns.retain(|column| !names.contains(column));
+            columns
+        }))
+    }
+
+    /// Resolves `relation.*`: its columns.
+    fn qualifier(&self, name: &mut ObjectName) -> Result<Output> {
+        let Some(ObjectNamePart::Identifier(ident)) = name.0.last_mut() else { return Ok(None) };
+        let Some(relation) = self.relation(ident)? else { return Ok(None) };
+        let columns = relation.columns.as_ref().map(Columns::names);
+        relation.name.iter().for_each(|name| name.clone_into(&mut ident.value));
+        Ok(columns)
+    }
+
+    fn relation(&self, ident: &Ident) -> Result<Option<&Relation>> {
+        for scope in self.scopes.iter().rev() {
+            if let Some(found) = scope.relation(&ident.value, ident.quote_style.is_some())? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn identifier(&self, ident: &mut Ident, prefer: Prefer) -> Result<()> {
+        let quoted = ident.quote_style.is_some();
+        for scope in self.scopes.iter().rev() {
+            if let Some(found) = scope.column(&ident.value, quoted, prefer)? {
+                found.clone_into(&mut ident.value);
+                return Ok(());
+            }
+            if scope.is_open() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn compound(&self, idents: &mut [Ident], prefer: Prefer) -> Result<()> {
+        let is = |at: usize, name: &str| idents.get(at).is_some_and(|ident| ident.value.eq_ignore_ascii_case(name));
+        let at = match idents.len() {
+            4.. if is(0, "zepto") && is(1, "public") => 2,
+            3.. if is(0, "public") => 1,
+            _ => 0,
+        };
+        let Some(relation) = self.relation(&idents[at])? else {
+            // A column with fields.
+            return self.identifier(&mut idents[0], prefer);
+        };
+        relation.name.iter().for_each(|name| name.clone_into(&mut idents[at].value));
+        if let (Some(columns), Some(ident)) = (&relation.columns, idents.get_mut(at + 1)) {
+            let found = columns.find(&ident.value, ident.quote_style.is_some())?;
+            found.into_iter().for_each(|found| found.clone_into(&mut ident.value));
+        }
+        Ok(())
+    }
+
+    /// Resolves whatever names stand in `part`, queries within it included.
+    pub(super) fn expressions(&mut self, part: &mut impl VisitMut, prefer: Prefer) -> Result<()> {
+        match part.visit(&mut Expressions { resolver: self, prefer, queries: 0 }) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(error) => Err(*error),
         }
     }
 }
 
-impl Visitor for Relations<'_> {
+/// Walks expressions. A query within them is resolved on its own, and then passed over.
+struct Expressions<'r, 'a> {
+    resolver: &'r mut Resolver<'a>,
+    prefer: Prefer,
+    /// How many queries are open.
+    queries: usize,
+}
+
+impl VisitorMut for Expressions<'_, '_> {
     type Break = Box<Error>;
 
-    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Box<Error>> {
-        match factor {
-            TableFactor::Table { name, args: None, .. } => or_break(self.find(name)),
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Box<Error>> {
+        if self.queries == 0 {
+            or_break(self.resolver.query(query).map(drop))?;
+        }
+        self.queries += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<Box<Error>> {
+        self.queries -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Box<Error>> {
+        match expr {
+            _ if self.queries > 0 => ControlFlow::Continue(()),
+            Expr::Identifier(ident) => or_break(self.resolver.identifier(ident, self.prefer)),
+            Expr::CompoundIdentifier(idents) => or_break(self.resolver.compound(idents, self.prefer)),
             _ => ControlFlow::Continue(()),
         }
-    }
-}
-
-/// The last part of a table's name; the one catalogue and schema there is, `zepto.public`, may stand before it.
-fn table_ident(name: &ObjectName) -> Result<&Ident> {
-    let parts: Vec<_> = name.0.iter().filter_map(ObjectNamePart::as_ident).collect();
-    match parts.as_slice() {
-        [table] => Ok(table),
-        [schema, table] if schema.value.eq_ignore_ascii_case("public") => Ok(table),
-        [catalog, schema, table]
-            if catalog.value.eq_ignore_ascii_case("zepto") && schema.value.eq_ignore_ascii_case("public") =>
-        {
-            Ok(table)
-        }
-        _ => Err(Error::new(ErrorKind::NotFound, format!("table {name} not found"))),
     }
 }
 
@@ -174,118 +364,25 @@ fn or_break(result: Result<()>) -> ControlFlow<Box<Error>> {
     }
 }
 
-/// Rewrites identifiers to the spelling of what they mean.
-struct Rewrite<'a> {
-    snapshot: &'a Snapshot,
-    ctes: &'a BTreeSet<String>,
-    columns: &'a BTreeSet<String>,
-    known: &'a BTreeSet<String>,
+/// The columns that an alias lists.
+pub fn listed(alias: &TableAlias) -> Output {
+    let columns = alias.columns.iter().map(|column| column.name.value.clone());
+    (!alias.columns.is_empty()).then(|| columns.collect())
 }
 
-impl Rewrite<'_> {
-    /// Where an alias cannot be meant – among what SELECT computes, and in WHERE – columns come first: in
-    /// `SELECT max(px) AS px` the first `px` may be the column `Px`.
-    fn columns_first(&self, expr: &mut Expr) {
-        let visited = visit_expressions_mut(expr, |expr| match expr {
-            Expr::Identifier(ident) if ident.quote_style.is_none() => {
-                let found = resolve_name(&ident.value, false, self.columns.iter().map(String::as_str));
-                if let Ok(Some(column)) = found {
-                    column.clone_into(&mut ident.value);
-                }
-                ControlFlow::<()>::Continue(())
-            }
-            _ => ControlFlow::Continue(()),
-        });
-        debug_assert!(visited.is_continue(), "nothing breaks off");
-    }
-
-    fn ident(&self, ident: &mut Ident) -> Result<()> {
-        let quoted = ident.quote_style.is_some();
-        if let Some(found) = resolve_name(&ident.value, quoted, self.known.iter().map(String::as_str))? {
-            found.clone_into(&mut ident.value);
-        }
-        Ok(())
-    }
-
-    fn object(&self, name: &mut ObjectName) -> Result<()> {
-        for part in &mut name.0 {
-            if let ObjectNamePart::Identifier(ident) = part {
-                self.ident(ident)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn table(&self, name: &mut ObjectName) -> Result<()> {
-        let single = name.0.len() == 1;
-        let Some(ObjectNamePart::Identifier(ident)) = name.0.last_mut() else { return Ok(()) };
-        let quoted = ident.quote_style.is_some();
-        // Exactly before by case, and of two that are alike the statement's own.
-        let exact = self.ctes.contains(&ident.value) || self.snapshot.tables().contains_key(&ident.value);
-        let cte = resolve_name(&ident.value, quoted, self.ctes.iter().map(String::as_str))?;
-        let found = match cte {
-            _ if exact => None,
-            Some(cte) if single => Some(cte),
-            _ => self.snapshot.resolve(&ident.value, quoted).ok(),
-        };
-        if let Some(found) = found {
-            found.clone_into(&mut ident.value);
-        }
-        if let (false, Some(ObjectNamePart::Identifier(schema))) = (single, name.0.first_mut()) {
-            schema.value.make_ascii_lowercase();
-        }
-        Ok(())
-    }
-
-    fn joins(&self, select: &mut Select) -> Result<()> {
-        use sqlparser::ast::JoinOperator::*;
-        for join in select.from.iter_mut().flat_map(|from| &mut from.joins) {
-            if let Join(JoinConstraint::Using(columns))
-            | Inner(JoinConstraint::Using(columns))
-            | Left(JoinConstraint::Using(columns))
-            | LeftOuter(JoinConstraint::Using(columns))
-            | Right(JoinConstraint::Using(columns))
-            | RightOuter(JoinConstraint::Using(columns))
-            | FullOuter(JoinConstraint::Using(columns)) = &mut join.join_operator
-            {
-                columns.iter_mut().try_for_each(|column| self.object(column))?;
-            }
-        }
-        Ok(())
+/// The name under which a bare column leaves.
+fn name_of(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Identifier(ident) => Some(ident.value.clone()),
+        Expr::CompoundIdentifier(idents) => idents.last().map(|ident| ident.value.clone()),
+        _ => None,
     }
 }
 
-impl VisitorMut for Rewrite<'_> {
-    type Break = Box<Error>;
-
-    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Box<Error>> {
-        for item in &mut select.projection {
-            match item {
-                SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) => {
-                    or_break(self.object(name))?;
-                }
-                SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => self.columns_first(expr),
-                _ => {}
-            }
-        }
-        if let Some(predicate) = &mut select.selection {
-            self.columns_first(predicate);
-        }
-        or_break(self.joins(select))
-    }
-
-    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Box<Error>> {
-        match factor {
-            TableFactor::Table { name, args: None, .. } => or_break(self.table(name)),
-            _ => ControlFlow::Continue(()),
-        }
-    }
-
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Box<Error>> {
-        match expr {
-            Expr::Identifier(ident) => or_break(self.ident(ident)),
-            Expr::CompoundIdentifier(idents) => or_break(idents.iter_mut().try_for_each(|ident| self.ident(ident))),
-            _ => ControlFlow::Continue(()),
-        }
-    }
+fn aliases(items: &[SelectItem]) -> impl Iterator<Item = String> {
+    items.iter().flat_map(|item| match item {
+        SelectItem::ExprWithAlias { alias, .. } => vec![alias.value.clone()],
+        SelectItem::ExprWithAliases { aliases, .. } => aliases.iter().map(|alias| alias.value.clone()).collect(),
+        _ => Vec::new(),
+    })
 }

@@ -5,13 +5,15 @@
 
 use crate::domain::executor::sql::changes::{delete, insert, truncate, update};
 use crate::domain::executor::sql::definitions::{alter_table, create_table, drop_tables};
-use crate::domain::executor::sql::guard::{Catch, inspect};
+use crate::domain::executor::sql::dialect::BoundedDialect;
+use crate::domain::executor::sql::guard::{Refused, inspect_changes};
+use crate::domain::executor::sql::literals::keep_digits;
 use crate::domain::executor::sql::tokens::{Tokens, tokenize};
 use crate::ports::{Error, Limits, Result, StatementKind};
 use arrow::datatypes::{Field, SchemaRef};
 use sqlparser::ast::{self, DescribeAlias, Expr, Ident, ObjectName, ObjectType, Query};
-use sqlparser::dialect::GenericDialect;
 use sqlparser::parser::{Parser, ParserError};
+use sqlparser::tokenizer::Token;
 
 /// One statement, understood.
 #[derive(Debug)]
@@ -198,16 +200,25 @@ pub fn parse(sql: &str, limits: &Limits) -> Result<Parsed> {
     // Beyond what the tokens let through: where the parser runs into its own limit, it tries again, and again.
     let depth_max = limits.sql_operators_max.saturating_add(limits.sql_depth_max.saturating_mul(16));
     let depth_max = usize::try_from(depth_max).unwrap_or(usize::MAX);
-    let dialect = GenericDialect {};
+    let dialect = BoundedDialect::new(tokens.len());
     let mut parser = Parser::new(&dialect).with_recursion_limit(depth_max).with_tokens_with_locations(tokens);
-    let mut statements = parser.parse_statements().map_err(|error| match error {
+    let parsed = parser.parse_statements();
+    let mut statements = parsed.map_err(|error| match error {
         ParserError::RecursionLimitExceeded => Error::invalid("the statement nests too deep (sql_depth_max)"),
         ParserError::TokenizerError(text) | ParserError::ParserError(text) => {
             Error::invalid(format!("the statement does not parse: {text}"))
         }
     })?;
+    // The parser stops at a stray END as if the text were over.
+    let rest = parser.peek_token();
+    if rest.token != Token::EOF {
+        return Err(Error::invalid(format!("the statement does not parse: unexpected {rest}{}", rest.span.start)));
+    }
     match (statements.pop(), statements.len()) {
-        (Some(statement), 0) => Ok(Parsed { statement: classify(statement)?, params }),
+        (Some(mut statement), 0) => {
+            keep_digits(&mut statement)?;
+            Ok(Parsed { statement: classify(statement)?, params })
+        }
         (_, more) => Err(Error::invalid(format!("there are {} statements; send one at a time", more + 1))),
     }
 }
@@ -237,10 +248,12 @@ fn classify(statement: ast::Statement) -> Result<Statement> {
 
 /// The refusal of a query that is more than a query.
 pub(super) fn refusal(query: &Query) -> Option<Statement> {
-    inspect(query).map(|catch| match catch {
-        Catch::Change(what) => Statement::Refused { kind: StatementKind::Change, what: what.to_owned() },
-        Catch::Clause(what) => Statement::Refused { kind: StatementKind::Read, what: what.to_owned() },
-    })
+    match inspect_changes(query) {
+        Err(Refused::Change(what) | Refused::Clause(what)) => {
+            Some(Statement::Refused { kind: StatementKind::Change, what: what.to_owned() })
+        }
+        Ok(()) => None,
+    }
 }
 
 fn explain(statement: ast::Statement) -> Result<Statement> {

@@ -37,6 +37,8 @@ pub fn tokenize(sql: &str, limits: &Limits) -> Result<Tokens> {
             limits.sql_bytes_max
         )));
     }
+    // Editors put a byte order mark before what they save.
+    let sql = sql.trim_start_matches('\u{feff}');
     let mut tokens = Tokenizer::new(&GenericDialect {}, sql)
         .tokenize_with_location()
         .map_err(|error| Error::invalid(format!("the statement is no SQL: {error}")))?;
@@ -62,39 +64,109 @@ const RETRIED_DEPTH_MAX: usize = 8;
 /// Refuses deep nesting while it is still flat: of anything, because each level takes stack, and of a few constructs
 /// more strictly, because each level of them takes twice the time.
 fn check_nesting(tokens: &[TokenWithSpan], depth_max: u64) -> Result<()> {
-    let mut open: Vec<(bool, Keyword)> = Vec::new();
+    let mut open: Vec<Opened> = Vec::new();
     let mut just_opened = false;
     let mut intervals = 0;
-    let mut before = Keyword::NoKeyword;
+    let mut before = Before::default();
     for token in tokens {
         let keyword = match &token.token {
             Token::Whitespace(_) => continue,
-            Token::Word(word) => word.keyword,
+            // What stands in quotes or after a period is a name, whatever it spells: `t.end`.
+            Token::Word(word) if word.quote_style.is_none() && !before.is_period => word.keyword,
             _ => Keyword::NoKeyword,
         };
         match &token.token {
-            Token::LParen | Token::LBracket | Token::LBrace => open.push((is_retried(before), before)),
+            Token::LParen | Token::LBracket | Token::LBrace => {
+                open.push(Opened { is_case: false, is_retried: is_retried(before.keyword), after: before.keyword });
+            }
             Token::RParen | Token::RBracket | Token::RBrace => drop(open.pop()),
-            _ if keyword == Keyword::CASE => open.push((true, before)),
+            _ if keyword == Keyword::CASE => {
+                open.push(Opened { is_case: true, is_retried: true, after: before.keyword });
+            }
             _ if matches!(keyword, Keyword::SELECT | Keyword::WITH) && just_opened => {
-                if let Some((retried, after)) = open.last_mut() {
-                    *retried = !begins_relation(*after);
+                if let Some(last) = open.last_mut() {
+                    last.is_retried = !begins_relation(last.after);
                 }
             }
-            _ if keyword == Keyword::END => drop(open.pop()),
+            // It ends a CASE where a value stands before it; elsewhere it is the name of a column.
+            _ if keyword == Keyword::END && before.is_value && open.last().is_some_and(|last| last.is_case) => {
+                let _ = open.pop();
+            }
             _ => {}
         }
         intervals = if keyword == Keyword::INTERVAL { intervals + 1 } else { 0 };
-        let retried = open.iter().filter(|(retried, _)| *retried).count() + intervals;
+        let retried = open.iter().filter(|opened| opened.is_retried).count() + intervals;
         if open.len() as u64 > depth_max || retried > RETRIED_DEPTH_MAX {
             return Err(Error::invalid(format!(
                 "the statement nests deeper than {depth_max} levels (sql_depth_max), or {RETRIED_DEPTH_MAX} of CASE, CAST, subqueries in expressions and the like"
             )));
         }
         just_opened = token.token == Token::LParen;
-        before = keyword;
+        before = Before::of(&token.token, keyword);
     }
     Ok(())
+}
+
+/// A bracket or CASE that is not closed yet.
+struct Opened {
+    is_case: bool,
+    is_retried: bool,
+    /// The keyword that it stands after.
+    after: Keyword,
+}
+
+/// What stands before a token.
+struct Before {
+    keyword: Keyword,
+    is_period: bool,
+    /// Whether an expression may end with it.
+    is_value: bool,
+}
+
+impl Default for Before {
+    fn default() -> Self {
+        Self { keyword: Keyword::NoKeyword, is_period: false, is_value: false }
+    }
+}
+
+impl Before {
+    fn of(token: &Token, keyword: Keyword) -> Self {
+        let is_value = match token {
+            Token::Word(_) => !wants_operand(keyword),
+            Token::Number(..) | Token::Placeholder(_) | Token::RParen | Token::RBracket | Token::RBrace => true,
+            other => {
+                !is_operator(other) && !matches!(other, Token::LParen | Token::LBrace | Token::Comma | Token::Period)
+            }
+        };
+        Self { keyword, is_period: *token == Token::Period, is_value }
+    }
+}
+
+/// Whether an operand has to follow a keyword. The budget of `dialect` holds where this list is too short.
+fn wants_operand(keyword: Keyword) -> bool {
+    matches!(
+        keyword,
+        Keyword::CASE
+            | Keyword::WHEN
+            | Keyword::THEN
+            | Keyword::ELSE
+            | Keyword::AND
+            | Keyword::OR
+            | Keyword::XOR
+            | Keyword::NOT
+            | Keyword::IN
+            | Keyword::LIKE
+            | Keyword::ILIKE
+            | Keyword::BETWEEN
+            | Keyword::ESCAPE
+            | Keyword::DIV
+            | Keyword::SELECT
+            | Keyword::DISTINCT
+            | Keyword::FROM
+            | Keyword::WHERE
+            | Keyword::BY
+            | Keyword::INTERVAL
+    )
 }
 
 /// Whether a subquery that opens after this keyword is a table, which is walked once.

@@ -1,0 +1,16 @@
+//! Where DataFusion 55.2 would answer something else than SQL, or than what was written.
+//!
+//! Each correction is a rule that DataFusion itself applies while it plans, so nothing is forked: operators that check for
+//! overflow, sums that do not wrap, spans of time that compare by their length, limits that stay where they were put, and
+//! refusals of what has no correction. docs/design.md lists them with the issues that they answer.
+
+mod operators;
+mod rules;
+mod sealed_limit;
+mod spans;
+mod sums;
+
+pub use rules::ExactOperators;
+pub use sealed_limit::{BEFORE as SEAL_BEFORE, SealLimits};
+pub use spans::CompareSpans;
+pub use sums::WideSums;

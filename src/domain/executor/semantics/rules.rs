@@ -1,0 +1,270 @@
+//! The rule that goes over every expression once its types are settled.
+
+use crate::domain::executor::functions::unsupported;
+use crate::domain::executor::semantics::operators::checked;
+use arrow::datatypes::DataType;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::logical_expr::expr::{Cast, InList, ScalarFunction};
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{
+    Aggregate, Between, BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ScalarFunctionArgs,
+    ScalarUDF, ScalarUDFImpl, Signature, Subquery, Volatility,
+};
+use datafusion::optimizer::analyzer::AnalyzerRule;
+use datafusion::optimizer::utils::NamePreserver;
+use std::sync::{Arc, LazyLock};
+
+/// Puts checked operators in the place of those that wrap, hides casts that lose something from the optimiser, and refuses
+/// subqueries that it would decorrelate wrongly.
+#[derive(Debug)]
+pub struct ExactOperators;
+
+impl AnalyzerRule for ExactOperators {
+    fn name(&self) -> &str {
+        "exact_operators"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        plan.transform_up_with_subqueries(rewrite_node).data()
+    }
+}
+
+fn rewrite_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let mut schema = merge_schema(&plan.inputs());
+    if let LogicalPlan::TableScan(scan) = &plan {
+        schema.merge(&DFSchema::try_from_qualified_schema(scan.table_name.clone(), &scan.source.schema())?);
+    }
+    let is_filter = matches!(plan, LogicalPlan::Filter(_));
+    let names = NamePreserver::new(&plan);
+    plan.map_expressions(|expr| {
+        check_subqueries(&expr, is_filter)?;
+        let name = names.save(&expr);
+        let rewritten = expr.transform_down(|expr| rewrite_expr(expr, &schema))?;
+        Ok(rewritten.update_data(|expr| name.restore(expr)))
+    })
+}
+
+/// Rewrites one expression before those within it: the types of what is not yet rewritten are soon found.
+fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            let types = (left.get_type(schema)?, right.get_type(schema)?);
+            if needs_check(op, &types) {
+                let shown = format!("{} {op} {}", left.schema_name(), right.schema_name());
+                let call = ScalarFunction::new_udf(checked(op, shown), vec![*left, *right]);
+                return Ok(Transformed::yes(Expr::ScalarFunction(call)));
+            }
+            if is_comparison(op) {
+                let (left, right) = (opaque(*left, schema)?, opaque(*right, schema)?);
+                let changed = left.transformed || right.transformed;
+                let comparison = BinaryExpr::new(Box::new(left.data), op, Box::new(right.data));
+                return Ok(Transformed::new_transformed(Expr::BinaryExpr(comparison), changed));
+            }
+            if matches!(op, Operator::And | Operator::Or) {
+                return Ok(apart(*left, op, *right));
+            }
+            Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })))
+        }
+        Expr::Negative(inner) => match inner.get_type(schema)? {
+            integer if integer.is_signed_integer() && !matches!(*inner, Expr::Literal(..)) => {
+                let zero = Expr::Literal(ScalarValue::new_zero(&integer)?, None);
+                let shown = format!("(- {})", inner.schema_name());
+                let call = ScalarFunction::new_udf(checked(Operator::Minus, shown), vec![zero, *inner]);
+                Ok(Transformed::yes(Expr::ScalarFunction(call)))
+            }
+            _ => Ok(Transformed::no(Expr::Negative(inner))),
+        },
+        Expr::InList(InList { expr, list, negated }) => {
+            let expr = opaque(*expr, schema)?;
+            let list = InList { expr: Box::new(expr.data), list, negated };
+            Ok(Transformed::new_transformed(Expr::InList(list), expr.transformed))
+        }
+        Expr::Between(Between { expr, negated, low, high }) => {
+            let expr = opaque(*expr, schema)?;
+            let between = Between { expr: Box::new(expr.data), negated, low, high };
+            Ok(Transformed::new_transformed(Expr::Between(between), expr.transformed))
+        }
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+/// Returns whether an operator on these types may wrap, double its text, or make a NaN with a sign.
+fn needs_check(op: Operator, (left, right): &(DataType, DataType)) -> bool {
+    let is_sum = matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply);
+    let are = |of: fn(&DataType) -> bool| of(left) && of(right);
+    let is_text = |data_type: &DataType| {
+        matches!(
+            data_type,
+            DataType::Utf8
+                | DataType::LargeUtf8
+                | DataType::Utf8View
+                | DataType::Binary
+                | DataType::LargeBinary
+                | DataType::BinaryView
+        )
+    };
+    match op {
+        _ if is_sum && are(DataType::is_integer) => true,
+        _ if is_sum && are(DataType::is_decimal) => true,
+        _ if (is_sum || matches!(op, Operator::Divide | Operator::Modulo)) && are(DataType::is_floating) => true,
+        Operator::StringConcat => left == right && is_text(left),
+        _ => false,
+    }
+}
+
+fn is_comparison(op: Operator) -> bool {
+    matches!(op, Operator::Eq | Operator::NotEq | Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq)
+}
+
+/// Hides a cast that loses something: the optimiser would move it to the other side of a comparison, where it loses
+/// something else (apache/datafusion issue 23095).
+fn opaque(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let (inner, to) = match &expr {
+        Expr::Cast(cast) => (&cast.expr, cast.field.data_type()),
+        Expr::TryCast(cast) => (&cast.expr, cast.field.data_type()),
+        _ => return Ok(Transformed::no(expr)),
+    };
+    if matches!(**inner, Expr::Literal(..)) {
+        return Ok(Transformed::no(expr));
+    }
+    if loses(&inner.get_type(schema)?, to) {
+        return Ok(Transformed::yes(hidden(expr, 0)));
+    }
+    // One that coercion put around it loses nothing, and is moved first.
+    Ok(match expr {
+        Expr::Cast(cast) => opaque(*cast.expr, schema)?
+            .update_data(|inner| Expr::Cast(Cast { expr: Box::new(inner), field: cast.field })),
+        other => Transformed::no(other),
+    })
+}
+
+fn loses(from: &DataType, to: &DataType) -> bool {
+    use DataType::{Decimal128, Decimal256};
+    match (from, to) {
+        (Decimal128(..) | Decimal256(..), to) if to.is_integer() => true,
+        (Decimal128(p, s) | Decimal256(p, s), Decimal128(wp, ws) | Decimal256(wp, ws)) => ws < s || wp < p,
+        (from, to) if from.is_floating() && to.is_integer() => true,
+        (from, to) if from.is_integer() && to.is_integer() => {
+            from.primitive_width() > to.primitive_width() || from.is_signed_integer() != to.is_signed_integer()
+        }
+        _ => false,
+    }
+}
+
+/// Keeps two lists that the same expression is looked up in apart: their union and intersection forget about NULL
+/// (apache/datafusion issue 24246).
+fn apart(left: Expr, op: Operator, right: Expr) -> Transformed<Expr> {
+    let is_sound = |negated: bool| negated == (op == Operator::And);
+    let right = match (&left, right) {
+        (Expr::InList(a), Expr::InList(mut b))
+            if a.expr == b.expr && !(a.negated == b.negated && is_sound(a.negated)) =>
+        {
+            b.expr = Box::new(hidden(*b.expr, 1));
+            Transformed::yes(Expr::InList(b))
+        }
+        (_, right) => Transformed::no(right),
+    };
+    let changed = right.transformed;
+    let both = BinaryExpr::new(Box::new(left), op, Box::new(right.data));
+    Transformed::new_transformed(Expr::BinaryExpr(both), changed)
+}
+
+/// Returns `expr` as the argument of a function that hands it on, and that the optimiser cannot see through.
+fn hidden(expr: Expr, number: i64) -> Expr {
+    static OPAQUE: LazyLock<Arc<ScalarUDF>> =
+        LazyLock::new(|| Arc::new(ScalarUDF::from(Opaque { signature: Signature::any(2, Volatility::Immutable) })));
+    let number = Expr::Literal(ScalarValue::Int64(Some(number)), None);
+    Expr::ScalarFunction(ScalarFunction::new_udf(OPAQUE.clone(), vec![expr, number]))
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Opaque {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Opaque {
+    fn name(&self) -> &str {
+        "__zepto_opaque"
+    }
+
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        Ok(args.first().map(|arg| arg.schema_name().to_string()).unwrap_or_default())
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        Ok(types.first().cloned().unwrap_or(DataType::Null))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        Ok(args.args.into_iter().next().unwrap_or(ColumnarValue::Scalar(ScalarValue::Null)))
+    }
+}
+
+/// Refuses subqueries that DataFusion 55.2 decorrelates wrongly: NOT IN anywhere but at the top of WHERE, over one column
+/// and uncorrelated (25340, 25347, 25336, 25473); EXISTS and IN over a correlated aggregate, which has a row for every row
+/// around it (25519).
+fn check_subqueries(expr: &Expr, is_filter: bool) -> Result<()> {
+    let mut simple = Vec::new();
+    if is_filter {
+        conjuncts(expr, &mut simple);
+    }
+    expr.apply(|part| {
+        match part {
+            Expr::InSubquery(within) => {
+                let is_simple = simple.iter().any(|conjunct| std::ptr::eq(*conjunct, part));
+                let is_plain = within.subquery.outer_ref_columns.is_empty() && matches!(*within.expr, Expr::Column(_));
+                if within.negated && !(is_simple && is_plain) {
+                    return Err(unsupported(
+                        "NOT IN (SELECT …) is supported for a bare column, in WHERE, not within OR or NOT, over a subquery \
+                         that does not name outer columns; NOT EXISTS does the rest"
+                            .to_owned(),
+                    ));
+                }
+                // A negation around IN makes a NOT IN of it.
+                check_aggregate(&within.subquery)?;
+            }
+            Expr::Exists(exists) => check_aggregate(&exists.subquery)?,
+            Expr::Not(inner) if inner.exists(|part| Ok(matches!(part, Expr::InSubquery(_))))? => {
+                return Err(unsupported("NOT around IN (SELECT …) is not supported; NOT EXISTS does it".to_owned()));
+            }
+            _ => {}
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(())
+}
+
+fn conjuncts<'a>(expr: &'a Expr, found: &mut Vec<&'a Expr>) {
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => {
+            conjuncts(left, found);
+            conjuncts(right, found);
+        }
+        other => found.push(other),
+    }
+}
+
+fn check_aggregate(subquery: &Subquery) -> Result<()> {
+    let mut plan = subquery.subquery.as_ref();
+    let is_correlated = !subquery.outer_ref_columns.is_empty();
+    while let LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::Filter(_) = plan {
+        let Some(input) = plan.inputs().first().copied() else { return Ok(()) };
+        plan = input;
+    }
+    let grouped_at_once = |aggregate: &Aggregate| {
+        aggregate.group_expr.is_empty() || aggregate.group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_)))
+    };
+    match plan {
+        LogicalPlan::Aggregate(aggregate) if is_correlated && grouped_at_once(aggregate) => Err(unsupported(
+            "EXISTS and IN over an aggregate of outer rows are not supported; compare with the aggregate itself"
+                .to_owned(),
+        )),
+        _ => Ok(()),
+    }
+}

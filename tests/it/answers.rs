@@ -1,0 +1,156 @@
+//! Statements and what they answer: where DataFusion alone would say something else than SQL, or than was written.
+//!
+//! Each comes from a public report against a server or library; docs/design.md names them. The right answers are those of
+//! PostgreSQL and DuckDB. What is refused is refused as `Unsupported`, never answered wrongly.
+
+use crate::harness::{Sut, memory};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use zepto_flight::ports::ErrorKind;
+
+/// The rows of an answer: values parted by commas, rows by bars.
+async fn answer(sut: &Sut, sql: &str) -> String {
+    let batches = sut.read(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    let options = FormatOptions::new().with_null("NULL");
+    let mut rows = Vec::new();
+    for batch in &batches {
+        let columns: Vec<_> =
+            batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect();
+        rows.extend((0..batch.num_rows()).map(|row| {
+            let values: Vec<_> = columns.iter().map(|column| column.value(row).to_string()).collect();
+            values.join(",")
+        }));
+    }
+    rows.join("|")
+}
+
+async fn tables() -> Sut {
+    let sut = Sut::of(memory(), Vec::new());
+    for sql in [
+        "CREATE TABLE t (a INT64, ts TIMESTAMP_NS)",
+        "INSERT INTO t VALUES (5, '2024-01-01T00:00:00'), (3, '2024-01-01T01:00:00'), (9, '2024-01-03T00:00:00'), \
+         (1, '2024-01-03T00:00:01'), (7, '2024-01-04T00:00:02'), (2, '2024-01-04T00:00:03')",
+        "CREATE TABLE nulls (id INT64)",
+        "INSERT INTO nulls VALUES (1), (NULL)",
+        "CREATE TABLE few (id INT64)",
+        "INSERT INTO few VALUES (1), (2), (3)",
+        "CREATE TABLE d (d DECIMAL(12,4), n INT64)",
+        "INSERT INTO d VALUES ('1.2345', 1), ('2.0000', NULL), ('0.5000', 3)",
+    ] {
+        sut.define(sql).await;
+    }
+    sut
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_those_of_sql() {
+    let sut = tables().await;
+    for (sql, right) in [
+        // sqlparser 2436, datafusion 23692: IS DISTINCT FROM binds like IS.
+        ("SELECT true IS DISTINCT FROM true AND false", "false"),
+        ("SELECT count(*) FROM t WHERE a IS DISTINCT FROM 3 AND a < 5", "2"),
+        // datafusion 25135: a year that nanoseconds cannot hold.
+        ("SELECT count(*) FROM t WHERE extract(year FROM ts) < 9999", "6"),
+        ("SELECT count(*) FROM t WHERE date_part('year', ts) <> 9999", "6"),
+        ("SELECT count(*) FROM t WHERE extract(year FROM ts) BETWEEN 1 AND 9999", "6"),
+        ("SELECT count(*) FROM t WHERE extract(year FROM ts) = 2024", "6"),
+        // datafusion 25414: a field read beside a computation.
+        (
+            "SELECT a, s['b'] FROM (SELECT -a AS a, s FROM (SELECT 1 AS a, named_struct('b','x') AS s) LIMIT 10) q",
+            "-1,x",
+        ),
+        // datafusion 24958, 25378: a limit under an order.
+        ("SELECT * FROM (SELECT a FROM t LIMIT 4 OFFSET 1) ORDER BY a", "1|3|7|9"),
+        ("SELECT * FROM (SELECT a FROM t LIMIT 3) ORDER BY a", "3|5|9"),
+        ("SELECT a, row_number() OVER (ORDER BY a) FROM (SELECT a FROM t LIMIT 3 OFFSET 2) ORDER BY a", "1,1|7,2|9,3"),
+        ("SELECT * FROM (SELECT a FROM t ORDER BY a DESC LIMIT 2) ORDER BY a", "7|9"),
+        // datafusion 8468: spans of time compare by their length.
+        (
+            "SELECT count(*) FROM (SELECT ts - lag(ts) OVER (ORDER BY ts) AS gap FROM t) WHERE gap > INTERVAL '1 day'",
+            "2",
+        ),
+        (
+            "SELECT count(*) FROM (SELECT ts - lag(ts) OVER (ORDER BY ts) AS gap FROM t) WHERE gap < INTERVAL '1 day'",
+            "3",
+        ),
+        ("SELECT INTERVAL '24 hours' = INTERVAL '1 day', INTERVAL '1 day' < INTERVAL '25 hours'", "true,true"),
+        // datafusion 24915: windows over spans of time.
+        ("SELECT row_number() OVER (ORDER BY x) FROM (VALUES (interval '1 day'), (interval '2 days')) t(x)", "1|2"),
+        // datafusion 25340: NOT IN and NULL, where it is answered.
+        ("SELECT count(*) FROM few WHERE id NOT IN (SELECT id FROM nulls)", "0"),
+        ("SELECT count(*) FROM few WHERE NOT (id IN (SELECT id FROM nulls))", "0"),
+        ("SELECT count(*) FROM few WHERE id NOT IN (SELECT id FROM nulls WHERE id IS NOT NULL)", "2"),
+        // datafusion 23095: a cast that loses something, compared with a constant.
+        ("SELECT count(*) FROM d WHERE CAST(d AS INT) = 1", "1"),
+        ("SELECT count(*) FROM d WHERE CAST(d AS BIGINT) IN (1, 2)", "2"),
+        ("SELECT count(*) FROM d WHERE CAST(d AS DECIMAL(12,2)) = 1.23", "1"),
+        // datafusion 24246: two lists and NULL.
+        ("SELECT count(*) FROM d WHERE n NOT IN (1, 2) OR n NOT IN (3, 4)", "2"),
+        // NaN is one value, above all numbers.
+        ("SELECT CAST(0.0 AS DOUBLE) / CAST(0.0 AS DOUBLE) > 1, CAST('NaN' AS DOUBLE) > 1", "true,true"),
+        (
+            "SELECT count(DISTINCT x) FROM (VALUES (CAST(0.0 AS DOUBLE) / CAST(0.0 AS DOUBLE)), (CAST('NaN' AS DOUBLE))) t(x)",
+            "1",
+        ),
+        // Sums of decimals are wide until they are handed out.
+        ("SELECT sum(x) FROM (VALUES (CAST(1.5 AS DECIMAL(10,2))), (CAST(2.25 AS DECIMAL(10,2)))) t(x)", "3.75"),
+        ("SELECT sum(a), sum(DISTINCT a), sum(a) OVER () FROM t GROUP BY a ORDER BY 1 LIMIT 1", "1,1,27"),
+        // Names are looked for where they are in scope.
+        ("SELECT A FROM (SELECT a AS a FROM few, t WHERE id = 1 AND a = 9)", "9"),
+        ("SELECT 7 AS a FROM few ORDER BY a LIMIT 1", "7"),
+        // Digits are kept as they were written.
+        ("SELECT 1234567890123456789012345.678", "1234567890123456789012345.678"),
+    ] {
+        assert_eq!(answer(&sut, sql).await, right, "{sql}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_overflows_is_an_error() {
+    let sut = tables().await;
+    for sql in [
+        "SELECT 9223372036854775807 + a FROM t",
+        "SELECT -9223372036854775807 - a FROM t",
+        "SELECT 9223372036854775807 * a FROM t",
+        "SELECT sum(x) FROM (VALUES (9223372036854775807), (1)) t(x)",
+        "SELECT sum(x) OVER () FROM (VALUES (9223372036854775807), (1)) t(x)",
+        "SELECT sum(a * f) FROM (SELECT CAST(9007199254740991 AS DECIMAL(38,10)) AS a, CAST(0.99 AS DECIMAL(38,10)) AS f \
+         FROM generate_series(1, 200)) t",
+        "SELECT CAST(99999999999999999999999999999999999999 AS DECIMAL(38,0)) + n FROM d",
+    ] {
+        let error = sut.read(sql).await.map(|rows| panic!("{sql}: {rows:?}")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidQuery, "{sql}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_would_be_answered_wrongly_is_refused() {
+    let sut = tables().await;
+    for sql in [
+        "SELECT * FROM few WHERE 3 NOT IN (SELECT id FROM nulls)",
+        "SELECT * FROM few WHERE id = 99 OR id NOT IN (SELECT id FROM nulls)",
+        "SELECT * FROM few WHERE EXISTS (SELECT max(a) FROM t WHERE t.a = few.id)",
+        "SELECT * FROM few WHERE 0 IN (SELECT count(*) FROM t WHERE t.a = few.id)",
+        "SELECT id FROM few FULL JOIN nulls USING (id)",
+        "SELECT id FROM few RIGHT JOIN nulls USING (id)",
+        "SELECT id FROM few EXCEPT ALL SELECT id FROM nulls",
+        "SELECT * FROM t FINAL",
+        "SELECT * FROM t TABLESAMPLE SYSTEM (10)",
+        "SELECT a FROM t FOR UPDATE",
+    ] {
+        let error = sut.read(sql).await.map(|rows| panic!("{sql}: {rows:?}")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{sql}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_keep_every_digit_or_refuse() {
+    let sut = tables().await;
+    sut.define("CREATE TABLE exact (n INT64, d DECIMAL(10,2), f FLOAT64)").await;
+    for values in ["1.5, NULL, NULL", "NULL, 1.005, NULL", "NULL, NULL, 9007199254740993", "NULL, '1.005', NULL"] {
+        let sql = format!("INSERT INTO exact VALUES ({values})");
+        assert!(sut.change(&sql).await.is_err(), "{sql}");
+    }
+    assert_eq!(sut.count("INSERT INTO exact VALUES (2.0, 1.00, 9007199254740992)").await, 1);
+    assert!(sut.change("UPDATE exact SET n = 2.7").await.is_err());
+    assert_eq!(answer(&sut, "SELECT * FROM exact").await, "2,1.00,9007199254740992.0");
+}
