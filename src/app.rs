@@ -101,7 +101,7 @@ pub async fn serve(
     let http_listener = listen(has(Protocol::Http) && http::BUILT, settings.http_host, settings.http_port).await?;
     let about = About {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        backend: settings.backend.clone(),
+        backend: without_password(&settings.backend),
         protocols: vec![
             ("flight".to_owned(), place(flight::BUILT, "grpc", flight_listener.as_ref())),
             ("http".to_owned(), place(http::BUILT, "http", http_listener.as_ref())),
@@ -167,6 +167,14 @@ fn place(built: bool, scheme: &str, listener: Option<&TcpListener>) -> String {
         Some(address) => format!("{scheme}://{address}"),
         None if built => "off".to_owned(),
         None => "stub (left out of this build)".to_owned(),
+    }
+}
+
+/// A backend's URL as it may be shown to anybody: without whom it is opened as.
+fn without_password(url: &str) -> String {
+    match url.split_once("://").map(|(scheme, rest)| (scheme, rest.rsplit_once('@'))) {
+        Some((scheme, Some((_, place)))) => format!("{scheme}://{place}"),
+        _ => url.to_owned(),
     }
 }
 

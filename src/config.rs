@@ -81,7 +81,7 @@ pub struct Settings {
         env = "ZEPTO_HTTP_ALLOWED_HOSTS"
     )]
     pub http_allowed_hosts: Vec<String>,
-    /// Origins of web pages that may ask over HTTP, such as https://desk.example, separated by commas
+    /// Origins of web pages that may ask over HTTP, such as `https://desk.example`, separated by commas
     #[arg(
         long,
         value_name = "LIST",
@@ -264,8 +264,15 @@ fn machine_limits(bytes: u64) -> [(&'static str, u64); 2] {
     [("memory_bytes_max", bytes / 10 * 6), ("query_memory_bytes_max", bytes / 10 * 2)]
 }
 
-/// Memory of the machine, where the system says.
+/// Memory that this process may have, where the system says: the machine's, or what its container is held to.
 fn machine_bytes() -> Option<u64> {
+    let held_to = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let held_to = held_to.iter().filter_map(|path| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok());
+    // Without a limit there is the word `max`, or a number that no machine has.
+    physical_bytes().into_iter().chain(held_to).min()
+}
+
+fn physical_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)

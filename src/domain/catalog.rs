@@ -126,6 +126,11 @@ pub fn closest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&
         .map(|(_, candidate)| candidate)
 }
 
+fn remove_stalest(pins: &mut BTreeMap<u64, Pin>) -> Option<Pin> {
+    let stalest = pins.iter().min_by_key(|(_, pin)| pin.used).map(|(id, _)| *id)?;
+    pins.remove(&stalest)
+}
+
 impl Catalog {
     /// A catalogue without tables, whose states count up from `first_version`: another number each time, so that a
     /// snapshot's id means nothing to the next engine.
@@ -157,7 +162,7 @@ impl Catalog {
     ///
     /// Those of `change`, and `LimitExceeded` for one table too many; nothing has changed then.
     pub fn publish<T>(&self, change: impl FnOnce(&Snapshot) -> Result<(Edits, T)>) -> Result<T> {
-        let _publishing = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
+        let publishing = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
         let present = self.present();
         let (edits, result) = change(&present)?;
         if edits.is_empty() {
@@ -177,7 +182,10 @@ impl Catalog {
             return Err(Error::limit(format!("there are {} tables already (tables_max)", self.tables_max)));
         }
         let definitions = present.definitions + u64::from(defines);
-        self.present.store(Arc::new(Snapshot { version: present.version + 1, definitions, tables }));
+        let before = self.present.swap(Arc::new(Snapshot { version: present.version + 1, definitions, tables }));
+        // The last of a large table takes a while to go: nobody waits for that.
+        drop(publishing);
+        drop((present, before));
         Ok(result)
     }
 
@@ -189,9 +197,14 @@ impl Catalog {
         pins.retain(|_, pin| pin.used.elapsed() < self.pin_ttl);
         pins.insert(id, Pin { snapshot, used: Instant::now() });
         while pins.len() > self.pins_max {
-            pins.pop_first();
+            remove_stalest(&mut pins);
         }
         SnapshotId(id)
+    }
+
+    /// Gives up the pin that was not used for longest, and with it what only that held; false where there is none.
+    pub fn give_up_pin(&self) -> bool {
+        remove_stalest(&mut self.pins.lock().unwrap_or_else(PoisonError::into_inner)).is_some()
     }
 
     /// A pinned state, which is kept for its full time again.
@@ -241,7 +254,12 @@ mod tests {
         assert_eq!(catalog.pinned(empty).unwrap().tables().len(), 0);
         add(&catalog, "b").unwrap();
         let two = catalog.pin();
-        assert_eq!(catalog.pinned(empty).unwrap_err().kind(), ErrorKind::NotFound, "the oldest gives way");
+        assert_eq!(
+            catalog.pinned(one).unwrap_err().kind(),
+            ErrorKind::NotFound,
+            "the one that was used before the others"
+        );
+        assert_eq!(catalog.pinned(empty).unwrap().tables().len(), 0);
         assert_eq!(catalog.pinned(two).unwrap().tables().len(), 2);
         std::thread::sleep(std::time::Duration::from_millis(60));
         assert_eq!(catalog.pinned(two).unwrap_err().kind(), ErrorKind::NotFound);

@@ -9,6 +9,7 @@ mod error;
 mod ingest;
 mod limits;
 mod query;
+mod text_columns;
 
 pub use batches::{BatchSource, BatchStream};
 pub use error::{Error, ErrorKind, Result};
@@ -17,3 +18,4 @@ pub use limits::Limits;
 pub use query::{
     Access, Caller, Description, INPUT, Part, Query, QueryPort, Reply, SnapshotId, StatementKind, TableInfo,
 };
+pub use text_columns::{TEXT_OF, as_text, intended, stands_for_other};

@@ -1,6 +1,6 @@
 //! Requests that would stop a server: each is refused, bounded or stopped, and the server answers the next one.
 
-use crate::harness::{Sut, memory_with};
+use crate::harness::{Sut, memory_with, numbers};
 use std::time::{Duration, Instant};
 use zepto_flight::ports::{ErrorKind, Limits, Query};
 
@@ -142,4 +142,19 @@ async fn a_table_that_was_dropped_meanwhile_takes_no_rows_of_its_namesake() {
     sut.define("DROP TABLE t").await;
     sut.define("CREATE TABLE t (s STRING)").await;
     assert_eq!((at_start, sut.rows("SELECT * FROM t WHERE s = 'x'").await), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pin_of_what_is_gone_does_not_keep_new_rows_out() {
+    let sut = sut_with(Limits { memory_bytes_max: 2 << 20, ..Limits::default() });
+    sut.put("t", vec![numbers(0, 50_000)]).await.unwrap();
+    let pinned = sut.query.snapshot().await.unwrap();
+    sut.define("DROP TABLE t").await;
+    sut.put("t", vec![numbers(0, 50_000)]).await.unwrap();
+    let query = Query { snapshot: Some(pinned), ..Query::read("SELECT count(*) FROM t") };
+    let error = sut.query.query(query).await.map(|_| ()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    // What is there for good is not given up.
+    let error = sut.put("more", vec![numbers(0, 400_000)]).await.map(|_| ()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{error}");
 }

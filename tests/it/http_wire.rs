@@ -15,13 +15,13 @@ async fn json_of(response: reqwest::Response) -> Value {
     serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or_default()
 }
 
-struct Wire {
-    url: String,
-    http: reqwest::Client,
-    sut: Sut,
+pub struct Wire {
+    pub url: String,
+    pub http: reqwest::Client,
+    pub sut: Sut,
 }
 
-async fn wire() -> Wire {
+pub async fn wire() -> Wire {
     wire_with(Limits::default()).await
 }
 
@@ -32,7 +32,7 @@ async fn wire_with(limits: Limits) -> Wire {
 }
 
 impl Wire {
-    async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> (u16, Value) {
+    pub async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> (u16, Value) {
         let response = self.http.post(format!("{}{path}", self.url)).body(body).send().await.unwrap();
         (response.status().as_u16(), json_of(response).await)
     }
@@ -42,7 +42,7 @@ impl Wire {
         (response.status().as_u16(), json_of(response).await)
     }
 
-    async fn text(&self, path: &str, sql: &str) -> String {
+    pub async fn text(&self, path: &str, sql: &str) -> String {
         let response = self.http.post(format!("{}{path}", self.url)).body(sql.to_owned()).send().await.unwrap();
         assert_eq!(response.status(), 200, "{sql}");
         response.text().await.unwrap()
@@ -424,7 +424,7 @@ async fn rows_are_inserted_from_every_format() {
     }
     let before = wire.sut.rows("SELECT * FROM t").await;
     for (format, body, status) in [
-        ("csv", "n,s\n1,a\nnot a number,b\n", 400),
+        ("csv", "n,s\n1,a\nnot a number,b\n", 422),
         ("ndjson", "{\"n\":1}\n{\"n\":", 400),
         ("json", "42", 400),
         ("msgpack", "nonsense", 400),

@@ -6,6 +6,7 @@
 
 mod answers;
 mod architecture;
+mod bodies;
 mod contract;
 mod end_to_end;
 mod faults;

@@ -24,6 +24,9 @@ use tonic::transport::Server as GrpcServer;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use tonic_health::server::health_reporter;
 
+/// Calls that one connection may have open.
+const STREAMS_MAX: u32 = 256;
+
 /// HTTP/2 windows: large enough that loopback and a fast network are never waiting for one.
 const STREAM_WINDOW_BYTES: u32 = 16 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
@@ -119,6 +122,10 @@ fn grpc_server(limits: &Limits) -> GrpcServer {
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES)
         .http2_max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
+        // A client may open streams and reset them at once (CVE-2023-44487): no more than these wait at a time.
+        .max_concurrent_streams(Some(STREAMS_MAX))
+        .http2_max_pending_accept_reset_streams(Some(20))
+        .http2_max_local_error_reset_streams(Some(1_024))
         .http2_keepalive_interval(Some(Duration::from_secs(60)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
 }

@@ -8,8 +8,7 @@ use crate::adapters::http::openapi::document;
 use crate::adapters::http::params::bound;
 use crate::adapters::http::render::{NanStyle, Style, body};
 use crate::adapters::http::wire::{
-    ACCESS, ARROW_STREAM, FORMAT, STATEMENT_KIND, content_type, description_json, error_json, query_from_headers,
-    status_from_kind, table_json,
+    ACCESS, FORMAT, STATEMENT_KIND, description_json, error_json, query_from_headers, status_from_kind, table_json,
 };
 use crate::adapters::ipc::{Encoding, Presentation};
 use crate::ports::{
@@ -60,7 +59,7 @@ impl Handlers {
                     Ok(admitted) => admitted,
                     Err(refused) => return *refused,
                 };
-                let reply = match self.statement(&mut incoming).await {
+                let reply = match incoming.posted_statement(&self.options.limits).await {
                     Ok(sql) => self.run(sql, &incoming, &mut admitted).await,
                     Err(failure) => Err(failure),
                 };
@@ -68,16 +67,6 @@ impl Handlers {
             }
             _ => self.refuse(&incoming, Failure::method("GET, POST")),
         }
-    }
-
-    /// The statement of a body that may carry one.
-    async fn statement(&self, incoming: &mut Incoming) -> Result<String, Failure> {
-        let media_type = content_type(&incoming.headers);
-        if matches!(media_type.as_str(), "application/json" | "multipart/form-data" | ARROW_STREAM) {
-            let message = format!("the body is a statement as plain text, not {media_type}");
-            return Err(Failure::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message));
-        }
-        incoming.statement(&self.options.limits).await
     }
 
     async fn run(&self, sql: String, incoming: &Incoming, admitted: &mut Admitted) -> Result<(Reply, Style), Failure> {
@@ -155,7 +144,7 @@ impl Handlers {
             Ok(admitted) => admitted,
             Err(refused) => return *refused,
         };
-        let sql = self.statement(&mut incoming).await;
+        let sql = incoming.plain_statement(&self.options.limits).await;
         let described = async {
             let sql = sql?;
             admitted.statement(&sql);

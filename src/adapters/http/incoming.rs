@@ -1,6 +1,7 @@
 //! One HTTP request, taken apart: what every handler gets.
 
-use crate::ports::{Error, Limits};
+use crate::adapters::http::wire::{ARROW_STREAM, content_type};
+use crate::ports::{Error, ErrorKind, Limits};
 use bytes::{Buf, Bytes, BytesMut};
 use futures::stream::{BoxStream, StreamExt};
 use http::{HeaderMap, Method, StatusCode};
@@ -136,16 +137,56 @@ pub fn timely<B: Buf, E: std::error::Error + Send + Sync + 'static>(
             }
             Ok(None) => None,
             Ok(Some(Ok(mut piece))) => Some((Ok(piece.copy_to_bytes(piece.remaining())), Some(body))),
-            Ok(Some(Err(error))) => {
-                let error = Error::new(crate::ports::ErrorKind::Cancelled, "the body broke off").with_source(error);
-                Some((Err(Failure::Port(error)), None))
-            }
+            Ok(Some(Err(error))) => Some((Err(Failure::Port(broken(error))), None)),
         }
     });
     Body(Some(SyncStream::new(pieces.fuse().boxed())))
 }
 
+/// What a body that gives no more bytes means: its connection broke, or what it is packed with cannot be undone.
+fn broken(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    let first: &(dyn std::error::Error + 'static) = &error;
+    let causes = || std::iter::successors(Some(first), |cause| cause.source());
+    let is_of_connection = |cause: &(dyn std::error::Error + 'static)| {
+        let within = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        cause.is::<hyper::Error>() || within.is_some_and(|within| within.is::<hyper::Error>())
+    };
+    // What unpacks reports through `std::io`, the connection through hyper.
+    if causes().any(|cause| cause.is::<std::io::Error>()) && !causes().any(is_of_connection) {
+        return Error::invalid("the body is not what its Content-Encoding says").with_source(error);
+    }
+    Error::new(ErrorKind::Cancelled, "the body broke off").with_source(error)
+}
+
 impl Incoming {
+    /// The statement of `POST /`: its body, or its address where there is no body, as ClickHouse's clients send it.
+    ///
+    /// # Errors
+    ///
+    /// As below, and `InvalidQuery` where both have one.
+    pub async fn posted_statement(&mut self, limits: &Limits) -> Result<String, Failure> {
+        let in_body = self.plain_statement(limits).await?;
+        match self.query.get("query") {
+            None => Ok(in_body),
+            Some(in_address) if in_body.is_empty() => Ok(in_address.clone()),
+            Some(_) => Err(Error::invalid("there is a statement in the address and one in the body; send one").into()),
+        }
+    }
+
+    /// The statement of a body that may carry one.
+    ///
+    /// # Errors
+    ///
+    /// As below, and 415 for a body that says it is something else.
+    pub async fn plain_statement(&mut self, limits: &Limits) -> Result<String, Failure> {
+        let media_type = content_type(&self.headers);
+        if matches!(media_type.as_str(), "application/json" | "multipart/form-data" | ARROW_STREAM) {
+            let message = format!("the body is a statement as plain text, not {media_type}");
+            return Err(Failure::http(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message));
+        }
+        self.statement(limits).await
+    }
+
     /// The whole body as text: a statement.
     ///
     /// # Errors

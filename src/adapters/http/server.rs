@@ -4,14 +4,16 @@
 //! what it is best at, the routes (field of `warp::service`).
 
 use crate::adapters::gate::{BrowserPolicy, Gate, ServerOptions, request_id};
+use crate::adapters::http::format::PARQUET;
 use crate::adapters::http::guard::{self, Passed, Refused};
 use crate::adapters::http::handlers::Handlers;
 use crate::adapters::http::incoming::Meta;
 use crate::adapters::http::routes::routes;
-use crate::adapters::http::wire::REQUEST_ID;
+use crate::adapters::http::wire::{ARROW_STREAM, REQUEST_ID};
 use crate::adapters::listen::Listener;
 use crate::ports::{IngestPort, Limits, QueryPort, Result};
 use http::{Request, StatusCode};
+use http_body_util::BodyExt;
 use hyper::body::Incoming as Body;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -22,6 +24,8 @@ use tokio::net::TcpListener;
 use tower::Layer;
 use tower::{Service, ServiceExt};
 use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate};
+use tower_http::decompression::RequestDecompressionLayer;
 
 /// What hyper needs at least to read a request's headers into.
 const HEADER_BUFFER_BYTES_MIN: usize = 8 << 10;
@@ -50,7 +54,12 @@ impl Server {
     /// None: a connection that cannot be accepted is left to the next attempt.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
         let routes = warp::service(routes(self.handlers));
-        let service = CompressionLayer::new().layer(routes);
+        // What is compressed within, or goes to a program on this machine as it lies, is not compressed once more.
+        let plain = DefaultPredicate::new()
+            .and(NotForContentType::const_new(ARROW_STREAM))
+            .and(NotForContentType::const_new(PARQUET));
+        let service =
+            CompressionLayer::new().compress_when(plain).layer(RequestDecompressionLayer::new().layer(routes));
         let connections = GracefulShutdown::new();
         let listener = Listener::new(listener, &self.limits);
         let grace = Duration::from_millis(self.limits.shutdown_grace_ms);
@@ -69,7 +78,11 @@ impl Server {
             let (service, admission) = (service.clone(), admission.clone());
             let answer = hyper::service::service_fn(move |request: Request<Body>| {
                 let (service, admission, peer) = (service.clone(), admission.clone(), peer.clone());
-                async move { serve_request(service, request, peer, &admission).await }
+                async move {
+                    let answer = serve_request(service, request, peer, &admission).await;
+                    // hyper wants errors of one type, whatever the layers make of them.
+                    answer.map(|answer| answer.map(|body| body.map_err(std::io::Error::other).boxed_unsync()))
+                }
             });
             let connection = connections.watch(http(&self.limits).serve_connection(TokioIo::new(accepted), answer));
             tokio::spawn(async move {
@@ -116,7 +129,21 @@ impl Admission {
                 message,
             });
         }
+        check_encoding(request.headers())?;
         Ok(passed)
+    }
+}
+
+/// Refuses a body that is compressed in a way that is not undone here.
+fn check_encoding(headers: &http::HeaderMap) -> std::result::Result<(), Refused> {
+    let known = |encoding: &[u8]| [&b"gzip"[..], b"zstd", b"identity"].contains(&encoding);
+    match headers.get(http::header::CONTENT_ENCODING) {
+        Some(encoding) if !known(encoding.as_bytes()) => Err(Refused {
+            status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            kind: "UnsupportedMediaType",
+            message: "the body is compressed in a way that is not known here; gzip and zstd are".to_owned(),
+        }),
+        _ => Ok(()),
     }
 }
 

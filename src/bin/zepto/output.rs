@@ -245,7 +245,9 @@ pub async fn write(
         rows += batch.num_rows() as u64;
         progress(batch.num_rows() as u64, bytes);
         pieces = VecDeque::new();
-        writer.write(&batch, &mut pieces)?;
+        for piece in writer.pieces(batch) {
+            writer.write(&piece, &mut pieces)?;
+        }
     }
 }
 

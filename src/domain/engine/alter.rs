@@ -8,7 +8,7 @@ use crate::domain::engine::define::defined;
 use crate::domain::engine::ingest::table_schema;
 use crate::domain::executor::sql::{AlterTable, Alteration};
 use crate::domain::storage::{Segment, Table};
-use crate::ports::{BatchStream, Error, ErrorKind, Limits, Result};
+use crate::ports::{BatchStream, Error, ErrorKind, Limits, Query, Result};
 use arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use std::sync::Arc;
@@ -21,8 +21,8 @@ struct Reshape {
 
 impl Inner {
     /// Alters a table.
-    pub(super) async fn alter_table(self: &Arc<Self>, alter: AlterTable) -> Result<BatchStream> {
-        let Held { name, base, _changing, .. } = match self.hold(&alter.table).await {
+    pub(super) async fn alter_table(self: &Arc<Self>, alter: AlterTable, query: &Query) -> Result<BatchStream> {
+        let Held { name, base, changing: _changing, .. } = match self.hold(&alter.table, query).await {
             Err(error) if alter.if_exists && error.kind() == ErrorKind::NotFound => return Ok(defined()),
             held => held?,
         };

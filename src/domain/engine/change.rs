@@ -6,7 +6,7 @@
 
 use crate::domain::catalog::Snapshot;
 use crate::domain::catalog::resolve_name;
-use crate::domain::engine::Inner;
+use crate::domain::engine::{Inner, deadline, limited};
 use crate::domain::executor::sql::{Delete, Name, TARGET, Truncate, Update};
 use crate::domain::executor::{Question, ROW_NUMBER, Source, Values};
 use crate::domain::storage::{Reservation, Segment, Table, cast_exact};
@@ -31,27 +31,43 @@ pub(super) struct Held {
     /// Its state in that snapshot.
     pub base: Arc<Table>,
     /// Its change lock.
-    pub _changing: OwnedMutexGuard<()>,
+    pub changing: OwnedMutexGuard<()>,
 }
 
 impl Inner {
-    /// Waits until nobody else rewrites a table. Where it was replaced meanwhile, the lock that was waited for is
-    /// another table's: then it starts over.
-    pub(super) async fn hold(&self, table: &Name) -> Result<Held> {
+    /// Waits until nobody else rewrites a table, no longer than a query may take.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` for no such table, `Timeout` where others are still at it.
+    pub(super) async fn hold(&self, table: &Name, query: &Query) -> Result<Held> {
+        let soonest =
+            [deadline(query), limited(self.options.limits.query_timeout_ms).map(|most| Instant::now() + most)];
+        match soonest.into_iter().flatten().min() {
+            None => self.held(table).await,
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), self.held(table)).await.unwrap_or_else(|_| {
+                let message = format!("other changes of table {:?} took all the time that this one had", table.text);
+                Err(Error::new(ErrorKind::Timeout, message))
+            }),
+        }
+    }
+
+    /// Where the table was replaced meanwhile, the lock that was waited for is another table's: then it starts over.
+    async fn held(&self, table: &Name) -> Result<Held> {
         loop {
             let lock = self.table(&self.catalog.present(), table)?.1.change_lock();
-            let _changing = lock.clone().lock_owned().await;
+            let changing = lock.clone().lock_owned().await;
             let snapshot = self.catalog.present();
             let (name, base) = self.table(&snapshot, table)?;
             if Arc::ptr_eq(&lock, &base.change_lock()) {
-                return Ok(Held { snapshot, name, base, _changing });
+                return Ok(Held { snapshot, name, base, changing });
             }
         }
     }
 
     /// Rows deleted. Each row of parameters finds what the ones before it left; all of it is published at once.
     pub(super) async fn delete(self: &Arc<Self>, delete: Delete, query: &Query) -> Result<u64> {
-        let Held { mut snapshot, name, base, _changing } = self.hold(&delete.table).await?;
+        let Held { mut snapshot, name, base, changing } = self.hold(&delete.table, query).await?;
         let Some(predicate) = delete.predicate else { return self.empty(&name, &base) };
         let (mut state, mut deleted) = (base.clone(), 0);
         for query in each(query)? {
@@ -62,6 +78,8 @@ impl Inner {
             (snapshot, state) = changed_to(&snapshot, &name, &state, segments);
         }
         self.replace(&name, &base, state.segments().to_vec())?;
+        drop(changing);
+        self.merge_later(&name);
         Ok(deleted)
     }
 
@@ -98,8 +116,8 @@ impl Inner {
     }
 
     /// Rows deleted.
-    pub(super) async fn truncate(self: &Arc<Self>, truncate: &Truncate) -> Result<u64> {
-        let Held { name, base, _changing, .. } = match self.hold(&truncate.table).await {
+    pub(super) async fn truncate(self: &Arc<Self>, truncate: &Truncate, query: &Query) -> Result<u64> {
+        let Held { name, base, changing: _changing, .. } = match self.hold(&truncate.table, query).await {
             Err(error) if truncate.if_exists && error.kind() == ErrorKind::NotFound => return Ok(0),
             held => held?,
         };
@@ -113,7 +131,7 @@ impl Inner {
 
     /// Rows updated. Each row of parameters finds what the ones before it made; all of it is published at once.
     pub(super) async fn update(self: &Arc<Self>, update: Update, query: &Query) -> Result<u64> {
-        let Held { mut snapshot, name, base, _changing } = self.hold(&update.table).await?;
+        let Held { mut snapshot, name, base, changing } = self.hold(&update.table, query).await?;
         let (columns, values): (Vec<_>, Vec<_>) = update.assignments.into_iter().unzip();
         let columns = assigned_columns(base.schema(), &columns)?;
         let (mut state, mut updated) = (base.clone(), 0);
@@ -125,6 +143,8 @@ impl Inner {
             (snapshot, state) = changed_to(&snapshot, &name, &state, segments);
         }
         self.replace(&name, &base, state.segments().to_vec())?;
+        drop(changing);
+        self.merge_later(&name);
         Ok(updated)
     }
 

@@ -7,7 +7,9 @@ use crate::domain::engine::Inner;
 use crate::domain::engine::define::already_exists;
 use crate::domain::engine::stage::Stage;
 use crate::domain::storage::{Conform, Table};
-use crate::ports::{Append, BatchStream, Error, ErrorKind, IfExists, IfMissing, IngestSummary, Limits, Result};
+use crate::ports::{
+    Append, BatchStream, Error, ErrorKind, IfExists, IfMissing, IngestSummary, Limits, Result, intended,
+};
 use arrow::datatypes::{Schema, SchemaRef};
 use futures::StreamExt;
 use std::collections::HashSet;
@@ -93,7 +95,9 @@ impl Inner {
             (Some(table), IfExists::Append) => Ok(Target::Table(table.clone())),
             (Some(_), IfExists::Fail) => Err(already_exists(&request.table)),
             (None, _) if !makes_tables => Err(snapshot.unknown(&request.table)),
-            (Some(_), IfExists::Replace) | (None, _) => table_schema(schema, &self.options.limits).map(Target::New),
+            (Some(_), IfExists::Replace) | (None, _) => {
+                table_schema(&intended(schema)?, &self.options.limits).map(Target::New)
+            }
         }
     }
 

@@ -93,6 +93,8 @@ impl Engine {
             options,
             lanes: lanes.clone(),
         });
+        let weak = Arc::downgrade(&inner);
+        inner.budget.relieved_by(move || weak.upgrade().is_some_and(|inner| inner.catalog.give_up_pin()));
         lanes.quick.spawn(expire_pins(Arc::downgrade(&inner)));
         Ok(Self { inner, _runtime: None })
     }
@@ -224,10 +226,10 @@ impl Inner {
             Statement::Insert(insert) => counted("inserted", self.insert(insert, &query).await?),
             Statement::Update(update) => counted("updated", self.update(update, &query).await?),
             Statement::Delete(delete) => counted("deleted", self.delete(delete, &query).await?),
-            Statement::Truncate(truncate) => counted("deleted", self.truncate(&truncate).await?),
+            Statement::Truncate(truncate) => counted("deleted", self.truncate(&truncate, &query).await?),
             Statement::CreateTable(create) => self.create_table(create, &query).await?,
             Statement::DropTables(drop) => self.drop_tables(&drop)?,
-            Statement::AlterTable(alter) => self.alter_table(alter).await?,
+            Statement::AlterTable(alter) => self.alter_table(alter, &query).await?,
             Statement::Refused { what, .. } => return Err(refused(&what)),
             Statement::Read(_) | Statement::ShowTables | Statement::Describe(_) => {
                 return Err(Error::internal("a statement that changes is not known to change"));

@@ -3,7 +3,8 @@
 //! Columns match exactly, else by their only match without regard to case; only if no name matches, by position. A type may widen where every value of it survives; a
 //! time may change its unit where the value at hand survives. A column that needs no change keeps its buffers.
 
-use crate::ports::{Error, Result};
+use crate::domain::storage::exact::cast_exact;
+use crate::ports::{Error, Result, stands_for_other};
 use arrow::array::{
     Array, ArrayRef, AsArray, Int64Array, PrimitiveArray, RecordBatch, RecordBatchOptions, new_null_array,
 };
@@ -30,6 +31,8 @@ enum Source {
     Keep(usize),
     /// Column of the stream, every value of which fits the wider type.
     Widen(usize),
+    /// Column of the stream, whose text stands for values of the column's type.
+    Text(usize),
     /// Column of the stream, in another unit of time: factor to multiply by, or to divide by where negative.
     Rescale(usize, i64),
     /// Nothing: null.
@@ -64,7 +67,7 @@ impl Conform {
         let rows = batch.num_rows() as u64;
         let width = |field: &Field| field.data_type().primitive_width().unwrap_or(16) as u64;
         let growth = |(field, source): (&Arc<Field>, &Source)| match source {
-            Source::Keep(_) | Source::Rescale(..) => 0,
+            Source::Keep(_) | Source::Text(_) | Source::Rescale(..) => 0,
             Source::Null | Source::Arrival(_) => rows.saturating_mul(width(field)),
             Source::Widen(index) => match batch.column(*index).data_type() {
                 DataType::Null => rows.saturating_mul(width(field)),
@@ -107,6 +110,7 @@ impl Source {
         match self {
             Self::Keep(index) => Ok(batch.column(*index).clone()),
             Self::Widen(index) => widen(field, batch.column(*index)),
+            Self::Text(index) => cast_exact(batch.column(*index), field, rows_before),
             Self::Rescale(index, factor) => rescale(field, batch.column(*index), *factor, rows_before),
             Self::Null => Ok(new_null_array(field.data_type(), batch.num_rows())),
             Self::Arrival(instant) => {
@@ -199,6 +203,9 @@ fn column_names(schema: &Schema) -> String {
 
 /// How column `index` becomes `field`.
 fn present(index: usize, from: &Field, field: &Field) -> Result<Source> {
+    if stands_for_other(from) {
+        return Ok(Source::Text(index));
+    }
     let (have, want) = (from.data_type(), field.data_type());
     if have == want {
         return Ok(Source::Keep(index));

@@ -10,8 +10,8 @@ use crate::domain::storage::number_text::{DecimalText, holds_f32, holds_f64};
 use crate::ports::{Error, Result};
 use arrow::array::timezone::Tz;
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, FixedSizeListArray, GenericListArray, OffsetSizeTrait, PrimitiveArray,
-    StringArray, StructArray, new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, FixedSizeListArray, GenericListArray, MapArray, OffsetSizeTrait,
+    PrimitiveArray, StringArray, StructArray, new_null_array,
 };
 use arrow::compute::kernels::cast_utils::{Parser, string_to_datetime};
 use arrow::compute::kernels::cmp::not_distinct;
@@ -22,6 +22,7 @@ use arrow::datatypes::{
 };
 use arrow::error::ArrowError;
 use arrow::util::display::array_value_to_string;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Casts `column` to the type of `field`. `rows_before` rows of its stream came before it, for messages.
@@ -84,6 +85,7 @@ fn exact(column: &ArrayRef, to: &DataType, target: &Target<'_>) -> Result<ArrayR
             let made = FixedSizeListArray::try_new(item.clone(), *size, values, list.nulls().cloned());
             made.map(|list| Arc::new(list) as ArrayRef).map_err(|_| target.refuse_type(from))
         }
+        (Map(..), Map(entries, ordered)) => exact_map(column, entries, *ordered, target),
         (Struct(_), Struct(members)) => exact_struct(column, members, target),
         (text, _) if is_text(text) && !is_text(to) => exact_text(column, to, target),
         _ => exact_value(column, to, target),
@@ -102,9 +104,20 @@ fn exact_list<O: OffsetSizeTrait>(column: &ArrayRef, item: &FieldRef, target: &T
         .map_err(|_| target.refuse_type(column.data_type()))
 }
 
+fn exact_map(column: &ArrayRef, entries: &FieldRef, ordered: bool, target: &Target<'_>) -> Result<ArrayRef> {
+    let from = column.as_map();
+    let made: ArrayRef = Arc::new(from.entries().clone());
+    let made = exact(&made, entries.data_type(), target)?.as_struct().clone();
+    MapArray::try_new(entries.clone(), from.offsets().clone(), made, from.nulls().cloned(), ordered)
+        .map(|map| Arc::new(map) as ArrayRef)
+        .map_err(|_| target.refuse_type(column.data_type()))
+}
+
 fn exact_struct(column: &ArrayRef, members: &arrow::datatypes::Fields, target: &Target<'_>) -> Result<ArrayRef> {
     let from = column.as_struct();
-    let member = |field: &FieldRef| match from.column_by_name(field.name()) {
+    // There may be a hundred thousand.
+    let columns: HashMap<&str, &ArrayRef> = from.column_names().into_iter().zip(from.columns()).collect();
+    let member = |field: &FieldRef| match columns.get(field.name().as_str()) {
         Some(values) => exact(values, field.data_type(), target),
         None => Err(target.refuse_type(column.data_type())),
     };
@@ -253,6 +266,10 @@ fn each<T: ArrowPrimitiveType>(
 /// Reads a whole number as it would be written again: `007` is not 7.
 fn integer(text: &str) -> Option<i128> {
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    // Most numbers are short.
+    if digits.len() < 19 && !digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return text.parse::<i64>().ok().map(i128::from);
+    }
     if digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }

@@ -7,14 +7,24 @@
 use crate::ports::{Error, Result};
 use arrow::array::{ArrayData, RecordBatch};
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// A number of bytes that may be in use at once. Clones share it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Budget {
     used: Arc<AtomicU64>,
     max: u64,
+    relief: Arc<OnceLock<Relief>>,
+}
+
+/// Gives up something that may hold bytes and that nobody needs at the moment; false where there is no such thing.
+type Relief = Box<dyn Fn() -> bool + Send + Sync>;
+
+impl std::fmt::Debug for Budget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Budget").field("used", &self.used).field("max", &self.max).finish_non_exhaustive()
+    }
 }
 
 /// A share of a [`Budget`], given back when dropped.
@@ -27,7 +37,13 @@ pub struct Reservation {
 impl Budget {
     /// A budget of `max` bytes.
     pub fn new(max: u64) -> Self {
-        Self { used: Arc::default(), max }
+        Self { used: Arc::default(), max, relief: Arc::default() }
+    }
+
+    /// Says what is given up before anything is refused.
+    pub fn relieved_by(&self, relief: impl Fn() -> bool + Send + Sync + 'static) {
+        let set = self.relief.set(Box::new(relief));
+        debug_assert!(set.is_ok(), "said once");
     }
 
     /// Takes `bytes`.
@@ -36,15 +52,21 @@ impl Budget {
     ///
     /// `LimitExceeded` where they are not free.
     pub fn reserve(&self, bytes: u64) -> Result<Reservation> {
-        let reservation = self.reserve_unchecked(bytes);
-        let used = self.used.load(Ordering::Relaxed);
-        if used > self.max {
-            return Err(Error::limit(format!(
-                "out of table memory: {bytes} bytes more would make {used} of {} (memory_bytes_max)",
-                self.max
-            )));
+        loop {
+            // Asked before it is taken: two that fit one by one do not refuse each other.
+            let next = |used: u64| used.checked_add(bytes).filter(|next| *next <= self.max);
+            match self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) {
+                Ok(_) => return Ok(Reservation { used: self.used.clone(), bytes }),
+                Err(_) if self.relief.get().is_some_and(|relief| relief()) => {}
+                Err(used) => {
+                    return Err(Error::limit(format!(
+                        "out of table memory: {bytes} bytes more would make {} of {} (memory_bytes_max)",
+                        used.saturating_add(bytes),
+                        self.max
+                    )));
+                }
+            }
         }
-        Ok(reservation)
     }
 
     /// Takes `bytes` whether they are free or not: for work that gives back as much soon after.
@@ -110,6 +132,17 @@ mod tests {
         drop(first);
         assert_eq!(budget.reserve(100).unwrap().bytes(), 100);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn what_nobody_needs_is_given_up_first() {
+        let budget = Budget::new(100);
+        let idle = std::sync::Mutex::new(vec![budget.reserve(50).unwrap(), budget.reserve(50).unwrap()]);
+        budget.relieved_by(move || idle.lock().unwrap().pop().is_some());
+        let needed = budget.reserve(80).unwrap();
+        assert_eq!(budget.used(), 80);
+        assert_eq!(budget.reserve(30).unwrap_err().kind(), ErrorKind::LimitExceeded);
+        drop(needed);
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl Columns {
             let own = table.and_then(|table| table.field_with_name(column).ok()).map(Field::data_type);
             let data_type = own.filter(|own| own.is_numeric()).cloned().unwrap_or(DataType::Float64);
             factors[at] = Some(*factor);
-            fields[at] = fields[at].clone().with_data_type(data_type);
+            fields[at] = fields[at].clone().with_data_type(data_type).with_metadata(HashMap::new());
         }
         let schema = Arc::new(Schema::new(fields));
         let made = schema.clone();

@@ -6,7 +6,7 @@
 use crate::adapters::http::decode::Turn;
 use crate::adapters::http::decode::gauge::Gauge;
 use crate::adapters::http::decode::schemas::{guessed_or_typed, json_decoder, no, unfit};
-use crate::ports::{BatchSource, BatchStream, Error, Result};
+use crate::ports::{BatchSource, BatchStream, Error, Result, as_text};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::json::reader::Decoder;
@@ -77,6 +77,7 @@ pub fn msgpack(body: &[u8], table: Option<SchemaRef>, turn: Turn) -> Result<Batc
 
 fn batches(rows: Rows, table: Option<SchemaRef>, turn: Turn) -> Result<BatchStream> {
     let schema = guessed_or_typed(table, &mut (0..rows.len()).map(|row| rows.value(row)))?;
+    let schema = std::sync::Arc::new(as_text(&schema));
     let gauge = Gauge::of_objects(&schema, b"");
     let decoder = json_decoder(&schema, gauge.rows_max())?;
     Ok(BatchStream::from_source(schema, None, Reading { rows, at: 0, text: Vec::new(), decoder, gauge, _turn: turn }))

@@ -8,6 +8,7 @@ mod arrow;
 mod columns;
 mod documents;
 mod gauge;
+mod parquet;
 mod rows;
 mod schemas;
 
@@ -18,11 +19,8 @@ use crate::adapters::http::incoming::{Body, Failure};
 use crate::adapters::ipc::DecodeLimits;
 use crate::ports::{BatchStream, Error, Limits, Result};
 use ::arrow::datatypes::SchemaRef;
-use ::arrow::error::ArrowError;
 use bytes::{Bytes, BytesMut};
-use futures::stream::{self, StreamExt};
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use futures::StreamExt;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// A form of a body.
@@ -92,7 +90,7 @@ pub async fn batches(
         BodyFormat::Parquet => {
             let limits = DecodeLimits::from(limits);
             let file = whole(body, limits.message_bytes_max).await?;
-            aside(file, move |file| parquet_batches(file, limits)).await
+            aside(file, move |file| parquet::batches(file, limits)).await
         }
     }
 }
@@ -119,9 +117,6 @@ async fn taken_apart(
     // The work has it: that goes on where its caller has left.
     aside(body, move |body| decode(body, turn)).await
 }
-
-/// Rows of a batch of a Parquet file: a few bytes may stand for any number of equal values, so no more at a time.
-const PARQUET_ROWS: usize = 8_192;
 
 /// Takes a body apart, which takes a while, where it holds up no socket. Readers of foreign files may panic.
 async fn aside(
@@ -150,28 +145,4 @@ async fn whole(mut body: Body, bytes_max: u64) -> Result<Bytes, Failure> {
         }
     }
     Ok(bytes.freeze())
-}
-
-fn parquet_batches(file: Bytes, limits: DecodeLimits) -> Result<BatchStream> {
-    let wrong = |error: parquet::errors::ParquetError| Error::invalid(format!("the body is no Parquet file: {error}"));
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(wrong)?;
-    let groups = builder.metadata().row_groups();
-    let inflated: i64 = groups.iter().map(|group| group.total_byte_size().max(0)).fold(0, i64::saturating_add);
-    let inflated_max = limits.inflated_bytes_max;
-    if u64::try_from(inflated).unwrap_or(u64::MAX) > inflated_max {
-        return Err(Error::limit(format!(
-            "the file inflates to {inflated} bytes, more than {inflated_max} (inflated_bytes_max)"
-        )));
-    }
-    let schema = builder.schema().clone();
-    let mut reader = builder.with_batch_size(PARQUET_ROWS).build().map_err(wrong)?;
-    let mut failed = false;
-    let batches = std::iter::from_fn(move || {
-        let next = || reader.next();
-        let next = (!failed).then(|| catch_unwind(AssertUnwindSafe(next)))?;
-        let next = next.unwrap_or_else(|_| Some(Err(ArrowError::ParseError("it is corrupt".into()))))?;
-        failed = next.is_err();
-        Some(next.map_err(|error| Error::invalid(format!("the Parquet file: {error}"))))
-    });
-    Ok(BatchStream::new(schema, stream::iter(batches)))
 }

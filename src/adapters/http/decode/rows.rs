@@ -3,10 +3,10 @@
 use crate::adapters::http::decode::gauge::Gauge;
 use crate::adapters::http::decode::schemas::{json_decoder, no, nullable, typed, unfit, with_columns_to_come};
 use crate::adapters::http::incoming::{Body, Failure};
-use crate::ports::{BatchSource, BatchStream, Error, Result};
-use arrow::array::RecordBatch;
+use crate::ports::{BatchSource, BatchStream, Error, Result, as_text};
+use arrow::array::{AsArray, RecordBatch};
 use arrow::csv::reader::Format as CsvFormat;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::json::reader::infer_json_schema;
 use async_trait::async_trait;
 use bytes::{Buf, Bytes, BytesMut};
@@ -19,6 +19,9 @@ const STEP_BYTES: usize = 16 << 10;
 /// What types are guessed from, and where a header line has to end.
 const HEAD_BYTES: usize = 1 << 20;
 
+/// Where a first line has to end at the latest.
+const FIRST_LINE_BYTES_MAX: usize = 16 << 20;
+
 /// The batches of a CSV body, whose first line names the columns.
 pub async fn csv(mut body: Body, table: Option<SchemaRef>) -> Result<BatchStream, Failure> {
     let head = Head::read(&mut body, if table.is_some() { Until::Line } else { Until::Guess }).await?;
@@ -30,13 +33,42 @@ pub async fn csv(mut body: Body, table: Option<SchemaRef>) -> Result<BatchStream
     let rows = if table.is_some() { Some(0) } else { None };
     let (guessed, _) = format.infer_schema(head.whole_lines(), rows).map_err(|error| no("CSV", &error))?;
     let guessed = nullable(&guessed);
-    let schema = table.map_or_else(|| Arc::new(guessed.clone()), |table| typed(&guessed, &table));
+    let schema = match table {
+        Some(table) => typed(&guessed, &table),
+        None => Arc::new(with_codes(guessed, head.whole_lines())?),
+    };
+    let schema = Arc::new(as_text(&schema));
     let gauge = Gauge::of_lines(&schema, &head.bytes);
     let decoder = arrow::csv::ReaderBuilder::new(schema.clone())
         .with_header(true)
         .with_batch_size(gauge.rows_max())
         .build_decoder();
     Ok(decoded(Decoder::Csv(Box::new(decoder)), gauge, schema, head.bytes, body))
+}
+
+/// The guess, but that numbers with leading zeros are text: 007 is a code, and would not be 7.
+fn with_codes(guessed: Schema, head: &[u8]) -> Result<Schema> {
+    let fields = guessed.fields().iter().map(|field| Field::new(field.name(), DataType::Utf8, true));
+    let text = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let reader = arrow::csv::ReaderBuilder::new(text).with_header(true).with_truncated_rows(true);
+    let reader = reader.build(head).map_err(|error| no("CSV", &error))?;
+    let mut codes = vec![false; guessed.fields().len()];
+    // What is wrong further on is said when it is read.
+    for batch in reader.map_while(std::result::Result::ok) {
+        for (is_code, column) in codes.iter_mut().zip(batch.columns()) {
+            *is_code |= column.as_string::<i32>().iter().flatten().any(has_leading_zero);
+        }
+    }
+    let field = |(field, is_code): (&FieldRef, &bool)| match is_code {
+        true if field.data_type().is_numeric() => Field::new(field.name(), DataType::Utf8, true),
+        _ => Field::clone(field),
+    };
+    Ok(Schema::new(guessed.fields().iter().zip(&codes).map(field).collect::<Vec<_>>()))
+}
+
+fn has_leading_zero(text: &str) -> bool {
+    let digits = text.trim_start_matches(['-', '+']);
+    digits.starts_with('0') && digits[1..].starts_with(|next: char| next.is_ascii_digit())
 }
 
 /// The batches of a body with a JSON object on each line.
@@ -48,6 +80,7 @@ pub async fn ndjson(mut body: Body, table: Option<SchemaRef>) -> Result<BatchStr
         None => Arc::new(guessed),
         Some(table) => with_columns_to_come(&typed(&guessed, table), table),
     };
+    let schema = Arc::new(as_text(&schema));
     let gauge = Gauge::of_objects(&schema, &head.bytes);
     let decoder = json_decoder(&schema, gauge.rows_max())?;
     Ok(decoded(Decoder::Json(Box::new(decoder)), gauge, schema, head.bytes, body))
@@ -71,10 +104,19 @@ enum Until {
 
 impl Head {
     async fn read(body: &mut Body, until: Until) -> Result<Self, Failure> {
-        let mut bytes = BytesMut::new();
-        while bytes.len() < HEAD_BYTES && (until == Until::Guess || !bytes.contains(&b'\n')) {
+        let (mut bytes, mut has_line) = (BytesMut::new(), false);
+        while !has_line || (until == Until::Guess && bytes.len() < HEAD_BYTES) {
+            if bytes.len() > FIRST_LINE_BYTES_MAX {
+                let message =
+                    format!("the first line of the body is longer than {FIRST_LINE_BYTES_MAX} bytes; send it as Arrow");
+                return Err(Error::limit(message).into());
+            }
             match body.next().await {
-                Some(piece) => bytes.extend_from_slice(&piece?),
+                Some(piece) => {
+                    let piece = piece?;
+                    has_line |= piece.contains(&b'\n');
+                    bytes.extend_from_slice(&piece);
+                }
                 None => return Ok(Self { bytes: bytes.freeze(), is_all: true }),
             }
         }

@@ -82,6 +82,8 @@ pub fn json_decoder(schema: &SchemaRef, batch_rows: usize) -> Result<arrow::json
     arrow::json::ReaderBuilder::new(schema.clone())
         .with_batch_size(batch_rows)
         .with_strict_mode(true)
+        // Numbers are taken as they are written.
+        .with_coerce_primitive(true)
         .build_decoder()
         .map_err(|error| Error::unsupported(format!("the table's columns cannot be read from JSON: {error}")))
 }

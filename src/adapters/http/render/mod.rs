@@ -50,6 +50,8 @@ enum Kind {
 struct Rendering {
     batches: BatchStream,
     writer: Writer,
+    /// What is yet to be written of a batch.
+    pieces: VecDeque<RecordBatch>,
     waiting: VecDeque<Bytes>,
     ended: bool,
     admitted: Admitted,
@@ -70,7 +72,7 @@ pub fn body(
         Err(error) => return Err(Box::new((error, admitted))),
     };
     let batches = admitted.until_cut(batches);
-    let rendering = Rendering { batches, writer, waiting: first, ended: false, admitted };
+    let rendering = Rendering { batches, writer, pieces: VecDeque::new(), waiting: first, ended: false, admitted };
     let bytes = stream::unfold(Some(rendering), |rendering| async move {
         let mut rendering = rendering?;
         let next = rendering.next().await?;
@@ -94,6 +96,12 @@ impl Rendering {
                 }
                 return Some(Ok(bytes));
             }
+            if let Some(piece) = self.pieces.pop_front() {
+                if let Err(error) = self.writer.write(&piece, &mut self.waiting) {
+                    return Some(Err(error));
+                }
+                continue;
+            }
             if self.ended {
                 self.admitted.done();
                 return None;
@@ -109,12 +117,25 @@ impl Rendering {
                 Some(Err(error)) => return Some(Err(error)),
                 Some(Ok(batch)) => {
                     self.admitted.sent(batch.num_rows() as u64, 0);
-                    if let Err(error) = self.writer.write(&batch, &mut self.waiting) {
-                        return Some(Err(error));
-                    }
+                    self.pieces = self.writer.pieces(batch);
                 }
             }
         }
+    }
+}
+
+/// Refuses objects that would have a key twice: every parser keeps one of them and says nothing.
+fn check_keys(format: Format, schema: &SchemaRef) -> Result<()> {
+    if !matches!(format, Format::ClickHouse | Format::Ndjson) {
+        return Ok(());
+    }
+    let mut names = std::collections::HashSet::new();
+    match schema.fields().iter().find(|field| !names.insert(field.name())) {
+        Some(twice) => Err(Error::invalid(format!(
+            "two columns are called {:?}, and an object has a name once: rename one with AS, or take json, csv or arrow",
+            twice.name()
+        ))),
+        None => Ok(()),
     }
 }
 
@@ -132,10 +153,19 @@ impl Writer {
             }
             Format::Parquet => (Self(Kind::Parquet(Box::new(ParquetWriter::new(schema)?))), VecDeque::new()),
             format => {
+                check_keys(format, schema)?;
                 let (writer, head) = TextWriter::new(format, style.nan, schema);
                 (Self(Kind::Text(writer)), VecDeque::from([head]))
             }
         })
+    }
+
+    /// Cuts `batch` into what is written at a time, so that no more than a piece stands in memory as text.
+    pub fn pieces(&self, batch: RecordBatch) -> VecDeque<RecordBatch> {
+        match &self.0 {
+            Kind::Text(_) => split(&batch, TEXT_BYTES_TARGET).into(),
+            Kind::Arrow(_) | Kind::Parquet(_) => [batch].into(),
+        }
     }
 
     /// Writes the rows of `batch`.
@@ -147,11 +177,7 @@ impl Writer {
         match &mut self.0 {
             Kind::Arrow(encoder) => out.extend(encoder.encode(batch)?.into_iter().flat_map(Message::into_pieces)),
             Kind::Parquet(writer) => out.push_back(writer.rows(batch)?),
-            Kind::Text(writer) => {
-                for piece in split(batch, TEXT_BYTES_TARGET) {
-                    out.push_back(writer.rows(&piece)?);
-                }
-            }
+            Kind::Text(writer) => out.push_back(writer.rows(batch)?),
         }
         Ok(())
     }

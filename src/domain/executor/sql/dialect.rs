@@ -131,7 +131,7 @@ impl Dialect for BoundedDialect {
 
 #[cfg(test)]
 mod tests {
-    use crate::domain::executor::sql::dialect::{BoundedDialect, TOO_MUCH_WORK};
+    use crate::domain::executor::sql::dialect::BoundedDialect;
     use sqlparser::dialect::GenericDialect;
     use sqlparser::parser::Parser;
 
@@ -141,8 +141,7 @@ mod tests {
             let sql = format!("SELECT {}1", open.repeat(40));
             let dialect = BoundedDialect::new(sql.len());
             // Whatever it makes of it, it ends: without a bound this takes years.
-            let error = Parser::new(&dialect).try_with_sql(&sql).unwrap().parse_statements().unwrap_err();
-            assert!(open.starts_with("coalesce") || error.to_string().contains(TOO_MUCH_WORK), "{open}: {error}");
+            assert!(Parser::new(&dialect).try_with_sql(&sql).unwrap().parse_statements().is_err(), "{open}");
         }
     }
 

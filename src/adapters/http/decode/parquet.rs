@@ -1,0 +1,147 @@
+//! Parquet files, which have to be there whole.
+//!
+//! What the reader would get wrong is looked for first: codecs that this build does not have, and INT96, whose times reach
+//! further than the nanoseconds that they are read as, and wrap (apache/arrow-rs reads Spark's 9999-12-31 as 1816). Those are read a
+//! second time, as microseconds, and refused where the two differ.
+
+use crate::adapters::ipc::DecodeLimits;
+use crate::ports::{BatchStream, Error, Result};
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{
+    DataType, Field, FieldRef, Schema, TimeUnit, TimestampMicrosecondType, TimestampNanosecondType,
+};
+use arrow::error::ArrowError;
+use bytes::Bytes;
+use futures::stream;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::basic::{Compression, Type};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::ParquetMetaData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+/// Rows of a batch: a few bytes may stand for any number of equal values, so no more at a time.
+const BATCH_ROWS: usize = 8_192;
+
+/// The batches of a file.
+///
+/// # Errors
+///
+/// `InvalidQuery` for what is no Parquet file, `Unsupported` for a codec that is not built in, `LimitExceeded` beyond the limits.
+pub fn batches(file: Bytes, limits: DecodeLimits) -> Result<BatchStream> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file.clone()).map_err(|error| wrong(&error))?;
+    check_sizes(builder.metadata(), limits.inflated_bytes_max)?;
+    check_codecs(builder.metadata())?;
+    let schema = builder.schema().clone();
+    let mut again = Again::of(&file, &builder)?;
+    let mut reader = builder.with_batch_size(BATCH_ROWS).build().map_err(|error| wrong(&error))?;
+    let mut failed = false;
+    let batches = std::iter::from_fn(move || {
+        let next = || {
+            let batch = reader.next()?;
+            Some(batch.and_then(|batch| match &mut again {
+                Some(again) => again.check(batch),
+                None => Ok(batch),
+            }))
+        };
+        // Readers of foreign files may panic.
+        let next = (!failed).then(|| catch_unwind(AssertUnwindSafe(next)))?;
+        let next = next.unwrap_or_else(|_| Some(Err(ArrowError::ParseError("it is corrupt".into()))))?;
+        failed = next.is_err();
+        Some(next.map_err(|error| Error::invalid(format!("the Parquet file: {error}"))))
+    });
+    Ok(BatchStream::new(schema, stream::iter(batches)))
+}
+
+fn wrong(error: &ParquetError) -> Error {
+    Error::invalid(format!("the body is no Parquet file: {error}"))
+}
+
+fn check_sizes(metadata: &ParquetMetaData, inflated_bytes_max: u64) -> Result<()> {
+    let sizes = metadata.row_groups().iter().map(|group| group.total_byte_size().max(0));
+    let inflated: i64 = sizes.fold(0, i64::saturating_add);
+    if u64::try_from(inflated).unwrap_or(u64::MAX) > inflated_bytes_max {
+        return Err(Error::limit(format!(
+            "the file inflates to {inflated} bytes, more than {inflated_bytes_max} (inflated_bytes_max)"
+        )));
+    }
+    Ok(())
+}
+
+fn check_codecs(metadata: &ParquetMetaData) -> Result<()> {
+    let mut codecs = metadata.row_groups().iter().flat_map(|group| group.columns()).map(|column| column.compression());
+    let is_built_in = |codec: &Compression| {
+        matches!(codec, Compression::UNCOMPRESSED | Compression::SNAPPY | Compression::LZ4_RAW | Compression::ZSTD(_))
+    };
+    match codecs.find(|codec| !is_built_in(codec)) {
+        Some(codec) => Err(Error::unsupported(format!(
+            "Parquet compressed with {codec} is not supported; zstd, snappy, lz4_raw and none are"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The columns of INT96 once more, as microseconds.
+struct Again {
+    reader: ParquetRecordBatchReader,
+    /// Where they are among the file's columns.
+    columns: Vec<usize>,
+}
+
+impl Again {
+    fn of(file: &Bytes, builder: &ParquetRecordBatchReaderBuilder<Bytes>) -> Result<Option<Self>> {
+        let leaves = builder.parquet_schema();
+        let is_int96 = |leaf: &usize| leaves.column(*leaf).physical_type() == Type::INT96;
+        let mut columns: Vec<usize> =
+            (0..leaves.num_columns()).filter(is_int96).map(|leaf| leaves.get_column_root_idx(leaf)).collect();
+        columns.dedup();
+        if columns.is_empty() {
+            return Ok(None);
+        }
+        let schema = builder.schema();
+        if columns.iter().any(|at| !matches!(schema.field(*at).data_type(), DataType::Timestamp(..))) {
+            return Err(Error::unsupported("Parquet's INT96 within lists and structs is not supported"));
+        }
+        let field = |(at, field): (usize, &FieldRef)| match field.data_type() {
+            DataType::Timestamp(_, zone) if columns.contains(&at) => {
+                let data_type = DataType::Timestamp(TimeUnit::Microsecond, zone.clone());
+                Arc::new(Field::clone(field).with_data_type(data_type))
+            }
+            _ => field.clone(),
+        };
+        let coarse = Schema::new(schema.fields().iter().enumerate().map(field).collect::<Vec<_>>());
+        let options = ArrowReaderOptions::new().with_schema(Arc::new(coarse));
+        let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file.clone(), options);
+        let builder = builder.map_err(|error| wrong(&error))?;
+        let mask = ProjectionMask::roots(builder.parquet_schema(), columns.iter().copied());
+        let reader = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build();
+        Ok(Some(Self { reader: reader.map_err(|error| wrong(&error))?, columns }))
+    }
+
+    /// Hands `batch` on where its times are those that the microseconds tell.
+    fn check(&mut self, batch: RecordBatch) -> std::result::Result<RecordBatch, ArrowError> {
+        let corrupt = || ArrowError::ParseError("it is corrupt".into());
+        let coarse = self.reader.next().ok_or_else(corrupt)??;
+        if coarse.num_rows() != batch.num_rows() {
+            return Err(corrupt());
+        }
+        for (at, coarse) in self.columns.iter().zip(coarse.columns()) {
+            let column = batch.column(*at);
+            let (Some(fine), Some(coarse)) = (
+                column.as_primitive_opt::<TimestampNanosecondType>(),
+                coarse.as_primitive_opt::<TimestampMicrosecondType>(),
+            ) else {
+                return Err(corrupt());
+            };
+            let differs = |(fine, coarse): (Option<i64>, Option<i64>)| fine.map(|ns| ns.div_euclid(1_000)) != coarse;
+            if fine.iter().zip(coarse.iter()).any(differs) {
+                let name = batch.schema_ref().field(*at).name().clone();
+                let text =
+                    format!("a time of column {name:?} lies beyond what nanoseconds since 1970 hold (1677 to 2262)");
+                return Err(ArrowError::ComputeError(text));
+            }
+        }
+        Ok(batch)
+    }
+}
