@@ -154,3 +154,16 @@ async fn writes_keep_every_digit_or_refuse() {
     assert!(sut.change("UPDATE exact SET n = 2.7").await.is_err());
     assert_eq!(answer(&sut, "SELECT * FROM exact").await, "2,1.00,9007199254740992.0");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_without_a_place_are_refused() {
+    use zepto_flight::ports::Query;
+    let sut = tables().await;
+    let one = crate::harness::numbers(1, 1);
+    for (sql, columns, fits) in
+        [("SELECT $1", vec![0], true), ("SELECT $1", vec![0, 1], false), ("SELECT 1", vec![0], false)]
+    {
+        let query = Query { params: Some(one.project(&columns).unwrap()), ..Query::read(sql) };
+        assert_eq!(sut.query.query(query).await.is_ok(), fits, "{sql} with {columns:?}");
+    }
+}

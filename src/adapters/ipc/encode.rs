@@ -4,8 +4,9 @@
 //! column or a string column holds is never copied on its way out. What a slice has to have rebuilt is: offsets that do
 //! not begin at zero, bitmaps that begin within a byte. Compressed bodies are made of new buffers.
 
+use crate::adapters::ipc::compact::drags;
 use crate::adapters::ipc::encoding::{Compression, Encoding};
-use crate::adapters::ipc::split::{batch_bytes, drags, split};
+use crate::adapters::ipc::split::{batch_bytes, split};
 use crate::ports::{Error, Result};
 use arrow::array::RecordBatch;
 use arrow::buffer::Buffer;

@@ -4,6 +4,7 @@
 //! stream (Arrow Columnar Format, "Encapsulated message format"). What comes from outside is bytes that may say
 //! anything: its sizes are checked before anything is allocated for them, and a decoder that panics is an error.
 
+mod compact;
 mod decode;
 mod describe;
 mod described;

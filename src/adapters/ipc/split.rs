@@ -3,7 +3,8 @@
 //! What counts is what a slice would send, not the buffers behind it: rows of a table are always slices of something
 //! larger. Pieces are even, so that a batch a little over the limit does not become a large piece and a crumb.
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
+use crate::adapters::ipc::compact::compact;
+use arrow::array::{Array, ArrayData, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::DataType;
 use std::sync::Arc;
 
@@ -66,12 +67,38 @@ fn slice_bytes(array: &dyn Array) -> usize {
         DataType::FixedSizeBinary(width) => rows * usize::try_from(*width).unwrap_or(0),
         DataType::Boolean => rows.div_ceil(8),
         DataType::Null => 0,
+        DataType::ListView(_) => {
+            let list = array.as_list_view::<i32>();
+            rows * 8 + share(list.values().as_ref(), list.value_sizes().iter().map(|size| i64::from(*size)).sum())
+        }
+        DataType::LargeListView(_) => {
+            let list = array.as_list_view::<i64>();
+            rows * 16 + share(list.values().as_ref(), list.value_sizes().iter().sum())
+        }
+        DataType::Union(fields, _) => {
+            let union = array.as_union();
+            // Each row is in one of the children, or takes a place in all of them.
+            let of = |rows| fields.iter().map(move |(id, _)| share(union.child(id).as_ref(), rows));
+            let dense = of(i64::try_from(rows).unwrap_or(i64::MAX)).max().unwrap_or(0) + rows * 4;
+            rows + if union.offsets().is_some() { dense } else { of(i64::try_from(rows).unwrap_or(i64::MAX)).sum() }
+        }
         other => match other.primitive_width() {
             Some(width) => rows * width,
-            None => array.get_array_memory_size(),
+            // Runs: what rows come to, should each be one.
+            None => array.to_data().child_data().iter().map(|child| rows.min(child.len()) * bytes_each(child)).sum(),
         },
     };
     nulls + values
+}
+
+/// Bytes of `rows` rows of an array, about, wherever they are in it.
+fn share(array: &dyn Array, rows: i64) -> usize {
+    let bytes = slice_bytes(array) as u128 * u128::try_from(rows).unwrap_or(0);
+    usize::try_from(bytes / array.len().max(1) as u128).unwrap_or(usize::MAX)
+}
+
+fn bytes_each(data: &ArrayData) -> usize {
+    data.get_slice_memory_size().unwrap_or(0) / data.len().max(1)
 }
 
 /// Bytes between the first and the last offset.
@@ -87,85 +114,12 @@ fn child_bytes<O: Copy + Into<i64>>(values: &ArrayRef, offsets: &[O]) -> usize {
     slice_bytes(values.slice(first, span(offsets)).as_ref())
 }
 
-/// The same rows without what a slice of views or of a dictionary drags along: the writer sends all of it otherwise.
-fn compact(batch: &RecordBatch) -> RecordBatch {
-    if !drags(batch) {
-        return batch.clone();
-    }
-    let columns = batch.columns().iter().map(compact_column).collect();
-    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    RecordBatch::try_new_with_options(batch.schema(), columns, &options).unwrap_or_else(|_| batch.clone())
-}
-
-/// Whether rows use little of what their columns hold for them.
-pub(super) fn drags(batch: &RecordBatch) -> bool {
-    batch.columns().iter().any(|column| column_drags(column.as_ref()))
-}
-
-fn column_drags(array: &dyn Array) -> bool {
-    match array.data_type() {
-        DataType::Utf8View => {
-            let views = array.as_string_view();
-            buffer_bytes(views.data_buffers()) > 2 * views.total_buffer_bytes_used()
-        }
-        DataType::BinaryView => {
-            let views = array.as_binary_view();
-            buffer_bytes(views.data_buffers()) > 2 * views.total_buffer_bytes_used()
-        }
-        DataType::Dictionary(..) => array.as_any_dictionary().values().len() > array.len(),
-        _ => false,
-    }
-}
-
-fn buffer_bytes(buffers: &[arrow::buffer::Buffer]) -> usize {
-    buffers.iter().map(|buffer| buffer.len()).sum()
-}
-
-fn compact_column(column: &ArrayRef) -> ArrayRef {
-    if !column_drags(column.as_ref()) {
-        return column.clone();
-    }
-    match column.data_type() {
-        DataType::Utf8View => Arc::new(column.as_string_view().gc()),
-        DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
-        _ => compact_dictionary(column).unwrap_or_else(|| column.clone()),
-    }
-}
-
-/// A dictionary array over the values that it uses, in the order of their first use.
-fn compact_dictionary(column: &ArrayRef) -> Option<ArrayRef> {
-    let DataType::Dictionary(key, _) = column.data_type() else { return None };
-    let dictionary = column.as_any_dictionary();
-    let keys = dictionary.normalized_keys();
-    let mut codes = std::collections::HashMap::new();
-    let mut used: Vec<u64> = Vec::new();
-    let recoded: arrow::array::UInt64Array = (0..column.len())
-        .map(|row| {
-            let key = keys.get(row).filter(|_| dictionary.keys().is_valid(row))?;
-            Some(*codes.entry(*key).or_insert_with(|| {
-                used.push(*key as u64);
-                used.len() as u64 - 1
-            }))
-        })
-        .collect();
-    let values = arrow::compute::take(dictionary.values(), &arrow::array::UInt64Array::from(used), None).ok()?;
-    let keys = arrow::compute::cast(&recoded, key).ok()?;
-    let data = keys
-        .to_data()
-        .into_builder()
-        .data_type(column.data_type().clone())
-        .add_child_data(values.to_data())
-        .build()
-        .ok()?;
-    Some(arrow::array::make_array(data))
-}
-
 #[cfg(test)]
 mod tests {
     use crate::adapters::ipc::split;
     use arrow::array::*;
     use arrow::compute::concat_batches;
-    use arrow::datatypes::Int32Type;
+    use arrow::datatypes::{DataType, Field, Int32Type, Int64Type};
     use std::sync::Arc;
 
     fn batch(column: ArrayRef) -> RecordBatch {
@@ -210,5 +164,30 @@ mod tests {
         let [piece] = split(&views.slice(100, 10), 1 << 20).try_into().unwrap();
         assert!(piece.get_array_memory_size() < 2_000);
         assert_eq!(piece, views.slice(100, 10));
+    }
+
+    #[test]
+    fn columns_that_share_their_children_send_what_they_use() {
+        let rows = 20_000;
+        let list = ListArray::from_iter_primitive::<Int64Type, _, _>((0..rows).map(|n| Some(vec![Some(n); 10])));
+        let views =
+            arrow::compute::cast(&list, &DataType::ListView(Arc::new(Field::new_list_field(DataType::Int64, true))));
+        let ids = arrow::buffer::ScalarBuffer::from_iter((0..rows).map(|_| 0_i8));
+        let offsets = arrow::buffer::ScalarBuffer::from_iter(0..rows as i32);
+        let fields = arrow::datatypes::UnionFields::try_new([0], [Field::new("n", DataType::Int64, true)]).unwrap();
+        let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..rows));
+        let union = UnionArray::try_new(fields, ids, Some(offsets), vec![numbers.clone()]).unwrap();
+        let runs = RunArray::<Int32Type>::try_new(&Int32Array::from_iter_values(1..=rows as i32), &numbers).unwrap();
+        for column in [views.unwrap(), Arc::new(union) as ArrayRef, Arc::new(runs)] {
+            let whole = batch(column);
+            let pieces = split(&whole, 256 << 10);
+            assert!(pieces.len() < 20, "{}: {} pieces", whole.schema(), pieces.len());
+            assert_eq!(pieces.iter().map(RecordBatch::num_rows).sum::<usize>(), whole.num_rows());
+            let mut sent = Vec::new();
+            let mut writer = arrow::ipc::writer::StreamWriter::try_new(&mut sent, &whole.schema()).unwrap();
+            pieces.iter().for_each(|piece| writer.write(piece).unwrap());
+            drop(writer);
+            assert!(sent.len() < 4 << 20, "{}: {} bytes", whole.schema(), sent.len());
+        }
     }
 }

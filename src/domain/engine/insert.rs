@@ -16,6 +16,11 @@ use sqlparser::ast::{self, Expr, Ident, SetExpr};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+/// Whether a query is its VALUES alone, without anything that would make fewer rows of them.
+fn is_bare(query: &ast::Query) -> bool {
+    query.with.is_none() && query.order_by.is_none() && query.limit_clause.is_none() && query.fetch.is_none()
+}
+
 impl Inner {
     /// Rows inserted.
     pub(super) async fn insert(self: &Arc<Self>, insert: Insert, query: &Query) -> Result<u64> {
@@ -55,7 +60,7 @@ impl Inner {
         query: &Query,
     ) -> Result<BatchStream> {
         let mut exprs = match source.body.as_ref() {
-            SetExpr::Values(values) if values.rows.len() == 1 => values.rows[0].content.clone(),
+            SetExpr::Values(values) if values.rows.len() == 1 && is_bare(source) => values.rows[0].content.clone(),
             _ => {
                 return Err(Error::invalid(format!(
                     "{} rows of parameters came, and only an INSERT of one row of VALUES takes other than one",

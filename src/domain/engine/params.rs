@@ -20,7 +20,7 @@ use std::sync::Arc;
 ///
 /// # Errors
 ///
-/// `InvalidQuery` for a name without a value.
+/// `InvalidQuery` for a name without a value, or a value without a place.
 pub(super) fn in_order(params: Option<RecordBatch>, names: &[Option<String>]) -> Result<Option<RecordBatch>> {
     let Some(params) = params.filter(|params| params.num_columns() > 0) else { return Ok(None) };
     let mut columns = Vec::new();
@@ -30,6 +30,11 @@ pub(super) fn in_order(params: Option<RecordBatch>, names: &[Option<String>]) ->
         columns.push(at.ok_or_else(|| Error::invalid(format!("parameter ${name} has no value")))?);
     }
     if columns.is_empty() {
+        // What no place takes was meant for one.
+        if params.num_columns() > names.len() {
+            let (given, places) = (params.num_columns(), names.len());
+            return Err(Error::invalid(format!("{given} values came for a statement with {places} parameters")));
+        }
         return Ok(Some(params));
     }
     params.project(&columns).map(Some).map_err(|error| Error::internal("parameters in order").with_source(error))

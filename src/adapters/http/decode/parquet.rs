@@ -49,7 +49,12 @@ pub fn batches(file: Bytes, limits: DecodeLimits) -> Result<BatchStream> {
         let next = (!failed).then(|| catch_unwind(AssertUnwindSafe(next)))?;
         let next = next.unwrap_or_else(|_| Some(Err(ArrowError::ParseError("it is corrupt".into()))))?;
         failed = next.is_err();
-        Some(next.map_err(|error| Error::invalid(format!("the Parquet file: {error}"))))
+        Some(next.map_err(|error| match error {
+            ArrowError::ComputeError(text) | ArrowError::ParseError(text) => {
+                Error::invalid(format!("the Parquet file: {text}"))
+            }
+            other => Error::invalid(format!("the Parquet file: {other}")),
+        }))
     });
     Ok(BatchStream::new(schema, stream::iter(batches)))
 }
@@ -76,7 +81,8 @@ fn check_codecs(metadata: &ParquetMetaData) -> Result<()> {
     };
     match codecs.find(|codec| !is_built_in(codec)) {
         Some(codec) => Err(Error::unsupported(format!(
-            "Parquet compressed with {codec} is not supported; zstd, snappy, lz4_raw and none are"
+            "Parquet compressed with {} is not supported; zstd, snappy, lz4_raw and none are",
+            codec.to_string().split('(').next().unwrap_or_default()
         ))),
         None => Ok(()),
     }
