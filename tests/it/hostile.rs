@@ -135,16 +135,6 @@ async fn tables_have_a_most_of_columns_and_no_reserved_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_that_was_dropped_meanwhile_takes_no_rows_of_its_namesake() {
-    let sut = sut();
-    sut.define("CREATE TABLE t (n INT64)").await;
-    let at_start = sut.rows("SELECT * FROM t").await;
-    sut.define("DROP TABLE t").await;
-    sut.define("CREATE TABLE t (s STRING)").await;
-    assert_eq!((at_start, sut.rows("SELECT * FROM t WHERE s = 'x'").await), (0, 0));
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_pin_of_what_is_gone_does_not_keep_new_rows_out() {
     let sut = sut_with(Limits { memory_bytes_max: 2 << 20, ..Limits::default() });
     sut.put("t", vec![numbers(0, 50_000)]).await.unwrap();
