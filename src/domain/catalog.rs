@@ -126,11 +126,6 @@ pub fn closest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&
         .map(|(_, candidate)| candidate)
 }
 
-fn remove_stalest(pins: &mut BTreeMap<u64, Pin>) -> Option<Pin> {
-    let stalest = pins.iter().min_by_key(|(_, pin)| pin.used).map(|(id, _)| *id)?;
-    pins.remove(&stalest)
-}
-
 impl Catalog {
     /// A catalogue without tables, whose states count up from `first_version`: another number each time, so that a
     /// snapshot's id means nothing to the next engine.
@@ -197,14 +192,24 @@ impl Catalog {
         pins.retain(|_, pin| pin.used.elapsed() < self.pin_ttl);
         pins.insert(id, Pin { snapshot, used: Instant::now() });
         while pins.len() > self.pins_max {
-            remove_stalest(&mut pins);
+            let stalest = pins.iter().min_by_key(|(_, pin)| pin.used).map(|(id, _)| *id);
+            stalest.and_then(|id| pins.remove(&id));
         }
         SnapshotId(id)
     }
 
-    /// Gives up the pin that was not used for longest, and with it what only that held; false where there is none.
+    /// Gives up the pin of a past state that was not used for longest, and with it what only that held; false where there
+    /// is none.
     pub fn give_up_pin(&self) -> bool {
-        remove_stalest(&mut self.pins.lock().unwrap_or_else(PoisonError::into_inner)).is_some()
+        let present = self.present().version;
+        let stalest = {
+            let mut pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
+            let past = pins.iter().filter(|(id, _)| **id != present);
+            let id = past.min_by_key(|(_, pin)| pin.used).map(|(id, _)| *id);
+            id.and_then(|id| pins.remove(&id))
+        };
+        // The last of a large table takes a while to go, which nobody waits for.
+        stalest.is_some()
     }
 
     /// A pinned state, which is kept for its full time again.

@@ -1,7 +1,9 @@
 //! Bodies over HTTP: every value is stored as it was written, or the body is refused.
 
+use crate::harness::{connect, memory, serve_flight, serve_http};
 use crate::http_wire::wire;
 use serde_json::json;
+use zepto_flight::ports::Limits;
 
 /// `a`, `1`: two lines, gzipped.
 const GZIPPED: [u8; 24] = [
@@ -98,4 +100,22 @@ async fn objects_have_no_key_twice() {
         assert_eq!(status, 400, "{format}: {answer}");
     }
     assert_eq!(wire.text("/?format=csv", sql).await, "i,i\n1,2\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn text_is_held_to_the_same_behind_a_gateway() {
+    let flight = serve_flight(memory(), Limits::default()).await;
+    let over_flight = serve_http(connect(&flight.url), Limits::default()).await;
+    let http = serve_http(memory(), Limits::default()).await;
+    let over_http = serve_http(connect(&http.url), Limits::default()).await;
+    for gateway in [&over_flight.url, &over_http.url] {
+        let post =
+            |path: &str, body: &'static str| reqwest::Client::new().post(format!("{gateway}{path}")).body(body).send();
+        assert_eq!(post("/insert/ndjson?table=px", "{\"px\":1}\n").await.unwrap().status(), 200, "{gateway}");
+        assert_eq!(post("/insert/ndjson?table=px", "{\"px\":1.5}\n").await.unwrap().status(), 422, "{gateway}");
+        assert_eq!(post("/insert/csv?table=px", "px\n2\n").await.unwrap().status(), 200, "{gateway}");
+        let sums =
+            post("/?format=csv", "SELECT sum(px), arrow_typeof(max(px)) FROM px").await.unwrap().text().await.unwrap();
+        assert_eq!(sums.lines().nth(1), Some("3,Int64"), "{gateway}");
+    }
 }

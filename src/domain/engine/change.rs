@@ -6,7 +6,7 @@
 
 use crate::domain::catalog::Snapshot;
 use crate::domain::catalog::resolve_name;
-use crate::domain::engine::{Inner, deadline, limited};
+use crate::domain::engine::Inner;
 use crate::domain::executor::sql::{Delete, Name, TARGET, Truncate, Update};
 use crate::domain::executor::{Question, ROW_NUMBER, Source, Values};
 use crate::domain::storage::{Reservation, Segment, Table, cast_exact};
@@ -41,9 +41,7 @@ impl Inner {
     ///
     /// `NotFound` for no such table, `Timeout` where others are still at it.
     pub(super) async fn hold(&self, table: &Name, query: &Query) -> Result<Held> {
-        let soonest =
-            [deadline(query), limited(self.options.limits.query_timeout_ms).map(|most| Instant::now() + most)];
-        match soonest.into_iter().flatten().min() {
+        match self.time_limit(query) {
             None => self.held(table).await,
             Some(deadline) => tokio::time::timeout_at(deadline.into(), self.held(table)).await.unwrap_or_else(|_| {
                 let message = format!("other changes of table {:?} took all the time that this one had", table.text);

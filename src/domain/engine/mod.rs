@@ -249,7 +249,7 @@ impl Inner {
 
     /// The statement, if the caller lets it do what it does, and the query with its parameters in order.
     async fn parse(self: &Arc<Self>, query: Query) -> Result<(Parsed, Query)> {
-        self.planning(deadline(&query), move |inner| inner.parse_now(query)).await
+        self.planning(self.time_limit(&query), move |inner| inner.parse_now(query)).await
     }
 
     fn parse_now(&self, query: Query) -> Result<(Parsed, Query)> {
@@ -291,7 +291,8 @@ impl Inner {
     ) -> Result<Arc<Prepared>> {
         let question = Question { statement, target: None, values: Values::Given(query.params.clone()) };
         let (sql, snapshot) = (query.sql.clone(), snapshot.clone());
-        self.planning(deadline(query), move |inner| inner.executor.prepare_to_keep(&sql, question, &snapshot)).await
+        self.planning(self.time_limit(query), move |inner| inner.executor.prepare_to_keep(&sql, question, &snapshot))
+            .await
     }
 
     /// Plans what is of no use to others.
@@ -302,7 +303,7 @@ impl Inner {
         query: &Query,
     ) -> Result<Prepared> {
         let snapshot = snapshot.clone();
-        self.planning(deadline(query), move |inner| inner.executor.prepare(question, &snapshot)).await
+        self.planning(self.time_limit(query), move |inner| inner.executor.prepare(question, &snapshot)).await
     }
 
     /// The answer to a read whose plan is of no use to others.
@@ -344,6 +345,12 @@ impl Inner {
     /// How long one client is waited for.
     fn patience(&self) -> Option<Duration> {
         limited(self.options.limits.stall_timeout_ms)
+    }
+
+    /// Returns the instant by which what comes before the first row has to be done: parsing, planning, waiting for a table.
+    fn time_limit(&self, query: &Query) -> Option<Instant> {
+        let own = limited(self.options.limits.query_timeout_ms).and_then(|most| Instant::now().checked_add(most));
+        [deadline(query), own].into_iter().flatten().min()
     }
 
     fn allowance(&self, query: &Query) -> Result<Allowance> {

@@ -20,6 +20,7 @@ mod prune;
 mod run;
 mod scan;
 mod semantics;
+mod slices;
 pub mod sql;
 mod views;
 
@@ -197,7 +198,7 @@ impl Executor {
         match deadline {
             None => task.await,
             Some(deadline) => tokio::time::timeout_at(deadline.into(), task).await.unwrap_or_else(|_| {
-                Err(Error::new(ErrorKind::Timeout, "the statement was not planned in the time that its caller gave it"))
+                Err(Error::new(ErrorKind::Timeout, "the statement was not planned in the time that it had"))
             }),
         }
     }

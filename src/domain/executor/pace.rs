@@ -10,6 +10,7 @@
 //! of an aggregate, a function on one huge value – are named in docs/design.md.
 
 use crate::domain::executor::interrupt::Interrupt;
+use crate::domain::executor::slices::{Pace, Slicer};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
@@ -42,17 +43,6 @@ use std::time::{Duration, Instant};
 
 /// How long a plan computes before it lets others run.
 const TURN: Duration = Duration::from_millis(10);
-
-/// Pairs of rows that a nested loop join goes over in one poll, about: a tenth of a second.
-const PAIRS_PER_POLL: u64 = 1 << 25;
-
-/// Rows of a slice: never more than this, and where the left side is not huge never less than that, below which the join
-/// takes a slower way.
-const SLICE_ROWS_MAX: usize = 8_192;
-const SLICE_ROWS_MIN: usize = 1_024;
-
-/// The left side of a nested loop join beyond which slices may be smaller all the same.
-const HUGE_ROWS: u64 = 1 << 18;
 
 /// Rewrites `plan` so that it yields, and ends soon after `interrupt` says so.
 ///
@@ -196,19 +186,6 @@ impl PhysicalExpr for WatchedExpr {
     }
 }
 
-/// How batches are handed on.
-#[derive(Debug, Clone)]
-enum Pace {
-    /// As they come.
-    Plain,
-    /// As they come, their rows counted: the side of a nested loop join that is collected.
-    Counted(Arc<AtomicU64>),
-    /// So few rows at a time that all pairs with the counted ones are soon done: its other side.
-    Product(Arc<AtomicU64>),
-    /// Few rows at first, more for as long as they are soon worked off: the probing side of a hash join.
-    Growing,
-}
-
 /// Hands on the batches of its input, yields after each turn, and ends when the interrupt says so.
 #[derive(Debug)]
 struct PacedExec {
@@ -281,72 +258,9 @@ impl ExecutionPlan for PacedExec {
             input: Some(self.input.execute(partition, task)?),
             interrupt: self.interrupt.clone(),
             turn: None,
-            slicer: Slicer { pace: self.pace.clone(), rest: None, growing_rows: 16, handed: None },
+            slicer: Slicer::new(self.pace.clone()),
         }))
     }
-}
-
-/// Cuts batches into slices, which copies nothing.
-struct Slicer {
-    pace: Pace,
-    rest: Option<RecordBatch>,
-    /// Rows of the next slice where slices grow, and when the last one was handed on.
-    growing_rows: usize,
-    handed: Option<Instant>,
-}
-
-impl Slicer {
-    /// Takes in a batch: its first slice.
-    fn take(&mut self, batch: RecordBatch, now: Instant) -> RecordBatch {
-        if let Pace::Counted(rows) = &self.pace {
-            rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
-        }
-        match self.pace {
-            Pace::Plain | Pace::Counted(_) => batch,
-            Pace::Product(_) | Pace::Growing => self.cut(batch, now),
-        }
-    }
-
-    /// The next slice of what is left.
-    fn next(&mut self, now: Instant) -> Option<RecordBatch> {
-        let rest = self.rest.take()?;
-        Some(self.cut(rest, now))
-    }
-
-    fn cut(&mut self, batch: RecordBatch, now: Instant) -> RecordBatch {
-        let rows = self.rows(now).min(batch.num_rows());
-        self.handed = Some(now);
-        if rows < batch.num_rows() {
-            self.rest = Some(batch.slice(rows, batch.num_rows() - rows));
-        }
-        batch.slice(0, rows)
-    }
-
-    fn rows(&mut self, now: Instant) -> usize {
-        match &self.pace {
-            Pace::Product(left) => product_rows(left.load(Ordering::Relaxed)),
-            _ => {
-                // How long the last slice took says how large the next one may be.
-                match self.handed.map(|handed| now - handed) {
-                    Some(took) if took > Duration::from_millis(100) => {
-                        self.growing_rows = (self.growing_rows / 2).max(1)
-                    }
-                    Some(took) if took < Duration::from_millis(25) => {
-                        self.growing_rows = (self.growing_rows * 2).min(SLICE_ROWS_MAX);
-                    }
-                    _ => {}
-                }
-                self.growing_rows
-            }
-        }
-    }
-}
-
-/// Rows of the right side that are soon done with `left` rows of the left one.
-fn product_rows(left: u64) -> usize {
-    let rows = usize::try_from(PAIRS_PER_POLL / left.max(1)).unwrap_or(usize::MAX);
-    let least = if left <= HUGE_ROWS { SLICE_ROWS_MIN } else { 1 };
-    rows.clamp(least, SLICE_ROWS_MAX)
 }
 
 struct PacedStream {
@@ -383,7 +297,7 @@ impl Stream for PacedStream {
         match input.poll_next_unpin(cx) {
             Poll::Pending => {
                 this.turn = None;
-                this.slicer.handed = None;
+                this.slicer.pause();
                 Poll::Pending
             }
             Poll::Ready(Some(Ok(batch))) => Poll::Ready(Some(Ok(this.slicer.take(batch, now)))),
@@ -401,7 +315,8 @@ impl RecordBatchStream for PacedStream {
 #[cfg(test)]
 mod tests {
     use crate::domain::executor::interrupt::Interrupt;
-    use crate::domain::executor::pace::{Pace, PacedExec, product_rows};
+    use crate::domain::executor::pace::PacedExec;
+    use crate::domain::executor::slices::Pace;
     use arrow::array::{Int64Array, RecordBatch};
     use datafusion::execution::TaskContext;
     use datafusion::physical_plan::ExecutionPlan;
@@ -429,7 +344,6 @@ mod tests {
             assert!(rows.iter().all(|rows| *rows <= most), "{most}");
             assert_eq!(rows.iter().sum::<usize>(), 30_000);
         }
-        assert_eq!([0, 1, 150_000, 1 << 24].map(product_rows), [8_192, 8_192, 1_024, 2]);
     }
 
     #[tokio::test]

@@ -1,8 +1,10 @@
 //! Fits batches of a stream to a table's schema, without losing anything.
 //!
-//! Columns match exactly, else by their only match without regard to case; only if no name matches, by position. A type may widen where every value of it survives; a
-//! time may change its unit where the value at hand survives. A column that needs no change keeps its buffers.
+//! Columns match exactly, else by their only match without regard to case; only if no name matches, by position. A type may
+//! widen where every value of it survives; a time may change its unit where the value at hand survives; text that stands
+//! for another type is read. A column that needs no change keeps its buffers.
 
+use crate::domain::storage::column_names::ColumnNames;
 use crate::domain::storage::exact::cast_exact;
 use crate::ports::{Error, Result, stands_for_other};
 use arrow::array::{
@@ -11,7 +13,6 @@ use arrow::array::{
 use arrow::compute::{CastOptions, cast, cast_with_options};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The column that a stream without it gets filled with its arrival time.
@@ -150,44 +151,6 @@ fn match_columns(source: &Schema, target: &Schema) -> Result<Vec<Option<usize>>>
         )));
     }
     Ok((0..source.fields().len()).map(Some).collect())
-}
-
-/// The columns of a schema by name: one policy for streams and text, in constant time for each name.
-#[derive(Debug)]
-pub struct ColumnNames<'a> {
-    exact: HashMap<&'a str, usize>,
-    /// By lowercase name; several where more than case tells them apart.
-    folded: HashMap<String, Vec<usize>>,
-}
-
-impl<'a> ColumnNames<'a> {
-    /// Collects the names of `schema`.
-    pub fn new(schema: &'a Schema) -> Self {
-        let mut names = Self { exact: HashMap::new(), folded: HashMap::new() };
-        for (at, field) in schema.fields().iter().enumerate() {
-            names.exact.insert(field.name(), at);
-            names.folded.entry(field.name().to_ascii_lowercase()).or_default().push(at);
-        }
-        names
-    }
-
-    /// Returns the position of the column that `name` means: exactly, else by its only match without regard to case.
-    ///
-    /// # Errors
-    ///
-    /// `SchemaMismatch` where several match.
-    pub fn find(&self, name: &str) -> Result<Option<usize>> {
-        if let Some(at) = self.exact.get(name) {
-            return Ok(Some(*at));
-        }
-        match self.folded.get(&name.to_ascii_lowercase()).map(Vec::as_slice) {
-            None => Ok(None),
-            Some([only]) => Ok(Some(*only)),
-            Some(_) => {
-                Err(Error::mismatch(format!("column {name:?} is ambiguous: several names differ in case alone")))
-            }
-        }
-    }
 }
 
 /// Columns that a message names: more help nobody.

@@ -57,7 +57,8 @@ impl Budget {
             let next = |used: u64| used.checked_add(bytes).filter(|next| *next <= self.max);
             match self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) {
                 Ok(_) => return Ok(Reservation { used: self.used.clone(), bytes }),
-                Err(_) if self.relief.get().is_some_and(|relief| relief()) => {}
+                // What is larger than all of it is refused at nobody's cost.
+                Err(_) if bytes <= self.max && self.relief.get().is_some_and(|relief| relief()) => {}
                 Err(used) => {
                     return Err(Error::limit(format!(
                         "out of table memory: {bytes} bytes more would make {} of {} (memory_bytes_max)",
@@ -143,6 +144,10 @@ mod tests {
         assert_eq!(budget.used(), 80);
         assert_eq!(budget.reserve(30).unwrap_err().kind(), ErrorKind::LimitExceeded);
         drop(needed);
+        let idle = std::sync::Mutex::new(vec![()]);
+        let budget = Budget::new(100);
+        budget.relieved_by(move || idle.lock().unwrap().pop().is_some_and(|()| panic!("for nothing")));
+        assert_eq!(budget.reserve(101).unwrap_err().kind(), ErrorKind::LimitExceeded);
     }
 
     #[test]

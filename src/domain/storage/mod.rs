@@ -4,6 +4,7 @@
 //! [`Table`] holds one state of it for as long as it likes; every change makes a new list that shares all segments it
 //! did not touch. Segments stay in arrival order, always.
 
+mod column_names;
 mod conform;
 mod exact;
 mod memory;

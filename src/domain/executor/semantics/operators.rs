@@ -17,7 +17,7 @@ use datafusion::logical_expr::{
 };
 use std::sync::Arc;
 
-/// Returns the checked form of a binary operator, which is called `shown` in headings and in EXPLAIN.
+/// Returns the checked form of a binary operator, which is called `shown` in headings.
 ///
 /// The name is kept rather than made of the arguments: DataFusion asks for it at every level of an expression, and a
 /// chain of a thousand operators would take minutes to plan.
