@@ -8,6 +8,7 @@ mod batches;
 mod error;
 mod ingest;
 mod limits;
+mod memory;
 mod query;
 mod text_columns;
 
@@ -15,6 +16,7 @@ pub use batches::{BatchSource, BatchStream};
 pub use error::{Error, ErrorKind, Result};
 pub use ingest::{Append, IfExists, IfMissing, IngestPort, IngestSummary};
 pub use limits::Limits;
+pub use memory::{MemoryAccount, Reservation};
 pub use query::{
     Access, Caller, Description, INPUT, Part, Query, QueryPort, Reply, SnapshotId, StatementKind, TableInfo,
 };

@@ -25,7 +25,7 @@ pub mod sql;
 mod views;
 
 pub use cache::PlanCounts;
-pub use plan::{Prepared, Question, Source, Values};
+pub use plan::{Plan, Prepared, Question, Source, Values};
 pub use run::Allowance;
 pub use scan::ROW_NUMBER;
 

@@ -62,12 +62,16 @@ impl PruningStatistics for Known<'_> {
 
     fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
         let index = self.schema.index_of(&column.name).ok()?;
-        let counts = self.segments.iter().map(|segment| segment.batch().column(index).logical_null_count() as u64);
+        let counts =
+            self.segments.iter().map(|segment| segment.physical_batch().column(index).logical_null_count() as u64);
         Some(Arc::new(UInt64Array::from_iter_values(counts)))
     }
 
+    // Deleted rows are counted in, here as in the counts of nulls: both are bounds of the same rows.
     fn row_counts(&self) -> Option<ArrayRef> {
-        Some(Arc::new(UInt64Array::from_iter_values(self.segments.iter().map(|segment| segment.rows() as u64))))
+        Some(Arc::new(UInt64Array::from_iter_values(
+            self.segments.iter().map(|segment| segment.physical_rows() as u64),
+        )))
     }
 
     fn contained(&self, _: &Column, _: &HashSet<ScalarValue>) -> Option<BooleanArray> {

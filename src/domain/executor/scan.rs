@@ -1,8 +1,12 @@
 //! Reads the segments of one table state.
 //!
 //! Batches leave as they lie in memory: a projection picks columns, a long segment is handed out in slices, nothing is
-//! copied. Partitions are runs of neighbouring segments, so one partition is the whole table in arrival order. Filters
-//! only serve to leave out segments; DataFusion filters rows.
+//! copied, unless so many rows between others are deleted that copying the rest costs less than many small slices.
+//! Partitions are runs of neighbouring segments, so one partition is the whole table in arrival order. Filters only serve
+//! to leave out segments; DataFusion filters rows.
+//!
+//! Rows have two positions: one among the rows that are left, by which parts and limits count, and one among all rows of the
+//! segment, deleted ones included, by which they lie in memory and by which row numbers count.
 
 use crate::domain::executor::prune::may_match;
 use crate::domain::storage::{Segment, Table};
@@ -62,25 +66,36 @@ impl SegmentTable {
         Self { table, schema, wanted }
     }
 
-    /// The segments that may hold rows for `filters`, up to `limit` rows if every row counts.
+    /// Picks the segments that may hold rows for `filters`, up to `limit` rows if every row counts.
     fn pieces(&self, state: &dyn Session, filters: &[Expr], limit: Option<usize>) -> Vec<Piece> {
         let segments = self.table.segments();
         let may_match = may_match(segments, self.table.schema(), filters, state);
         let mut left = if filters.is_empty() { limit.unwrap_or(usize::MAX) } else { usize::MAX };
-        let mut first_row = 0;
+        let (mut first_row, mut first_left) = (0, 0);
         let mut pieces = Vec::new();
         for (segment, may_match) in segments.iter().zip(may_match) {
             let segment_rows = segment.rows() as u64;
-            let within = |row: u64| row.clamp(first_row, first_row + segment_rows) - first_row;
+            let within = |row: u64| row.clamp(first_left, first_left + segment_rows) - first_left;
             let (from, to) = (within(self.wanted.start) as usize, within(self.wanted.end) as usize);
             let rows = to.saturating_sub(from).min(left);
             if may_match && rows > 0 {
-                pieces.push(Piece { segment: segment.clone(), first_row, offset: from, rows });
+                let range = physical_range(segment, from..from + rows);
+                pieces.push(Piece { segment: segment.clone(), first_row, range, rows });
                 left -= rows;
             }
-            first_row += segment_rows;
+            first_left += segment_rows;
+            first_row += segment.physical_rows() as u64;
         }
         pieces
+    }
+}
+
+/// Returns where in a segment those of its rows lie that are left, counted without the deleted ones.
+fn physical_range(segment: &Segment, rows: Range<usize>) -> Range<usize> {
+    match segment.mask() {
+        None => rows,
+        // Behind the last row, rather than at the next one that is left.
+        Some(mask) => mask.position(rows.start)..mask.position(rows.end - 1) + 1,
     }
 }
 
@@ -116,10 +131,11 @@ impl TableProvider for SegmentTable {
 #[derive(Debug, Clone)]
 struct Piece {
     segment: Arc<Segment>,
-    /// Number of the segment's first row in the table.
+    /// Number of the segment's first row in the table, with the deleted ones before it.
     first_row: u64,
-    /// The first row that is meant.
-    offset: usize,
+    /// Where in the segment the rows lie.
+    range: Range<usize>,
+    /// How many of those are left.
     rows: usize,
 }
 
@@ -202,7 +218,7 @@ impl ExecutionPlan for ScanExec {
         let columns = self.columns.clone();
         let made = schema.clone();
         let slices = self.partitions[partition].clone().into_iter().flat_map(slices);
-        let batches = slices.map(move |piece| piece.batch(&made, &columns));
+        let batches = slices.map(move |slice| slice.batch(&made, &columns));
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream::iter(batches))))
     }
 
@@ -213,34 +229,50 @@ impl ExecutionPlan for ScanExec {
     }
 }
 
+/// Runs between deleted rows up to which a batch is handed out in slices rather than copied.
+const RUNS_MAX: usize = 8;
+
 /// Part of a piece, as long as one batch may be.
 struct Slice {
-    piece: Piece,
-    /// Its first row in the segment.
-    offset: usize,
-    rows: usize,
+    segment: Arc<Segment>,
+    first_row: u64,
+    /// Where in the segment it lies.
+    range: Range<usize>,
+    /// Whether some rows in there are deleted.
+    masked: bool,
 }
 
 fn slices(piece: Piece) -> impl Iterator<Item = Slice> {
-    (0..piece.rows).step_by(BATCH_ROWS).map(move |begin| {
-        let rows = BATCH_ROWS.min(piece.rows - begin);
-        Slice { piece: piece.clone(), offset: piece.offset + begin, rows }
+    let Range { start, end } = piece.range.clone();
+    (start..end).step_by(BATCH_ROWS).flat_map(move |from| {
+        let window = from..end.min(from + BATCH_ROWS);
+        let slice = |range, masked| Slice { segment: piece.segment.clone(), first_row: piece.first_row, range, masked };
+        match piece.segment.mask().map(|mask| mask.runs(window.clone())) {
+            None => vec![slice(window, false)],
+            Some(runs) if runs.len() <= RUNS_MAX => runs.into_iter().map(|run| slice(run, false)).collect(),
+            Some(_) => vec![slice(window, true)],
+        }
     })
 }
 
 impl Slice {
     fn batch(self, schema: &SchemaRef, columns: &[usize]) -> Result<RecordBatch> {
-        let batch = self.piece.segment.batch().slice(self.offset, self.rows);
-        let first = self.piece.first_row + self.offset as u64;
+        let (offset, rows) = (self.range.start, self.range.len());
+        let batch = self.segment.physical_batch();
+        let first = self.first_row + offset as u64;
         let picked = columns
             .iter()
             .map(|index| match batch.columns().get(*index) {
-                Some(column) => column.clone(),
+                Some(column) => column.slice(offset, rows),
                 // The one column past the table's own: row numbers.
-                None => Arc::new(UInt64Array::from_iter_values(first..first + self.rows as u64)),
+                None => Arc::new(UInt64Array::from_iter_values(first..first + rows as u64)),
             })
             .collect();
-        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(self.rows));
-        Ok(RecordBatch::try_new_with_options(schema.clone(), picked, &options)?)
+        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows));
+        let batch = RecordBatch::try_new_with_options(schema.clone(), picked, &options)?;
+        match self.segment.mask().filter(|_| self.masked) {
+            Some(mask) => Ok(mask.filter(&batch, offset)?),
+            None => Ok(batch),
+        }
     }
 }

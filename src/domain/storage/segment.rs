@@ -1,22 +1,43 @@
-//! One segment: a record batch, its statistics and its share of memory.
+//! A segment: a record batch that arrived together, its statistics, its memory and a mask of deleted rows.
 //!
-//! Statistics are found when they are first asked for: ingestion does not wait for what perhaps nobody wants to know. They
-//! order values as Arrow's comparison kernels do (total order for floats, so NaN is the largest), because the executor
-//! prunes by comparing them with the same kernels.
+//! Columns never change once made, so segments are values: a DELETE makes another segment of the same columns with
+//! another mask, an ALTER another one with other columns of the same rows. Both keep the segment's id, which names its rows.
+//!
+//! Statistics are computed when they are first asked for: ingestion does not wait for them. They order values as Arrow's
+//! comparison kernels do (total order for floats, so NaN is the largest), because the executor prunes by comparing them with
+//! the same kernels. They count deleted rows in, so they are bounds rather than extremes.
 
-use crate::domain::storage::memory::{Budget, Reservation, held_bytes};
-use crate::ports::Result;
+use crate::domain::storage::allocations::{Allocations, Claim};
+use crate::domain::storage::deletion_mask::DeletionMask;
+use crate::ports::{Error, Reservation, Result};
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch, UInt32Array, downcast_primitive};
 use arrow::compute;
 use arrow::datatypes::{ArrowNumericType, DataType};
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// Rows of a table that arrived together. Never changes once made.
+/// Names the rows of a segment. Never used again in the same process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentId(u64);
+
+/// Rows of a table that are kept together.
 #[derive(Debug)]
 pub struct Segment {
-    batch: RecordBatch,
+    id: SegmentId,
+    columns: Arc<Columns>,
+    mask: Option<DeletionMask>,
+}
+
+/// The columns of a segment, shared by all its states.
+#[derive(Debug)]
+struct Columns {
+    // Before the batch, and so dropped before it: `allocations.rs` says why.
+    claim: Claim,
+    /// For rows without allocations, such as those of a column of nulls: counted all the same.
+    bare: Reservation,
     stats: Vec<OnceLock<Option<ColumnStats>>>,
-    memory: Reservation,
+    batch: RecordBatch,
 }
 
 /// What is known of one column of one segment.
@@ -26,56 +47,133 @@ pub struct ColumnStats {
     pub bounds: ArrayRef,
 }
 
+impl SegmentId {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 impl Segment {
-    /// A segment of `batch`, its memory taken from `budget`.
+    /// Makes a segment of new rows.
     ///
     /// # Errors
     ///
-    /// `LimitExceeded` where the memory is not free.
-    pub fn try_new(batch: RecordBatch, budget: &Budget) -> Result<Arc<Self>> {
-        let memory = budget.reserve(charge(&batch))?;
-        Ok(Self::with_memory(batch, memory))
+    /// `LimitExceeded` where the memory for what it does not share with others is not free.
+    pub fn try_new(batch: RecordBatch, allocations: &Allocations) -> Result<Arc<Self>> {
+        let columns = Columns::try_new(batch, allocations)?;
+        Ok(Arc::new(Self { id: SegmentId::next(), columns: Arc::new(columns), mask: None }))
     }
 
-    /// A segment that takes the place of others, which give back their memory soon: never refused.
-    pub fn replacing(batch: RecordBatch, budget: &Budget) -> Arc<Self> {
-        let memory = budget.reserve_unchecked(charge(&batch));
-        Self::with_memory(batch, memory)
+    /// Makes a segment that takes the place of others, which give back their memory soon: never refused.
+    pub fn over_limit(batch: RecordBatch, allocations: &Allocations) -> Arc<Self> {
+        let columns = Columns::over_limit(batch, allocations);
+        Arc::new(Self { id: SegmentId::next(), columns: Arc::new(columns), mask: None })
     }
 
-    fn with_memory(batch: RecordBatch, memory: Reservation) -> Arc<Self> {
-        let stats = batch.columns().iter().map(|_| OnceLock::new()).collect();
-        Arc::new(Self { batch, stats, memory })
+    /// Makes the segment with other columns of the same rows, deleted ones included.
+    ///
+    /// # Errors
+    ///
+    /// `LimitExceeded` where the memory for new columns is not free.
+    pub fn with_columns(&self, batch: RecordBatch, allocations: &Allocations) -> Result<Arc<Self>> {
+        debug_assert_eq!(batch.num_rows(), self.physical_rows());
+        let columns = Columns::try_new(batch, allocations)?;
+        Ok(Arc::new(Self { id: self.id, columns: Arc::new(columns), mask: self.mask.clone() }))
     }
 
-    /// Its rows.
-    pub fn batch(&self) -> &RecordBatch {
-        &self.batch
+    /// Makes the segment with new values for its rows, which are other rows from then on.
+    ///
+    /// # Errors
+    ///
+    /// `LimitExceeded` where the memory for new columns is not free.
+    pub fn with_values(&self, batch: RecordBatch, allocations: &Allocations) -> Result<Arc<Self>> {
+        let columns = Columns::try_new(batch, allocations)?;
+        Ok(Arc::new(Self { id: SegmentId::next(), columns: Arc::new(columns), mask: self.mask.clone() }))
     }
 
-    /// Number of its rows.
+    /// Makes the segment of which only the rows of `mask` are left.
+    pub fn masked(&self, mask: DeletionMask) -> Arc<Self> {
+        Arc::new(Self { id: self.id, columns: self.columns.clone(), mask: Some(mask) })
+    }
+
+    /// Returns the name of its rows.
+    pub fn id(&self) -> SegmentId {
+        self.id
+    }
+
+    /// Returns all its rows, deleted ones included.
+    pub fn physical_batch(&self) -> &RecordBatch {
+        &self.columns.batch
+    }
+
+    /// Returns its rows, in memory of their own where some are deleted.
+    ///
+    /// # Errors
+    ///
+    /// `Internal` where they cannot be copied.
+    pub fn batch(&self) -> Result<Cow<'_, RecordBatch>> {
+        match &self.mask {
+            None => Ok(Cow::Borrowed(&self.columns.batch)),
+            Some(mask) => mask
+                .filter(&self.columns.batch, 0)
+                .map(Cow::Owned)
+                .map_err(|error| Error::internal("rows of a segment could not be copied").with_source(error)),
+        }
+    }
+
+    /// Returns which rows are left, where some are deleted.
+    pub fn mask(&self) -> Option<&DeletionMask> {
+        self.mask.as_ref()
+    }
+
+    /// Returns the number of its rows.
     pub fn rows(&self) -> usize {
-        self.batch.num_rows()
+        self.mask.as_ref().map_or_else(|| self.physical_rows(), DeletionMask::rows)
     }
 
-    /// Memory that it holds, in bytes.
+    /// Returns the number of its rows, deleted ones included.
+    pub fn physical_rows(&self) -> usize {
+        self.columns.batch.num_rows()
+    }
+
+    /// Returns the memory that it keeps alive, in bytes; what it shares with other segments is in it.
     pub fn bytes(&self) -> u64 {
-        self.memory.bytes()
+        self.columns.claim.bytes() + self.columns.bare.bytes() + self.mask.as_ref().map_or(0, DeletionMask::bytes)
     }
 
-    /// What is known of column `index`, if anything.
+    /// Returns what is known of column `index`, if anything.
     pub fn stats(&self, index: usize) -> Option<&ColumnStats> {
-        let stats = self.stats.get(index)?;
-        stats.get_or_init(|| column_stats(self.batch.column(index).as_ref())).as_ref()
+        let stats = self.columns.stats.get(index)?;
+        stats.get_or_init(|| column_stats(self.columns.batch.column(index).as_ref())).as_ref()
     }
 }
 
-/// What a batch costs: its allocations, and a bit for each row of a batch that has none.
-fn charge(batch: &RecordBatch) -> u64 {
-    held_bytes(batch).max(batch.num_rows() as u64 / 8)
+impl Columns {
+    fn try_new(batch: RecordBatch, allocations: &Allocations) -> Result<Self> {
+        let claim = allocations.claim(&batch)?;
+        let bare = allocations.account().reserve(bare_bytes(&batch, &claim))?;
+        Ok(Self::claimed(batch, claim, bare))
+    }
+
+    fn over_limit(batch: RecordBatch, allocations: &Allocations) -> Self {
+        let claim = allocations.claim_over_limit(&batch);
+        let bare = allocations.account().reserve_over_limit(bare_bytes(&batch, &claim));
+        Self::claimed(batch, claim, bare)
+    }
+
+    fn claimed(batch: RecordBatch, claim: Claim, bare: Reservation) -> Self {
+        let stats = batch.columns().iter().map(|_| OnceLock::new()).collect();
+        Self { claim, bare, stats, batch }
+    }
 }
 
-/// Bounds of a column of a type that queries compare: numbers, times, strings. None where there is no value.
+/// Returns what a batch costs beside its allocations: a bit for each row that has none, so that rows are never free.
+fn bare_bytes(batch: &RecordBatch, claim: &Claim) -> u64 {
+    (batch.num_rows() as u64 / 8).saturating_sub(claim.bytes())
+}
+
+/// Computes the bounds of a column of a type that queries compare: numbers, times, strings. None where there is no value.
 fn column_stats(column: &dyn Array) -> Option<ColumnStats> {
     use DataType::*;
     let ordered = column.data_type().is_primitive() || matches!(column.data_type(), Utf8 | LargeUtf8 | Utf8View);
@@ -108,7 +206,7 @@ fn primitive_bounds<T: ArrowNumericType>(column: &PrimitiveArray<T>) -> Option<A
     Some(Arc::new(bounds))
 }
 
-/// Row numbers of the smallest and of the largest string.
+/// Finds the row numbers of the smallest and of the largest string.
 fn extremes<'a>(values: impl Iterator<Item = Option<&'a str>>) -> Option<(u32, u32)> {
     let mut there = (0u32..).zip(values).filter_map(|(row, value)| Some((value?, row)));
     let first = there.next()?;

@@ -1,91 +1,201 @@
 //! One state of one table: its schema and its segments, in arrival order.
 //!
 //! States are values: an operation makes the next state and leaves this one as it is. Appends may happen at any time;
-//! whatever rewrites segments (DELETE, UPDATE, ALTER, merging) holds the table's change lock, so the segments it began
-//! with are still the first ones of the state that it replaces.
+//! whatever rewrites segments (DELETE, UPDATE, ALTER, compaction) holds the table's change lock, so the segments that it
+//! began with are still there, in the same order, in the state that it changes.
 
-use crate::domain::storage::segment::Segment;
+use crate::domain::storage::allocations::Allocations;
+use crate::domain::storage::deletion_mask::DeletionMask;
+use crate::domain::storage::reshape::Reshape;
+use crate::domain::storage::segment::{Segment, SegmentId};
+use crate::ports::{Error, Result};
 use arrow::datatypes::SchemaRef;
+use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::Mutex;
+
+/// Names a table for as long as it exists; another table of the same name has another one. Never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableId(pub u64);
 
 /// One state of a table.
 #[derive(Debug, Clone)]
 pub struct Table {
-    id: u64,
+    id: TableId,
+    name: Arc<str>,
     schema: SchemaRef,
     segments: Vec<Arc<Segment>>,
     rows: u64,
+    physical_rows: u64,
     change_lock: Arc<Mutex<()>>,
 }
 
 impl Table {
-    /// A new table. `id` tells it from earlier tables of the same name.
-    pub fn new(id: u64, schema: SchemaRef, segments: Vec<Arc<Segment>>) -> Self {
-        Self { id, schema, rows: count_rows(&segments), segments, change_lock: Arc::default() }
+    /// Makes a table.
+    pub fn new(id: TableId, name: &str, schema: SchemaRef, segments: Vec<Arc<Segment>>) -> Self {
+        let table = Self {
+            id,
+            name: name.into(),
+            schema,
+            segments: Vec::new(),
+            rows: 0,
+            physical_rows: 0,
+            change_lock: Arc::default(),
+        };
+        table.with_segments(segments)
     }
 
-    /// Which table this is a state of.
-    pub fn id(&self) -> u64 {
+    /// Returns which table this is a state of.
+    pub fn id(&self) -> TableId {
         self.id
     }
 
-    /// Its columns.
+    /// Returns its exact name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Returns its columns.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
-    /// Its segments, in arrival order.
+    /// Returns its segments, in arrival order.
     pub fn segments(&self) -> &[Arc<Segment>] {
         &self.segments
     }
 
-    /// Number of its rows.
+    /// Returns the number of its rows.
     pub fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// Memory that its segments hold, in bytes.
+    /// Returns the number of its rows, with those that are deleted but not yet compacted away.
+    pub fn physical_rows(&self) -> u64 {
+        self.physical_rows
+    }
+
+    /// Returns the memory that its segments hold, in bytes.
     pub fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.bytes()).sum()
     }
 
-    /// Serialises what rewrites segments; shared by all states of the table.
+    /// Returns the lock that serialises what rewrites segments; all states of the table share it.
     pub fn change_lock(&self) -> Arc<Mutex<()>> {
         self.change_lock.clone()
     }
 
-    /// The state after `segments` arrived.
-    pub fn appended(&self, segments: &[Arc<Segment>]) -> Self {
-        let mut next = self.clone();
-        next.rows += count_rows(segments);
-        next.segments.extend_from_slice(segments);
-        next
+    /// Returns the state after `segments` arrived.
+    pub fn append(&self, segments: &[Arc<Segment>]) -> Self {
+        self.with_segments(self.segments.iter().chain(segments).cloned().collect())
     }
 
-    /// The state in which `base`'s segments are replaced by `segments`; what arrived since `base` stays.
-    pub fn rewritten(&self, base: &Self, segments: Vec<Arc<Segment>>) -> Self {
-        let kept = base.segments.len();
-        assert!(
-            self.segments.len() >= kept && self.segments.iter().zip(&base.segments).all(|(a, b)| Arc::ptr_eq(a, b)),
-            "segments were rewritten without the change lock"
-        );
-        let mut next = self.clone();
-        next.segments = segments;
-        next.segments.extend_from_slice(&self.segments[kept..]);
-        next.rows = count_rows(&next.segments);
-        next
+    /// Returns the state in which only the rows of `masks` are left in those segments; a segment without rows goes.
+    ///
+    /// # Errors
+    ///
+    /// `Internal` where a segment is not there: somebody rewrote it without the change lock.
+    pub fn mask(&self, masks: &[(SegmentId, DeletionMask)]) -> Result<Self> {
+        let mut wanted: HashMap<_, _> = masks.iter().map(|(id, mask)| (*id, mask)).collect();
+        let mut segments = Vec::with_capacity(self.segments.len());
+        for segment in &self.segments {
+            match wanted.remove(&segment.id()) {
+                None => segments.push(segment.clone()),
+                Some(mask) if mask.rows() > 0 => segments.push(segment.masked(mask.clone())),
+                Some(_) => {}
+            }
+        }
+        if wanted.is_empty() { Ok(self.with_segments(segments)) } else { Err(lost_segment()) }
     }
 
-    /// The same rows under another schema.
-    pub fn reshaped(&self, schema: SchemaRef, segments: Vec<Arc<Segment>>) -> Self {
-        let mut next = self.clone();
-        next.schema = schema;
-        next.segments = segments;
-        next
+    /// Returns the state in which `added` stand in the place of `removed`, which are neighbours in this order.
+    ///
+    /// # Errors
+    ///
+    /// `Internal` where they are not there: somebody rewrote them without the change lock.
+    pub fn replace(&self, removed: &[SegmentId], added: &[Arc<Segment>]) -> Result<Self> {
+        let Some(first) = removed.first() else { return Ok(self.append(added)) };
+        let from = self.segments.iter().position(|segment| segment.id() == *first).ok_or_else(lost_segment)?;
+        let run = self.segments.get(from..from + removed.len()).ok_or_else(lost_segment)?;
+        if !run.iter().map(|segment| segment.id()).eq(removed.iter().copied()) {
+            return Err(lost_segment());
+        }
+        let mut segments = self.segments.clone();
+        segments.splice(from..from + removed.len(), added.iter().cloned());
+        Ok(self.with_segments(segments))
+    }
+
+    /// Returns the state with other columns. `reshaped` are the first segments, reshaped already; what arrived since is
+    /// reshaped here.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Reshape`], and `Internal` where the first segments are others.
+    pub fn alter(&self, reshape: &Reshape, reshaped: &[Arc<Segment>], allocations: &Allocations) -> Result<Self> {
+        let ids = |segments: &[Arc<Segment>]| segments.iter().map(|segment| segment.id()).collect::<Vec<_>>();
+        let first = self.segments.get(..reshaped.len()).ok_or_else(lost_segment)?;
+        if ids(first) != ids(reshaped) {
+            return Err(lost_segment());
+        }
+        reshape.check_rows(self.rows)?;
+        let mut segments = reshaped.to_vec();
+        segments.extend(reshape.segments(&self.segments[reshaped.len()..], allocations)?);
+        Ok(Self { schema: reshape.schema().clone(), ..self.with_segments(segments) })
+    }
+
+    fn with_segments(&self, segments: Vec<Arc<Segment>>) -> Self {
+        let rows = segments.iter().map(|segment| segment.rows() as u64).sum();
+        let physical_rows = segments.iter().map(|segment| segment.physical_rows() as u64).sum();
+        Self {
+            id: self.id,
+            name: self.name.clone(),
+            schema: self.schema.clone(),
+            segments,
+            rows,
+            physical_rows,
+            change_lock: self.change_lock.clone(),
+        }
     }
 }
 
-fn count_rows(segments: &[Arc<Segment>]) -> u64 {
-    segments.iter().map(|segment| segment.rows() as u64).sum()
+fn lost_segment() -> Error {
+    Error::internal("segments were rewritten without the table's change lock")
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::domain::storage::allocations::Allocations;
+    use crate::domain::storage::deletion_mask::DeletionMask;
+    use crate::domain::storage::segment::Segment;
+    use crate::domain::storage::table::{Table, TableId};
+    use crate::ports::{ErrorKind, MemoryAccount};
+    use arrow::array::{Int64Array, RecordBatch};
+    use arrow::buffer::BooleanBuffer;
+    use std::sync::Arc;
+
+    fn segment(rows: i64, allocations: &Allocations) -> Arc<Segment> {
+        let column = Int64Array::from_iter_values(0..rows);
+        Segment::try_new(RecordBatch::try_from_iter([("n", Arc::new(column) as _)]).unwrap(), allocations).unwrap()
+    }
+
+    #[test]
+    fn states_keep_order_and_count_what_is_left() {
+        let allocations = Allocations::new(MemoryAccount::default());
+        let parts: Vec<_> = [3, 4, 5].map(|rows| segment(rows, &allocations)).into();
+        let table = Table::new(TableId(1), "t", parts[0].physical_batch().schema(), parts.clone());
+        let mask = |deleted: &[usize], rows| {
+            let marks = BooleanBuffer::collect_bool(rows, |row| deleted.contains(&row));
+            DeletionMask::new(&marks, None, allocations.account())
+        };
+        let masked = table.mask(&[(parts[0].id(), mask(&[0, 1, 2], 3)), (parts[2].id(), mask(&[4], 5))]).unwrap();
+        assert_eq!((masked.rows(), masked.physical_rows(), masked.segments().len()), (8, 9, 2));
+        assert_eq!(masked.segments()[1].id(), parts[2].id());
+        assert_eq!(table.rows(), 12);
+        let other = segment(1, &allocations);
+        let replaced = table.replace(&[parts[0].id(), parts[1].id()], std::slice::from_ref(&other)).unwrap();
+        assert_eq!(replaced.segments().iter().map(|segment| segment.rows()).collect::<Vec<_>>(), [1, 5]);
+        let lost = replaced.replace(&[parts[1].id()], &[]).unwrap_err();
+        assert_eq!(lost.kind(), ErrorKind::Internal);
+        assert!(table.replace(&[parts[0].id(), parts[2].id()], &[]).is_err(), "they are no neighbours");
+    }
 }

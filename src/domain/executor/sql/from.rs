@@ -129,7 +129,7 @@ impl Resolver<'_> {
         // Exactly before by case, and of two that are alike the statement's own.
         let ctes = || self.ctes.iter().rev().filter(|_| single);
         let exact = ctes().find(|cte| cte.name == text);
-        let has_exact_table = self.snapshot.tables().contains_key(&text);
+        let has_exact_table = self.snapshot.get(&text).is_some();
         let by_case = || ctes().find(|cte| !quoted && cte.name.eq_ignore_ascii_case(&text));
         let cte = exact.or_else(|| if has_exact_table { None } else { by_case() }).cloned();
         let (found, columns) = match cte {

@@ -10,12 +10,14 @@ mod from;
 mod guard;
 mod literals;
 mod names;
+mod rows_query;
 mod scope;
 mod statement;
 mod tokens;
 
 pub use guard::{Callee, Refused, inspect};
 pub use names::{Names, TARGET};
+pub use rows_query::{placeholder, rows_query};
 pub use statement::{
     AlterTable, Alteration, CreateTable, Delete, DropTables, Insert, Name, NewColumns, Parsed, Statement, Truncate,
     Update, parse,

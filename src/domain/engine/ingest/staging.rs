@@ -1,17 +1,19 @@
-//! Data on its way in: already in segments and counted against memory, visible to nobody.
+//! The stage of a stream: its rows in segments, counted against memory, visible to nobody.
 //!
 //! Dropping a stage gives everything back, which is all that undoing an ingestion takes.
 
-use crate::domain::storage::{Budget, ROWS_TARGET, Segment, held_bytes, merge_run};
-use crate::ports::{Error, IngestSummary, Limits, Result};
+use crate::domain::engine::Inner;
+use crate::domain::storage::{Allocations, ROWS_TARGET, Segment, compact, held_bytes};
+use crate::ports::{BatchStream, Error, IngestSummary, Limits, Result};
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt64Array};
 use arrow::compute::take_record_batch;
+use futures::StreamExt;
 use std::sync::Arc;
 
 /// Bytes beyond its own that a batch may keep alive in any case.
 const KEPT_BYTES: u64 = 64 << 10;
 
-/// Batches below this are merged while they come; larger ones are kept as they arrived.
+/// Batches below this are put together while they come; larger ones are kept as they arrived.
 const SMALL_ROWS: usize = ROWS_TARGET / 8;
 
 /// Segments that wait for their publication.
@@ -23,19 +25,47 @@ pub struct Stage {
     summary: IngestSummary,
     rows_max: u64,
     bytes_max: u64,
-    budget: Budget,
+    allocations: Allocations,
+}
+
+impl Inner {
+    /// Stages all of a stream, each batch as `convert` makes it, which is given the number of rows before it. `growth_bytes`
+    /// is how much larger than itself a batch may become, and is asked for first.
+    ///
+    /// # Errors
+    ///
+    /// Those of the stream and of `convert`, and `LimitExceeded`.
+    pub(in crate::domain::engine) async fn stage(
+        &self,
+        mut batches: BatchStream,
+        growth_bytes: impl Fn(&RecordBatch) -> u64,
+        convert: impl Fn(&RecordBatch, u64) -> Result<RecordBatch>,
+    ) -> Result<Stage> {
+        let mut stage = Stage::new(&self.allocations, &self.options.limits);
+        let slot = self.backpressure.acquire();
+        while let Some(batch) = slot.idle(batches.next()).await {
+            let batch = batch?;
+            let room = self.allocations.account().reserve(growth_bytes(&batch))?;
+            stage.push(convert(&batch, stage.rows())?)?;
+            // What this stream does not need any more must not keep another one waiting.
+            drop((batch, room));
+            slot.staged(stage.summary().bytes);
+            slot.wait(self.stall_timeout()).await?;
+        }
+        Ok(stage)
+    }
 }
 
 impl Stage {
-    /// An empty stage.
-    pub fn new(budget: &Budget, limits: &Limits) -> Self {
+    /// Makes an empty stage.
+    pub fn new(allocations: &Allocations, limits: &Limits) -> Self {
         Self {
             segments: Vec::new(),
             small_rows: 0,
             summary: IngestSummary::default(),
             rows_max: limits.stream_rows_max,
             bytes_max: limits.stream_bytes_max,
-            budget: budget.clone(),
+            allocations: allocations.clone(),
         }
     }
 
@@ -53,7 +83,7 @@ impl Stage {
         if batch.num_rows() == 0 {
             return Ok(());
         }
-        let segment = Segment::try_new(compact(batch), &self.budget)?;
+        let segment = Segment::try_new(with_own_memory(batch), &self.allocations)?;
         self.summary.bytes += segment.bytes();
         if self.summary.bytes > self.bytes_max {
             return Err(Error::limit(format!("the stream has more than {} bytes (stream_bytes_max)", self.bytes_max)));
@@ -61,21 +91,20 @@ impl Stage {
         self.small_rows = if segment.rows() < SMALL_ROWS { self.small_rows + segment.rows() } else { 0 };
         self.segments.push(segment);
         if self.small_rows >= ROWS_TARGET {
-            self.merge_small();
+            self.compact_small();
         }
         Ok(())
     }
 
-    /// Makes one segment of the small ones at the end: their rows are copied once here, and once for each tier if it were
-    /// left to the background.
-    fn merge_small(&mut self) {
+    /// Puts the small segments at the end together: here their rows are copied once, in the background once for each tier.
+    fn compact_small(&mut self) {
         let small = self.segments.iter().rev().scan(self.small_rows, |left, segment| {
             *left = left.checked_sub(segment.rows())?;
             Some(())
         });
         let first = self.segments.len() - small.count();
         self.small_rows = 0;
-        match merge_run(&self.segments[first..], &self.budget) {
+        match compact(&self.segments[first..], &self.allocations) {
             Ok(merged) => {
                 self.segments.truncate(first);
                 self.segments.push(merged);
@@ -85,25 +114,24 @@ impl Stage {
         }
     }
 
-    /// Rows taken in.
+    /// Returns the number of rows taken in.
     pub fn rows(&self) -> u64 {
         self.summary.rows
     }
 
-    /// What was taken in.
+    /// Returns what was taken in.
     pub fn segments(&self) -> &[Arc<Segment>] {
         &self.segments
     }
 
-    /// What it came to; whether a table was made, its publisher knows.
+    /// Sums it up, but for whether a table is made of it.
     pub fn summary(&self) -> IngestSummary {
         self.summary
     }
 }
 
-/// The same rows in memory of their own, where they are a small part of what they would keep alive: results of a query
-/// are slices of other tables' segments.
-fn compact(batch: RecordBatch) -> RecordBatch {
+/// Copies rows that are a small part of what they would keep alive: results of a query are slices of other tables' segments.
+fn with_own_memory(batch: RecordBatch) -> RecordBatch {
     let sliced = |column: &ArrayRef| column.to_data().get_slice_memory_size().ok();
     let used: Option<usize> = batch.columns().iter().map(sliced).sum();
     match used {

@@ -1,4 +1,4 @@
-//! Fits batches of a stream to a table's schema, without losing anything.
+//! Coerces batches of a stream to a table's schema, without losing anything.
 //!
 //! Columns match exactly, else by their only match without regard to case; only if no name matches, by position. A type may
 //! widen where every value of it survives; a time may change its unit where the value at hand survives; text that stands
@@ -20,7 +20,7 @@ const ARRIVAL_COLUMN: &str = "timestamp";
 
 /// How to turn batches of one schema into batches of another.
 #[derive(Debug)]
-pub struct Conform {
+pub struct SchemaCoercion {
     target: SchemaRef,
     columns: Vec<Source>,
 }
@@ -42,8 +42,8 @@ enum Source {
     Arrival(ArrayRef),
 }
 
-impl Conform {
-    /// How batches of `source` fit a table of `target`, for a stream that began at `arrival_ns` since 1970 UTC.
+impl SchemaCoercion {
+    /// Works out how batches of `source` fit a table of `target`, for a stream that began at `arrival_ns` since 1970 UTC.
     ///
     /// # Errors
     ///
@@ -55,15 +55,15 @@ impl Conform {
             .iter()
             .zip(matches)
             .map(|(field, found)| match found {
-                Some(index) => present(index, source.field(index), field),
-                None => absent(field, arrival_ns),
+                Some(index) => map_column(index, source.field(index), field),
+                None => fill_missing(field, arrival_ns),
             })
             .collect::<Result<_>>()?;
         Ok(Self { target: target.clone(), columns })
     }
 
-    /// Bytes that `batch` may grow by where columns are filled in or dictionaries written out: little may have come,
-    /// and much be meant.
+    /// Returns the bytes that `batch` may grow by where columns are filled in or dictionaries written out: few bytes may stand
+    /// for many.
     pub fn growth_bytes(&self, batch: &RecordBatch) -> u64 {
         let rows = batch.num_rows() as u64;
         let width = |field: &Field| field.data_type().primitive_width().unwrap_or(16) as u64;
@@ -82,7 +82,7 @@ impl Conform {
         self.target.fields().iter().zip(&self.columns).map(growth).fold(0, u64::saturating_add)
     }
 
-    /// `batch` as the table wants it. `rows_before` rows of the stream came before it, for messages.
+    /// Coerces `batch` to the table's schema. `rows_before` rows of the stream came before it, for messages.
     ///
     /// # Errors
     ///
@@ -123,7 +123,7 @@ impl Source {
     }
 }
 
-/// For every column of `target` the column of `source` that goes there: by exact name, else by the only name that differs
+/// Finds for every column of `target` the column of `source` that goes there: by exact name, else by the only name that differs
 /// in case alone, else, where no name matches at all, by position.
 fn match_columns(source: &Schema, target: &Schema) -> Result<Vec<Option<usize>>> {
     let names = ColumnNames::new(target);
@@ -153,7 +153,7 @@ fn match_columns(source: &Schema, target: &Schema) -> Result<Vec<Option<usize>>>
     Ok((0..source.fields().len()).map(Some).collect())
 }
 
-/// Columns that a message names: more help nobody.
+/// Columns that a message names at most.
 const NAMES_SHOWN_MAX: usize = 50;
 
 fn column_names(schema: &Schema) -> String {
@@ -164,8 +164,8 @@ fn column_names(schema: &Schema) -> String {
     format!("{}{more}", names.join(", "))
 }
 
-/// How column `index` becomes `field`.
-fn present(index: usize, from: &Field, field: &Field) -> Result<Source> {
+/// Decides how column `index` becomes `field`.
+fn map_column(index: usize, from: &Field, field: &Field) -> Result<Source> {
     if stands_for_other(from) {
         return Ok(Source::Text(index));
     }
@@ -185,8 +185,8 @@ fn present(index: usize, from: &Field, field: &Field) -> Result<Source> {
     }
 }
 
-/// How `field` is filled where the stream does not have it.
-fn absent(field: &Field, arrival_ns: i64) -> Result<Source> {
+/// Decides how `field` is filled where the stream does not have it.
+fn fill_missing(field: &Field, arrival_ns: i64) -> Result<Source> {
     if let (ARRIVAL_COLUMN, DataType::Timestamp(unit, _)) = (field.name().as_str(), field.data_type()) {
         let instant = Int64Array::from(vec![arrival_ns / nanoseconds(*unit)]);
         let instant = cast(&instant, field.data_type())
@@ -199,7 +199,7 @@ fn absent(field: &Field, arrival_ns: i64) -> Result<Source> {
     Err(Error::mismatch(format!("column {:?} is missing, and it may not be null", field.name())))
 }
 
-/// Whether every value of `have` is a value of `want`.
+/// Returns whether every value of `have` is a value of `want`.
 fn widens(have: &DataType, want: &DataType) -> bool {
     use DataType::*;
     match (have, want) {
@@ -238,7 +238,7 @@ fn width(data_type: &DataType) -> usize {
     data_type.primitive_width().unwrap_or(0)
 }
 
-/// What to multiply a time in `have` by to get it in `want`; negative: divide.
+/// Returns the factor from a time in `have` to one in `want`; negative: divide.
 fn unit_factor(have: &DataType, want: &DataType) -> Option<i64> {
     use DataType::*;
     let (from, to) = match (have, want) {
@@ -274,7 +274,7 @@ fn widen(field: &Field, column: &ArrayRef) -> Result<ArrayRef> {
     })
 }
 
-/// A time column in another unit, value by value, refusing the first one that would change.
+/// Converts a time column to another unit, value by value, and refuses the first one that would change.
 fn rescale(field: &Field, column: &ArrayRef, factor: i64, rows_before: u64) -> Result<ArrayRef> {
     let broken = |error| Error::internal("a time column could not be read").with_source(error);
     // Time32 is 32 bits wide and has no direct cast to 64.
@@ -302,7 +302,7 @@ fn rescale(field: &Field, column: &ArrayRef, factor: i64, rows_before: u64) -> R
     .map_err(broken)
 }
 
-/// Bytes of the longest value, at most.
+/// Returns an upper bound of the longest value's bytes.
 fn longest_bytes(values: &ArrayRef) -> u64 {
     let lengths = match values.data_type() {
         DataType::Utf8View | DataType::BinaryView => None,
@@ -313,12 +313,12 @@ fn longest_bytes(values: &ArrayRef) -> u64 {
     longest.map_or(values.get_buffer_memory_size() as u64, |longest| u64::try_from(longest).unwrap_or(0))
 }
 
-/// A cast that fails rather than makes a null of what does not fit.
+/// Casts, and fails rather than makes a null of a value that does not fit.
 fn strict_cast(column: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, ArrowError> {
     cast_with_options(column, data_type, &CastOptions { safe: false, ..CastOptions::default() })
 }
 
-/// Every value times `factor`, or the first row where that is not exact.
+/// Multiplies every value by `factor`; fails with the first row where that is not exact.
 fn scale(values: &PrimitiveArray<Int64Type>, factor: i64) -> Result<Int64Array, usize> {
     let exact = |value: i64| match factor {
         0.. => value.checked_mul(factor),
@@ -347,7 +347,7 @@ fn refuse_nulls(field: &Field, column: &dyn Array, rows_before: u64) -> Result<(
 
 #[cfg(test)]
 mod tests {
-    use crate::domain::storage::conform::Conform;
+    use crate::domain::storage::coercion::SchemaCoercion;
     use crate::ports::{ErrorKind, Result};
     use arrow::array::*;
     use arrow::datatypes::{DataType, Field, Int8Type, Schema, TimeUnit};
@@ -363,7 +363,7 @@ mod tests {
 
     fn conform(columns: Vec<(&str, ArrayRef)>, target: &Arc<Schema>) -> Result<RecordBatch> {
         let batch = RecordBatch::try_from_iter(columns).unwrap();
-        Conform::new(&batch.schema(), target, 7_000_000_000)?.apply(&batch, 100)
+        SchemaCoercion::new(&batch.schema(), target, 7_000_000_000)?.apply(&batch, 100)
     }
 
     fn refused(columns: Vec<(&str, ArrayRef)>, target: &Arc<Schema>, words: &[&str]) {
@@ -441,7 +441,7 @@ mod tests {
         refused(vec![("n", Arc::new(NullArray::new(1)))], &strict, &["row 100"]);
         let one = Field::new("n", DataType::Int64, true);
         let twins = Schema::new(vec![one.clone(), one]);
-        assert!(Conform::new(&twins, &strict, 0).unwrap_err().message().contains("duplicate column"));
+        assert!(SchemaCoercion::new(&twins, &strict, 0).unwrap_err().message().contains("duplicate column"));
     }
 
     #[test]

@@ -1,0 +1,123 @@
+//! Appending a stream to a table: stage all of it, then commit it at once.
+//!
+//! What the stream is coerced to is the table as it was when the stream began. If the table changed its columns by the time
+//! the stream ends, what is staged is coerced once more; if the table is gone, the stream fails whole.
+
+use crate::domain::catalog::{Change, Commit, Rejection, TableRef};
+use crate::domain::engine::Inner;
+use crate::domain::engine::ingest::staging::Stage;
+use crate::domain::engine::table_rules::{check_columns, check_name, table_schema};
+use crate::domain::storage::{SchemaCoercion, Table};
+use crate::ports::{Append, BatchStream, Error, ErrorKind, IfExists, IfMissing, IngestSummary, Result, intended};
+use arrow::datatypes::{Schema, SchemaRef};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What a stream is coerced to.
+#[derive(Debug, Clone)]
+enum Target {
+    /// A table in this state.
+    Table(Arc<Table>),
+    /// A table that is yet to be made, with this schema.
+    New(SchemaRef),
+}
+
+impl Target {
+    fn schema(&self) -> &SchemaRef {
+        match self {
+            Self::Table(table) => table.schema(),
+            Self::New(schema) => schema,
+        }
+    }
+}
+
+impl Inner {
+    /// Appends a stream.
+    pub(in crate::domain::engine) async fn append(
+        self: Arc<Self>,
+        request: Append,
+        batches: BatchStream,
+    ) -> Result<IngestSummary> {
+        let arrival_ns = now_ns();
+        check_name(&request.table)?;
+        check_columns(batches.schema().fields().len(), &self.options.limits)?;
+        let mut target = self.append_target(&request, &batches.schema())?;
+        let coercion = SchemaCoercion::new(&batches.schema(), target.schema(), arrival_ns)?;
+        let growth_bytes = |batch: &_| coercion.growth_bytes(batch);
+        let mut stage = self.stage(batches, growth_bytes, |batch, rows| coercion.apply(batch, rows)).await?;
+        loop {
+            match self.commit_append(&request, &target, &stage) {
+                Ok(()) => {
+                    let table_created = matches!(target, Target::New(_));
+                    return Ok(IngestSummary { table_created, ..stage.summary() });
+                }
+                Err(Rejection::Gone(_)) => return Err(dropped(&request.table)),
+                // Somebody made or altered the table meanwhile: fit what is staged to what there is now.
+                Err(Rejection::Exists(_) | Rejection::Reshaped(_)) => {}
+                Err(Rejection::Failed(error)) => return Err(error),
+            }
+            let staged_schema = target.schema().clone();
+            let next = self.append_target(&request, &staged_schema)?;
+            if let (Target::Table(before), Target::Table(now)) = (&target, &next)
+                && before.id() != now.id()
+            {
+                return Err(dropped(&request.table));
+            }
+            target = next;
+            let coercion = SchemaCoercion::new(&staged_schema, target.schema(), arrival_ns)?;
+            stage = self.coerce_stage(&stage, &coercion)?;
+        }
+    }
+
+    /// Decides where a stream of `schema` goes.
+    fn append_target(&self, request: &Append, schema: &Schema) -> Result<Target> {
+        let snapshot = self.catalog.current();
+        let makes_tables = match request.if_missing {
+            IfMissing::AsConfigured => self.options.create_tables,
+            IfMissing::Create => true,
+            IfMissing::Fail => false,
+        };
+        match (snapshot.get(&request.table), request.if_exists) {
+            (Some(table), IfExists::Append) => Ok(Target::Table(table.clone())),
+            (Some(table), IfExists::Fail) => Err(Rejection::Exists(table.name().clone()).into()),
+            (None, _) if !makes_tables => Err(snapshot.unknown(&request.table)),
+            (Some(_), IfExists::Replace) | (None, _) => {
+                table_schema(&intended(schema)?, &self.options.limits).map(Target::New)
+            }
+        }
+    }
+
+    fn commit_append(&self, request: &Append, target: &Target, stage: &Stage) -> Result<(), Rejection> {
+        let segments = stage.segments().to_vec();
+        self.catalog.commit(Commit::of(match target {
+            Target::Table(table) => {
+                Change::Append { table: TableRef::of(table), schema: table.schema().clone(), segments }
+            }
+            Target::New(schema) => {
+                let id = self.catalog.next_table_id();
+                let table = Arc::new(Table::new(id, &request.table, schema.clone(), segments));
+                Change::Create { table, or_replace: request.if_exists == IfExists::Replace }
+            }
+        }))
+    }
+
+    fn coerce_stage(&self, stage: &Stage, coercion: &SchemaCoercion) -> Result<Stage> {
+        let mut next = Stage::new(&self.allocations, &self.options.limits);
+        for segment in stage.segments() {
+            next.push(coercion.apply(segment.physical_batch(), next.rows())?)?;
+        }
+        Ok(next)
+    }
+}
+
+/// Makes the error for a stream whose table is gone; one of the same name is another table.
+fn dropped(name: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("table {name:?} was dropped while the stream was under way"))
+}
+
+/// Returns the nanoseconds since 1970 UTC.
+#[expect(clippy::disallowed_methods, reason = "the arrival time of a stream is the wall clock's")]
+fn now_ns() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

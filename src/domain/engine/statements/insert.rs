@@ -1,0 +1,150 @@
+//! INSERT: rows of a query, or of VALUES for each row of parameters.
+
+use crate::domain::catalog::{Change, Commit, Snapshot, TableRef};
+use crate::domain::engine::Inner;
+use crate::domain::engine::parameters::type_hints;
+use crate::domain::engine::statements::answers::{count_description, count_reply};
+use crate::domain::engine::statements::matching_rows::{assign, column_indices, rewrite_failed};
+use crate::domain::engine::statements::{Operation, Request};
+use crate::domain::executor::ROW_NUMBER;
+use crate::domain::executor::sql::{Insert, Name, TARGET, placeholder, rows_query};
+use crate::domain::storage::{Segment, Table};
+use crate::ports::{BatchStream, Description, Error, Query, Result};
+use arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use async_trait::async_trait;
+use futures::StreamExt;
+use sqlparser::ast::{self, Expr, Ident, SetExpr};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// Returns whether a query is its VALUES alone, without anything that would make fewer rows of them.
+fn is_bare(query: &ast::Query) -> bool {
+    query.with.is_none() && query.order_by.is_none() && query.limit_clause.is_none() && query.fetch.is_none()
+}
+
+#[async_trait]
+impl Operation for Insert {
+    async fn describe(self: Box<Self>, engine: &Arc<Inner>, request: Request) -> Result<Description> {
+        if !request.is_unbound() {
+            return Ok(count_description("inserted"));
+        }
+        let table = engine.table(&request.snapshot, &self.table)?;
+        let hints = insert_hints(&self, &table, request.parameters.len())?;
+        let source = ast::Statement::Query(self.source);
+        let (params, _) = engine.prepare_unbound(source, None, hints, &request).await?;
+        Ok(Description { params, ..count_description("inserted") })
+    }
+
+    async fn execute(self: Box<Self>, engine: &Arc<Inner>, request: Request) -> Result<BatchStream> {
+        let (query, snapshot) = (&request.query, engine.catalog.current());
+        let table = engine.table(&snapshot, &self.table)?;
+        let sources = column_sources(table.schema(), &self.columns)?;
+        let batches = match &query.params {
+            Some(params) if params.num_rows() != 1 => engine.rows_of(&self.source, params, snapshot, query).await?,
+            _ => engine.read_once(ast::Statement::Query(self.source), snapshot, query).await?,
+        };
+        let given = batches.schema().fields().len();
+        let wanted = sources.iter().flatten().count();
+        if given != wanted {
+            return Err(Error::invalid(format!("INSERT has {wanted} columns and {given} values for each row")));
+        }
+        let schema = table.schema().clone();
+        let convert = |batch: &RecordBatch, _| assigned_batch(batch, &schema, &sources);
+        let stage = engine.stage(batches, |_| 0, convert).await?;
+        let segments = stage.segments().to_vec();
+        let change = Change::Append { table: TableRef::of(&table), schema: schema.clone(), segments };
+        engine.catalog.commit(Commit::of(change))?;
+        Ok(count_reply("inserted", stage.rows()))
+    }
+}
+
+impl Inner {
+    /// Evaluates the one row of VALUES in `source` for each row of `params`, in their order.
+    async fn rows_of(
+        self: &Arc<Self>,
+        source: &ast::Query,
+        params: &RecordBatch,
+        snapshot: Arc<Snapshot>,
+        query: &Query,
+    ) -> Result<BatchStream> {
+        let mut exprs = match source.body.as_ref() {
+            SetExpr::Values(values) if values.rows.len() == 1 && is_bare(source) => values.rows[0].content.clone(),
+            _ => {
+                return Err(Error::invalid(format!(
+                    "{} rows of parameters came, and only an INSERT of one row of VALUES takes other than one",
+                    params.num_rows()
+                )));
+            }
+        };
+        // Each parameter is a column of a table of parameters.
+        let names = (0..params.num_columns()).map(|at| format!("{ROW_NUMBER}${}", at + 1)).collect::<Vec<_>>();
+        let _: ControlFlow<()> = ast::visit_expressions_mut(&mut exprs, |expr| {
+            if let Some(name) = placeholder(expr).and_then(|number| names.get(number - 1)) {
+                *expr = Expr::Identifier(Ident::with_quote('"', name));
+            }
+            ControlFlow::Continue(())
+        });
+        let fields = params.schema_ref().fields().iter().zip(&names);
+        let fields: Vec<_> = fields.map(|(field, name)| field.as_ref().clone().with_name(name)).collect();
+        let schema = Arc::new(Schema::new(fields));
+        let options = RecordBatchOptions::new().with_row_count(Some(params.num_rows()));
+        let rows = RecordBatch::try_new_with_options(schema.clone(), params.columns().to_vec(), &options)
+            .map_err(rewrite_failed)?;
+        let segments = vec![Segment::try_new(rows, &self.allocations)?];
+        let table = Arc::new(Table::new(self.catalog.next_table_id(), TARGET, schema, segments));
+        let query = Query { params: None, ..query.clone() };
+        let rows = rows_query(Ident::new("x"), None, exprs)?;
+        without_row_numbers(self.matching_rows(rows, snapshot, &table, &query).await?)
+    }
+}
+
+/// Drops the first column.
+fn without_row_numbers(batches: BatchStream) -> Result<BatchStream> {
+    let columns: Vec<usize> = (1..batches.schema().fields().len()).collect();
+    let schema = batches.schema().project(&columns).map(Arc::new).map_err(rewrite_failed)?;
+    let batches = batches.map(move |batch| batch.and_then(|batch| batch.project(&columns).map_err(rewrite_failed)));
+    Ok(BatchStream::new(schema, batches))
+}
+
+/// Finds for every column of the table the position of its value; none: null.
+fn column_sources(schema: &SchemaRef, listed: &[Name]) -> Result<Vec<Option<usize>>> {
+    if listed.is_empty() {
+        return Ok((0..schema.fields().len()).map(Some).collect());
+    }
+    let mut values = vec![None; schema.fields().len()];
+    for (value, column) in column_indices(schema, listed)?.into_iter().enumerate() {
+        values[column] = Some(value);
+    }
+    Ok(values)
+}
+
+fn assigned_batch(batch: &RecordBatch, schema: &SchemaRef, columns: &[Option<usize>]) -> Result<RecordBatch> {
+    let rows = batch.num_rows();
+    let arrays = schema
+        .fields()
+        .iter()
+        .zip(columns)
+        .map(|(field, value)| match value {
+            Some(value) => assign(batch.column(*value), field),
+            None => assign(&new_null_array(&DataType::Null, rows), field),
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(schema.clone(), arrays, &options).map_err(rewrite_failed)
+}
+
+/// Finds the types of parameters that stand alone in a row of VALUES: those of the columns that they go to.
+fn insert_hints(insert: &Insert, table: &Table, count: usize) -> Result<Vec<Option<DataType>>> {
+    let SetExpr::Values(values) = insert.source.body.as_ref() else { return Ok(vec![None; count]) };
+    let sources = column_sources(table.schema(), &insert.columns)?;
+    let fields = table.schema().fields();
+    let typed = values.rows.iter().flat_map(|row| {
+        let value_of = |(field, value): (usize, &Option<usize>)| {
+            let expr = row.content.get((*value)?)?;
+            Some((fields[field].data_type().clone(), expr.clone()))
+        };
+        sources.iter().enumerate().filter_map(value_of).collect::<Vec<_>>()
+    });
+    Ok(type_hints(count, typed))
+}

@@ -1,0 +1,112 @@
+//! SELECT, and EXPLAIN of one: planned, cached, bound to the data of a snapshot, run.
+
+use crate::domain::catalog::Snapshot;
+use crate::domain::engine::Inner;
+use crate::domain::engine::parameters::parameter_schema;
+use crate::domain::engine::statements::{Operation, Request};
+use crate::domain::executor::{Allowance, Plan, Prepared, Question, Source, Values};
+use crate::domain::storage::Table;
+use crate::ports::{BatchStream, Description, Query, Result, StatementKind};
+use arrow::datatypes::{DataType, SchemaRef};
+use async_trait::async_trait;
+use sqlparser::ast;
+use std::sync::Arc;
+
+/// A statement that reads.
+pub struct Select(pub ast::Statement);
+
+#[async_trait]
+impl Operation for Select {
+    async fn describe(self: Box<Self>, engine: &Arc<Inner>, request: Request) -> Result<Description> {
+        if request.is_unbound() {
+            let hints = vec![None; request.parameters.len()];
+            let (params, prepared) = engine.prepare_unbound(self.0, None, hints, &request).await?;
+            let plan = engine.bind(&prepared, request.snapshot.clone(), &request.query).await?;
+            return Ok(Description { params, ..Description::new(StatementKind::Read, plan.schema, None) });
+        }
+        let prepared = engine.prepare(self.0, &request).await?;
+        engine.describe_prepared(&prepared, request.snapshot, &request.query).await
+    }
+
+    async fn execute(self: Box<Self>, engine: &Arc<Inner>, request: Request) -> Result<BatchStream> {
+        let limits = engine.query_limits(&request.query)?;
+        let prepared = engine.prepare(self.0, &request).await?;
+        engine.run_prepared(&prepared, request.snapshot, &request.query, limits).await
+    }
+}
+
+impl Inner {
+    /// Describes a read whose plan is there.
+    pub(in crate::domain::engine) async fn describe_prepared(
+        &self,
+        prepared: &Prepared,
+        snapshot: Arc<Snapshot>,
+        query: &Query,
+    ) -> Result<Description> {
+        let plan = self.bind(prepared, snapshot, query).await?;
+        Ok(Description::new(StatementKind::Read, plan.schema, plan.rows))
+    }
+
+    /// Runs a read whose plan is there.
+    pub(in crate::domain::engine) async fn run_prepared(
+        &self,
+        prepared: &Prepared,
+        snapshot: Arc<Snapshot>,
+        query: &Query,
+        limits: Allowance,
+    ) -> Result<BatchStream> {
+        let plan = self.bind(prepared, snapshot, query).await?;
+        self.executor.run(plan, limits).await
+    }
+
+    /// Plans and runs a read whose plan is of no use to others.
+    pub(in crate::domain::engine) async fn read_once(
+        self: &Arc<Self>,
+        statement: ast::Statement,
+        snapshot: Arc<Snapshot>,
+        query: &Query,
+    ) -> Result<BatchStream> {
+        let limits = self.query_limits(query)?;
+        let question = Question { statement, target: None, values: Values::Given(query.params.clone()) };
+        let prepared = self.prepare_once(question, &snapshot, query).await?;
+        self.run_prepared(&prepared, snapshot, query, limits).await
+    }
+
+    /// Plans a statement whose parameters have no values, with the types that are known of them; returns the schema of the
+    /// parameters and the plan.
+    pub(in crate::domain::engine) async fn prepare_unbound(
+        self: &Arc<Self>,
+        statement: ast::Statement,
+        target: Option<Arc<Table>>,
+        hints: Vec<Option<DataType>>,
+        request: &Request,
+    ) -> Result<(SchemaRef, Prepared)> {
+        let question = Question { statement, target, values: Values::Open(hints) };
+        let prepared = self.prepare_once(question, &request.snapshot, &request.query).await?;
+        Ok((parameter_schema(&request.parameters, prepared.params()), prepared))
+    }
+
+    /// Plans what is of no use to others.
+    pub(in crate::domain::engine) async fn prepare_once(
+        self: &Arc<Self>,
+        question: Question,
+        snapshot: &Arc<Snapshot>,
+        query: &Query,
+    ) -> Result<Prepared> {
+        let snapshot = snapshot.clone();
+        self.planning(self.time_limit(query), move |inner| inner.executor.prepare(question, &snapshot)).await
+    }
+
+    /// Plans a read, and caches the plan where it may serve again.
+    async fn prepare(self: &Arc<Self>, statement: ast::Statement, request: &Request) -> Result<Arc<Prepared>> {
+        let query = &request.query;
+        let question = Question { statement, target: None, values: Values::Given(query.params.clone()) };
+        let (sql, snapshot) = (query.sql.clone(), request.snapshot.clone());
+        self.planning(self.time_limit(query), move |inner| inner.executor.prepare_to_keep(&sql, question, &snapshot))
+            .await
+    }
+
+    async fn bind(&self, prepared: &Prepared, snapshot: Arc<Snapshot>, query: &Query) -> Result<Plan> {
+        self.executor.bind(prepared, Source { snapshot, target: None, part: query.part }).await
+    }
+}

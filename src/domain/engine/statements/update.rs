@@ -1,0 +1,141 @@
+//! UPDATE: finds the rows for which its predicate is true with their new values, and makes the segments that hold such rows
+//! anew. Their other columns are shared with the segments before; order stays.
+
+use crate::domain::catalog::{Change, Commit};
+use crate::domain::engine::Inner;
+use crate::domain::engine::parameters::type_hints;
+use crate::domain::engine::statements::answers::{count_description, count_reply};
+use crate::domain::engine::statements::matching_rows::{
+    assign, column_index, column_indices, per_parameter_row, rewrite_failed,
+};
+use crate::domain::engine::statements::{Operation, Request};
+use crate::domain::engine::table_lock::LockedTable;
+use crate::domain::executor::sql::{Update, rows_query};
+use crate::domain::storage::{Segment, Table};
+use crate::ports::{BatchStream, Description, Reservation, Result};
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
+use arrow::compute::{concat_batches, interleave, sort_to_indices, take_record_batch};
+use arrow::datatypes::UInt64Type;
+use async_trait::async_trait;
+use futures::StreamExt;
+use std::sync::Arc;
+
+/// New values for rows of a table, in the order of the rows.
+struct NewValues {
+    /// Numbers of the rows.
+    rows: Vec<u64>,
+    /// Positions of the columns that change.
+    columns: Vec<usize>,
+    /// A value for each row, one array for each of those columns.
+    values: Vec<ArrayRef>,
+    _memory: Vec<Reservation>,
+}
+
+#[async_trait]
+impl Operation for Update {
+    async fn describe(self: Box<Self>, engine: &Arc<Inner>, request: Request) -> Result<Description> {
+        if !request.is_unbound() {
+            return Ok(count_description("updated"));
+        }
+        let table = engine.table(&request.snapshot, &self.table)?;
+        let assigned = self.assignments.iter().map(|(column, value)| {
+            Ok((table.schema().field(column_index(table.schema(), column)?).data_type().clone(), value.clone()))
+        });
+        let hints = type_hints(request.parameters.len(), assigned.collect::<Result<Vec<_>>>()?.into_iter());
+        let values = self.assignments.into_iter().map(|(_, value)| value).collect();
+        let rows = rows_query(self.alias, self.predicate, values)?;
+        let (params, _) = engine.prepare_unbound(rows, Some(table), hints, &request).await?;
+        Ok(Description { params, ..count_description("updated") })
+    }
+
+    async fn execute(self: Box<Self>, engine: &Arc<Inner>, request: Request) -> Result<BatchStream> {
+        let locked = engine.lock_table(&self.table, &request.query).await?;
+        let (names, exprs): (Vec<_>, Vec<_>) = self.assignments.into_iter().unzip();
+        let columns = column_indices(locked.base.schema(), &names)?;
+        let (mut snapshot, mut state, mut updated) = (locked.snapshot.clone(), locked.base.clone(), 0);
+        // Each row of parameters finds what the ones before it made; all of it is committed at once.
+        for query in per_parameter_row(&request.query)? {
+            let rows = rows_query(self.alias.clone(), self.predicate.clone(), exprs.clone())?;
+            let found = engine.matching_rows(rows, snapshot.clone(), &state, &query).await?;
+            let new = engine.new_values(&state, found, &columns).await?;
+            updated += new.rows.len() as u64;
+            state = Arc::new(engine.update_rows(&state, &new)?);
+            snapshot = Arc::new(snapshot.with(state.clone()));
+        }
+        engine.catalog.commit(replaced_segments(&locked, &state))?;
+        Ok(count_reply("updated", updated))
+    }
+}
+
+/// Makes the commit of an UPDATE: each segment that changed stands for one that was there.
+fn replaced_segments(locked: &LockedTable, state: &Table) -> Commit {
+    let pairs = locked.base.segments().iter().zip(state.segments());
+    let changed = pairs.filter(|(before, after)| before.id() != after.id());
+    let change = |(before, after): (&Arc<Segment>, &Arc<Segment>)| Change::Replace {
+        table: locked.reference(),
+        removed: vec![before.id()],
+        added: vec![after.clone()],
+    };
+    Commit { changes: changed.map(change).collect() }
+}
+
+impl Inner {
+    /// Collects `found` rows, whose first column is their number, in the order of those.
+    async fn new_values(&self, table: &Table, mut found: BatchStream, columns: &[usize]) -> Result<NewValues> {
+        let (schema, account) = (found.schema(), self.allocations.account());
+        let (mut batches, mut memory) = (Vec::new(), Vec::new());
+        while let Some(batch) = found.next().await {
+            let batch = batch?;
+            memory.push(account.reserve(batch.get_array_memory_size() as u64)?);
+            batches.push(batch);
+        }
+        let all = concat_batches(&schema, &batches).map_err(rewrite_failed)?;
+        let order = sort_to_indices(all.column(0), None, None).map_err(rewrite_failed)?;
+        let sorted = take_record_batch(&all, &order).map_err(rewrite_failed)?;
+        let fields = columns.iter().map(|column| table.schema().field(*column));
+        let values = fields.zip(&sorted.columns()[1..]).map(|(field, value)| assign(value, field));
+        Ok(NewValues {
+            rows: sorted.column(0).as_primitive::<UInt64Type>().values().to_vec(),
+            columns: columns.to_vec(),
+            values: values.collect::<Result<_>>()?,
+            _memory: memory,
+        })
+    }
+
+    /// Makes the state of `table` with new values.
+    fn update_rows(&self, table: &Table, new: &NewValues) -> Result<Table> {
+        let (mut state, mut first, mut at) = (table.clone(), 0, 0);
+        for segment in table.segments() {
+            let end = first + segment.physical_rows() as u64;
+            let until = at + new.rows[at..].partition_point(|row| *row < end);
+            if until > at {
+                let changed = self.update_segment(segment, first, new, at..until)?;
+                state = state.replace(&[segment.id()], &[changed])?;
+            }
+            (first, at) = (end, until);
+        }
+        Ok(state)
+    }
+
+    /// Makes `segment`, which begins at row `first`, with the new values `at`.
+    fn update_segment(
+        &self,
+        segment: &Segment,
+        first: u64,
+        new: &NewValues,
+        at: std::ops::Range<usize>,
+    ) -> Result<Arc<Segment>> {
+        let batch = segment.physical_batch();
+        // For each row the array that its value comes from, 0 the old one, and the place in there.
+        let mut picks: Vec<_> = (0..batch.num_rows()).map(|row| (0, row)).collect();
+        for place in at {
+            picks[(new.rows[place] - first) as usize] = (1, place);
+        }
+        let mut arrays = batch.columns().to_vec();
+        for (column, value) in new.columns.iter().zip(&new.values) {
+            arrays[*column] = interleave(&[&arrays[*column], value], &picks).map_err(rewrite_failed)?;
+        }
+        let batch = RecordBatch::try_new(batch.schema(), arrays).map_err(rewrite_failed)?;
+        segment.with_values(batch, &self.allocations)
+    }
+}
