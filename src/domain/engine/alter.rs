@@ -6,7 +6,7 @@ use crate::domain::engine::Inner;
 use crate::domain::engine::change::{Held, column_index};
 use crate::domain::engine::define::defined;
 use crate::domain::engine::ingest::table_schema;
-use crate::domain::executor::sql::{AlterTable, Alteration};
+use crate::domain::sql::{AlterTable, Alteration};
 use crate::domain::storage::{Segment, Table};
 use crate::ports::{BatchStream, Error, ErrorKind, Limits, Query, Result};
 use arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};

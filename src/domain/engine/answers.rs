@@ -3,7 +3,7 @@
 //! Each schema stands beside the rows that it describes, so that describing a statement and running it agree.
 
 use crate::domain::catalog::Snapshot;
-use crate::domain::types::sql_name;
+use crate::domain::sql::sql_name;
 use crate::ports::BatchStream;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};

@@ -7,8 +7,8 @@
 use crate::domain::catalog::Snapshot;
 use crate::domain::catalog::resolve_name;
 use crate::domain::engine::Inner;
-use crate::domain::executor::sql::{Delete, Name, TARGET, Truncate, Update};
 use crate::domain::executor::{Question, ROW_NUMBER, Source, Values};
+use crate::domain::sql::{Delete, Name, TARGET, Truncate, Update};
 use crate::domain::storage::{Reservation, Segment, Table, cast_exact};
 use crate::ports::{BatchStream, Error, ErrorKind, Query, Result};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};

@@ -3,7 +3,7 @@
 use crate::domain::engine::Inner;
 use crate::domain::engine::ingest::{check_name, table_schema};
 use crate::domain::engine::stage::Stage;
-use crate::domain::executor::sql::{CreateTable, DropTables, NewColumns};
+use crate::domain::sql::{CreateTable, DropTables, NewColumns};
 use crate::domain::storage::{Conform, Table};
 use crate::ports::{BatchStream, Error, ErrorKind, Query, Result};
 use arrow::datatypes::Schema;

@@ -6,7 +6,7 @@ use crate::domain::engine::change::{assign, assigned_columns, rewrite_failed, un
 use crate::domain::engine::params::placeholder;
 use crate::domain::engine::stage::Stage;
 use crate::domain::executor::ROW_NUMBER;
-use crate::domain::executor::sql::{Insert, Name};
+use crate::domain::sql::{Insert, Name};
 use crate::domain::storage::Table;
 use crate::ports::{BatchStream, Error, Query, Result};
 use arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};

@@ -22,8 +22,8 @@ use crate::domain::engine::answers::{
 };
 use crate::domain::engine::params::in_order;
 use crate::domain::engine::turns::Turns;
-use crate::domain::executor::sql::{Name, Parsed, Statement, parse};
 use crate::domain::executor::{Allowance, Executor, Prepared, Question, Source, Values};
+use crate::domain::sql::{Name, Parsed, Statement, parse};
 use crate::domain::storage::Budget;
 use crate::ports::{
     Access, Append, BatchStream, Description, Error, IngestPort, IngestSummary, Limits, Query, QueryPort, Reply,

@@ -4,36 +4,35 @@
 //! meanwhile can show. Plans run on the engine's own runtime, whose threads have a stack to match the limits on
 //! statements; their batches reach the caller over a short channel, which is what bounds the memory of a stream.
 
-mod cache;
-mod chain;
-mod context;
 mod error;
 mod functions;
 mod interrupt;
 mod lane;
-mod lent;
 mod pace;
 mod plan;
+mod plan_cache;
 mod plan_facts;
 mod plan_size;
+mod planner_context;
 mod prune;
+mod pulled_stream;
 mod run;
 mod scan;
 mod semantics;
+mod sequential_gather;
 mod slices;
-pub mod sql;
-mod views;
+mod view_types;
 
-pub use cache::PlanCounts;
 pub use plan::{Prepared, Question, Source, Values};
+pub use plan_cache::PlanCounts;
 pub use run::Allowance;
 pub use scan::ROW_NUMBER;
 
 use crate::domain::catalog::Snapshot;
-use crate::domain::executor::cache::PlanCache;
 use crate::domain::executor::error::from_datafusion;
 use crate::domain::executor::functions::{Rewrite, replacements};
 use crate::domain::executor::plan::Types;
+use crate::domain::executor::plan_cache::PlanCache;
 use crate::domain::executor::plan_size::PlanLimits;
 use crate::domain::executor::semantics::{CompareSpans, ExactOperators, SEAL_BEFORE, SealLimits, WideSums};
 use crate::ports::{Error, ErrorKind, Limits, Result};

@@ -6,18 +6,17 @@
 
 use crate::domain::catalog::Snapshot;
 use crate::domain::executor::Executor;
-use crate::domain::executor::chain::in_sequence;
-use crate::domain::executor::context::{NamedTable, SnapshotContext};
 use crate::domain::executor::error::from_datafusion;
 use crate::domain::executor::functions::check_calls;
 use crate::domain::executor::lane::Lane;
 use crate::domain::executor::plan_facts::{Constants, constants, is_divisible, is_lasting, is_light, keeps_order};
 use crate::domain::executor::plan_size::{PlanLimits, check_plan_size};
+use crate::domain::executor::planner_context::{NamedTable, SnapshotContext};
 use crate::domain::executor::scan::SegmentTable;
-use crate::domain::executor::sql::{Callee, Names, Refused, inspect};
-use crate::domain::executor::views::plain_views;
+use crate::domain::executor::sequential_gather::in_sequence;
+use crate::domain::executor::view_types::plain_views;
+use crate::domain::sql::{Callee, Names, Refused, arrow_type, inspect};
 use crate::domain::storage::Table;
-use crate::domain::types::arrow_type;
 use crate::ports::{Error, Part, Result};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
@@ -43,7 +42,7 @@ use std::sync::Arc;
 pub struct Question {
     /// The statement, its names as they were written.
     pub statement: ast::Statement,
-    /// The table that a change is about, read under [`crate::domain::executor::sql::TARGET`] with row numbers.
+    /// The table that a change is about, read under [`crate::domain::sql::TARGET`] with row numbers.
     pub target: Option<Arc<Table>>,
     /// Values of `$1…$n`.
     pub values: Values,

@@ -2,7 +2,7 @@
 //!
 //! Each is decided from an allow-list of nodes: what is not on it is taken for the dearer case.
 
-use crate::domain::executor::context::NamedTable;
+use crate::domain::executor::planner_context::NamedTable;
 use crate::domain::executor::scan::BATCH_ROWS;
 use crate::ports::{Error, Result};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};

@@ -4,7 +4,7 @@
 //! sums run over the rows of the batch, and a constant counts once for each row, because kernels repeat it. Numbers are
 //! 128 bits wide, so nothing that a statement can say wraps them.
 
-use crate::domain::executor::functions::guarded::{refused, unsupported};
+use crate::domain::executor::functions::cost_guard::{refused, unsupported};
 use crate::domain::storage::{slice_bytes, text_lengths};
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;

@@ -5,17 +5,17 @@
 //! anything of it is computed. Nothing is folded through a function that is not of the linear class, or guarded.
 
 mod bounds;
-mod guarded;
-mod rewrite;
-mod table;
+mod call_checks;
+mod classes;
+mod cost_guard;
 
 pub use bounds::check_bounds;
-pub use guarded::unsupported;
-pub use rewrite::{Rewrite, check_calls};
-pub use table::is_table_function;
+pub use call_checks::{Rewrite, check_calls};
+pub use classes::is_table_function;
+pub use cost_guard::unsupported;
 
-use crate::domain::executor::functions::guarded::guarded;
-use crate::domain::executor::functions::table::{Class, class_of};
+use crate::domain::executor::functions::classes::{Class, class_of};
+use crate::domain::executor::functions::cost_guard::guarded;
 use datafusion::logical_expr::ScalarUDF;
 use std::sync::Arc;
 

@@ -207,7 +207,7 @@ fn decimal(arguments: &[String]) -> Result<DataType> {
 
 #[cfg(test)]
 mod tests {
-    use crate::domain::types::{arrow_type, column_type, names, sql_name};
+    use crate::domain::sql::types::{arrow_type, column_type, names, sql_name};
     use arrow::datatypes::{DataType, TimeUnit};
     use sqlparser::ast::DataType as SqlType;
     use sqlparser::dialect::GenericDialect;

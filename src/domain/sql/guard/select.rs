@@ -1,7 +1,7 @@
 //! SELECT, its columns, groups and windows.
 
-use crate::domain::executor::sql::guard::tables::from;
-use crate::domain::executor::sql::guard::{Refused, absent, refused};
+use crate::domain::sql::guard::tables::from;
+use crate::domain::sql::guard::{Refused, absent, refused};
 use sqlparser::ast::{
     Distinct, Expr, Function, GroupByExpr, GroupByWithModifier, NamedWindowDefinition, NamedWindowExpr, Query, Select,
     SelectFlavor, SelectItem, Visit, Visitor, WildcardAdditionalOptions, WindowSpec, WindowType,

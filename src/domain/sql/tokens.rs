@@ -330,7 +330,7 @@ fn number_placeholders(tokens: &mut [TokenWithSpan]) -> Result<Vec<Option<String
 
 #[cfg(test)]
 mod tests {
-    use crate::domain::executor::sql::tokens::{Tokens, count_operators, tokenize};
+    use crate::domain::sql::tokens::{Tokens, count_operators, tokenize};
     use crate::ports::Limits;
 
     fn operators(sql: &str) -> u64 {

@@ -84,7 +84,9 @@ pub fn is_table_function(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::domain::executor::functions::table::{class_of, is_known_aggregate, is_known_window, is_table_function};
+    use crate::domain::executor::functions::classes::{
+        class_of, is_known_aggregate, is_known_window, is_table_function,
+    };
     use datafusion::execution::SessionStateBuilder;
 
     #[test]

@@ -8,7 +8,7 @@
 //! expressions that may see its columns.
 
 use crate::domain::catalog::Snapshot;
-use crate::domain::executor::sql::scope::{Columns, Prefer, Relation, Scope};
+use crate::domain::sql::scope::{Columns, Prefer, Relation, Scope};
 use crate::domain::storage::Table;
 use crate::ports::{Error, Result};
 use sqlparser::ast::{

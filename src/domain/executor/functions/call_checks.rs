@@ -1,7 +1,7 @@
 //! Puts guarded functions in the place of others, and looks at what calls are given.
 
-use crate::domain::executor::functions::guarded::{guarded, is_guarded, refused, unsupported};
-use crate::domain::executor::functions::table::{Class, class_of, is_known_aggregate, is_known_window};
+use crate::domain::executor::functions::classes::{Class, class_of, is_known_aggregate, is_known_window};
+use crate::domain::executor::functions::cost_guard::{guarded, is_guarded, refused, unsupported};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result, ScalarValue};

@@ -1,7 +1,7 @@
 //! FROM: tables, joins, aliases, and pipes.
 
-use crate::domain::executor::sql::guard::select::{no_named_window, select_item};
-use crate::domain::executor::sql::guard::{Refused, absent, refused};
+use crate::domain::sql::guard::select::{no_named_window, select_item};
+use crate::domain::sql::guard::{Refused, absent, refused};
 use sqlparser::ast::{
     Expr, ExprWithAlias, ExprWithAliasAndOrderBy, FunctionArg, Ident, Join, JoinConstraint, JoinOperator, JsonPath,
     OrderByOptions, PipeOperator, TableAlias, TableAliasColumnDef, TableFactor, TableFunctionArgs, TableIndexHints,

@@ -1,7 +1,7 @@
 //! Statements that change rows, taken apart: INSERT, DELETE, UPDATE, TRUNCATE.
 
-use crate::domain::executor::sql::guard::{Refused, inspect_changes};
-use crate::domain::executor::sql::statement::{
+use crate::domain::sql::guard::{Refused, inspect_changes};
+use crate::domain::sql::statement::{
     Delete, Insert, Name, Statement, Truncate, Update, refusal, table_name_of, understood, unsupported,
 };
 use crate::ports::{Error, Result};

@@ -1,10 +1,10 @@
 //! Statements that define tables, taken apart: CREATE, DROP and ALTER TABLE.
 
-use crate::domain::executor::sql::statement::{
+use crate::domain::sql::statement::{
     AlterTable, Alteration, CreateTable, DropTables, Name, NewColumns, Statement, refusal, table_name_of, understood,
     unsupported,
 };
-use crate::domain::types::column_type;
+use crate::domain::sql::types::column_type;
 use crate::ports::{Error, Result};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use sqlparser::ast::{self, AlterTableOperation, ColumnDef, ColumnOption, CreateTableOptions, ObjectName};

@@ -131,7 +131,7 @@ impl Dialect for BoundedDialect {
 
 #[cfg(test)]
 mod tests {
-    use crate::domain::executor::sql::dialect::BoundedDialect;
+    use crate::domain::sql::dialect::BoundedDialect;
     use sqlparser::dialect::GenericDialect;
     use sqlparser::parser::Parser;
 

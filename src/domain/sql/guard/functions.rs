@@ -1,7 +1,7 @@
 //! Expressions and calls of functions.
 
-use crate::domain::executor::sql::guard::select::window_spec;
-use crate::domain::executor::sql::guard::{Refused, absent, refused};
+use crate::domain::sql::guard::select::window_spec;
+use crate::domain::sql::guard::{Refused, absent, refused};
 use sqlparser::ast::{
     AccessExpr, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
     FunctionArgumentList, FunctionArguments, Ident, ObjectName, ObjectNamePart, WindowType,

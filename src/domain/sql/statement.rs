@@ -3,12 +3,12 @@
 //! A change or definition is taken apart into what the engine does with it. To be sure that no clause is passed over in
 //! silence, what was understood is printed again and compared with the whole: any difference is a clause we don't have.
 
-use crate::domain::executor::sql::changes::{delete, insert, truncate, update};
-use crate::domain::executor::sql::definitions::{alter_table, create_table, drop_tables};
-use crate::domain::executor::sql::dialect::BoundedDialect;
-use crate::domain::executor::sql::guard::{Refused, inspect_changes};
-use crate::domain::executor::sql::literals::keep_digits;
-use crate::domain::executor::sql::tokens::{Tokens, tokenize};
+use crate::domain::sql::ddl::{alter_table, create_table, drop_tables};
+use crate::domain::sql::dialect::BoundedDialect;
+use crate::domain::sql::dml::{delete, insert, truncate, update};
+use crate::domain::sql::guard::{Refused, inspect_changes};
+use crate::domain::sql::literals::keep_digits;
+use crate::domain::sql::tokens::{Tokens, tokenize};
 use crate::ports::{Error, Limits, Result, StatementKind};
 use arrow::datatypes::{Field, SchemaRef};
 use sqlparser::ast::{self, DescribeAlias, Expr, Ident, ObjectName, ObjectType, Query};

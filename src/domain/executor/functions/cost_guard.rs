@@ -4,7 +4,7 @@
 //! simplifying makes of a call is guarded again, because some functions are rebuilt there from what is not registered.
 
 use crate::domain::executor::functions::bounds::{check_bounds, check_type_text};
-use crate::domain::executor::functions::rewrite::guard_calls;
+use crate::domain::executor::functions::call_checks::guard_calls;
 use crate::ports::Error;
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::{Result, ScalarValue};

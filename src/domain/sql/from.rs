@@ -3,8 +3,8 @@
 //! A part of name resolution (`names`): a table or common table expression is found exactly, else by its only match
 //! without regard to case, and of two that are alike the statement's own is meant.
 
-use crate::domain::executor::sql::names::{Output, Resolver, TARGET};
-use crate::domain::executor::sql::scope::{Prefer, Relation, Scope};
+use crate::domain::sql::resolve::{Output, Resolver, TARGET};
+use crate::domain::sql::scope::{Prefer, Relation, Scope};
 use crate::domain::storage::Table;
 use crate::ports::{Error, ErrorKind, Result};
 use sqlparser::ast::{

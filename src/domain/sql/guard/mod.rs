@@ -10,9 +10,9 @@ mod tables;
 
 pub use functions::{Callee, Functions};
 
-use crate::domain::executor::sql::guard::functions::expr;
-use crate::domain::executor::sql::guard::select::{no_named_window, select};
-use crate::domain::executor::sql::guard::tables::{pipe_operator, table_alias, table_factor};
+use crate::domain::sql::guard::functions::expr;
+use crate::domain::sql::guard::select::{no_named_window, select};
+use crate::domain::sql::guard::tables::{pipe_operator, table_alias, table_factor};
 use sqlparser::ast::{
     Cte, CteAsMaterialized, Expr, OrderBy, OrderByKind, Query, Select, SetExpr, SetOperator, SetQuantifier, Statement,
     TableFactor, Visit, Visitor, With,
@@ -199,7 +199,7 @@ pub(super) fn set_expr(body: &SetExpr) -> Result<(), Refused> {
 
 #[cfg(test)]
 mod tests {
-    use crate::domain::executor::sql::guard::{Callee, Refused, inspect, inspect_changes};
+    use crate::domain::sql::guard::{Callee, Refused, inspect, inspect_changes};
     use sqlparser::dialect::GenericDialect;
     use sqlparser::parser::Parser;
 

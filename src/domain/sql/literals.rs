@@ -64,7 +64,7 @@ fn decimal_type(text: &str) -> Result<Option<(String, u8, i8)>> {
 
 #[cfg(test)]
 mod tests {
-    use crate::domain::executor::sql::literals::keep_digits;
+    use crate::domain::sql::literals::keep_digits;
     use sqlparser::dialect::GenericDialect;
     use sqlparser::parser::Parser;
 

@@ -3,7 +3,7 @@
 use crate::domain::catalog::Snapshot;
 use crate::domain::executor::functions::is_table_function;
 use crate::domain::executor::scan::scan_schema;
-use crate::domain::executor::sql::{Names, TARGET};
+use crate::domain::sql::{Names, TARGET};
 use crate::domain::storage::Table;
 use crate::ports::{Error, ErrorKind};
 use arrow::datatypes::{DataType, SchemaRef};
