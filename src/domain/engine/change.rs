@@ -7,17 +7,14 @@
 use crate::domain::catalog::Snapshot;
 use crate::domain::catalog::resolve_name;
 use crate::domain::engine::Inner;
-use crate::domain::executor::{Question, ROW_NUMBER, Source, Values};
-use crate::domain::sql::{Delete, Name, TARGET, Truncate, Update};
+use crate::domain::executor::{Parameters, PlanInput, PlanRequest};
+use crate::domain::sql::{Delete, Expr, Ident, Name, Truncate, Update, rows_query};
 use crate::domain::storage::{Reservation, Segment, Table, cast_exact};
 use crate::ports::{BatchStream, Error, ErrorKind, Query, Result};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{concat_batches, filter_record_batch, interleave, sort_to_indices, take_record_batch};
 use arrow::datatypes::{Field, Schema, UInt64Type};
 use futures::StreamExt;
-use sqlparser::ast::{self, Expr, Ident, SelectItem, SetExpr, TableAlias};
-use sqlparser::dialect::GenericDialect;
-use sqlparser::parser::Parser;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::OwnedMutexGuard;
@@ -209,10 +206,10 @@ impl Inner {
     ) -> Result<BatchStream> {
         let statement = rows_query(alias, predicate, values)?;
         let allowance = self.allowance(query)?;
-        let values = Values::Given(query.params.clone());
-        let question = Question { statement, target: Some(base.clone()), values };
-        let prepared = self.prepare_once(question, &snapshot, query).await?;
-        let source = Source { snapshot, target: Some(base.clone()), part: None };
+        let parameters = Parameters::Bound(query.params.clone());
+        let request = PlanRequest { statement, target: Some(base.clone()), parameters };
+        let prepared = self.prepare_once(request, &snapshot, query).await?;
+        let source = PlanInput { snapshot, target: Some(base.clone()), part: None };
         let plan = self.executor.bind(&prepared, source).await?;
         self.executor.run(plan, allowance).await
     }
@@ -283,29 +280,6 @@ pub(super) fn unchanged<'a>(present: &'a Snapshot, name: &str, base: &Table) -> 
 
 pub(super) fn rewrite_failed(error: arrow::error::ArrowError) -> Error {
     Error::internal("a segment could not be rewritten").with_source(error)
-}
-
-/// `SELECT row_number, values… FROM target AS alias WHERE predicate`
-pub(super) fn rows_query(alias: Ident, predicate: Option<Expr>, values: Vec<Expr>) -> Result<ast::Statement> {
-    let template = format!("SELECT \"{ROW_NUMBER}\" FROM \"{TARGET}\" AS x");
-    let mut statement = Parser::parse_sql(&GenericDialect {}, &template)
-        .ok()
-        .and_then(|mut statements| statements.pop())
-        .ok_or_else(|| Error::internal("the template of a change does not parse"))?;
-    if let ast::Statement::Query(query) = &mut statement
-        && let SetExpr::Select(select) = query.body.as_mut()
-        && let [from] = select.from.as_mut_slice()
-        && let ast::TableFactor::Table { alias: Some(TableAlias { name, .. }), .. } = &mut from.relation
-    {
-        *name = alias;
-        select.selection = predicate;
-        // Each value under a name of its own: several may be the same expression.
-        select.projection.extend(values.into_iter().enumerate().map(|(at, expr)| SelectItem::ExprWithAlias {
-            expr,
-            alias: Ident::with_quote('"', format!("{ROW_NUMBER}_{at}")),
-        }));
-    }
-    Ok(statement)
 }
 
 /// Position of each of `columns`, which are all there and all different.

@@ -8,7 +8,6 @@ use crate::domain::storage::{Conform, Table};
 use crate::ports::{BatchStream, Error, ErrorKind, Query, Result};
 use arrow::datatypes::Schema;
 use futures::StreamExt;
-use sqlparser::ast;
 use std::sync::Arc;
 
 /// The answer of a definition.
@@ -31,8 +30,7 @@ impl Inner {
         let schema = match create.columns {
             NewColumns::Listed(schema) => table_schema(&schema, &self.options.limits)?,
             NewColumns::From(source) => {
-                let statement = ast::Statement::Query(source);
-                let mut batches = self.read(statement, self.catalog.present(), query).await?;
+                let mut batches = self.read(*source, self.catalog.present(), query).await?;
                 // What a query can't answer null today, the table may well hold tomorrow.
                 let nullable = |field: &Arc<_>| arrow::datatypes::Field::clone(field).with_nullable(true);
                 let fields: Vec<_> = batches.schema().fields().iter().map(nullable).collect();

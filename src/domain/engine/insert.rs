@@ -3,23 +3,14 @@
 use crate::domain::catalog::Snapshot;
 use crate::domain::engine::Inner;
 use crate::domain::engine::change::{assign, assigned_columns, rewrite_failed, unchanged};
-use crate::domain::engine::params::placeholder;
 use crate::domain::engine::stage::Stage;
-use crate::domain::executor::ROW_NUMBER;
-use crate::domain::sql::{Insert, Name};
+use crate::domain::sql::{Ident, Insert, Name, ROW_NUMBER, ReadStatement, only_values_row, placeholders_to_columns};
 use crate::domain::storage::Table;
 use crate::ports::{BatchStream, Error, Query, Result};
 use arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use futures::StreamExt;
-use sqlparser::ast::{self, Expr, Ident, SetExpr};
-use std::ops::ControlFlow;
 use std::sync::Arc;
-
-/// Whether a query is its VALUES alone, without anything that would make fewer rows of them.
-fn is_bare(query: &ast::Query) -> bool {
-    query.with.is_none() && query.order_by.is_none() && query.limit_clause.is_none() && query.fetch.is_none()
-}
 
 impl Inner {
     /// Rows inserted.
@@ -29,7 +20,7 @@ impl Inner {
         let columns = insert_columns(table.schema(), &insert.columns)?;
         let mut batches = match &query.params {
             Some(params) if params.num_rows() != 1 => self.rows_of(&insert.source, params, snapshot, query).await?,
-            _ => self.read(ast::Statement::Query(insert.source), snapshot, query).await?,
+            _ => self.read(*insert.source, snapshot, query).await?,
         };
         let given = batches.schema().fields().len();
         let wanted = columns.iter().flatten().count();
@@ -54,28 +45,20 @@ impl Inner {
     /// The one row of VALUES in `source` for each row of `params`, in their order.
     async fn rows_of(
         self: &Arc<Self>,
-        source: &ast::Query,
+        source: &ReadStatement,
         params: &RecordBatch,
         snapshot: Arc<Snapshot>,
         query: &Query,
     ) -> Result<BatchStream> {
-        let mut exprs = match source.body.as_ref() {
-            SetExpr::Values(values) if values.rows.len() == 1 && is_bare(source) => values.rows[0].content.clone(),
-            _ => {
-                return Err(Error::invalid(format!(
-                    "{} rows of parameters came, and only an INSERT of one row of VALUES takes other than one",
-                    params.num_rows()
-                )));
-            }
+        let Some(exprs) = only_values_row(source) else {
+            return Err(Error::invalid(format!(
+                "{} rows of parameters came, and only an INSERT of one row of VALUES takes other than one",
+                params.num_rows()
+            )));
         };
         // Each parameter is a column of a table of parameters.
         let names = (0..params.num_columns()).map(|at| format!("{ROW_NUMBER}${}", at + 1)).collect::<Vec<_>>();
-        let _: ControlFlow<()> = ast::visit_expressions_mut(&mut exprs, |expr| {
-            if let Some(name) = placeholder(expr).and_then(|number| names.get(number - 1)) {
-                *expr = Expr::Identifier(Ident::with_quote('"', name));
-            }
-            ControlFlow::Continue(())
-        });
+        let exprs = placeholders_to_columns(exprs, &names);
         let fields = params.schema_ref().fields().iter().zip(&names);
         let fields: Vec<_> = fields.map(|(field, name)| field.as_ref().clone().with_name(name)).collect();
         let schema = Arc::new(Schema::new(fields));

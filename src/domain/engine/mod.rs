@@ -22,8 +22,8 @@ use crate::domain::engine::answers::{
 };
 use crate::domain::engine::params::in_order;
 use crate::domain::engine::turns::Turns;
-use crate::domain::executor::{Allowance, Executor, Prepared, Question, Source, Values};
-use crate::domain::sql::{Name, Parsed, Statement, parse};
+use crate::domain::executor::{Executor, Parameters, PlanInput, PlanRequest, Prepared, QueryLimits};
+use crate::domain::sql::{Name, Parsed, ReadStatement, Statement, parse};
 use crate::domain::storage::Budget;
 use crate::ports::{
     Access, Append, BatchStream, Description, Error, IngestPort, IngestSummary, Limits, Query, QueryPort, Reply,
@@ -31,7 +31,6 @@ use crate::ports::{
 };
 use arrow::datatypes::Schema;
 use async_trait::async_trait;
-use sqlparser::ast;
 use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -130,7 +129,7 @@ impl QueryPort for Engine {
         let snapshot = self.inner.snapshot_of(&query)?;
         match self.inner.kept(&query, &snapshot) {
             // What computes nothing is answered before a thread of the engine would have been woken for it.
-            Some(prepared) if prepared.is_light() => self.inner.reply(&prepared, snapshot, &query).await,
+            Some(prepared) if prepared.is_passthrough() => self.inner.reply(&prepared, snapshot, &query).await,
             Some(prepared) => self.call(|inner| async move { inner.reply(&prepared, snapshot, &query).await }).await,
             None => self.call(|inner| async move { inner.query(snapshot, query).await }).await,
         }
@@ -280,42 +279,44 @@ impl Inner {
 
     /// The plan of a read that was asked before. With parameters it is another statement each time.
     fn kept(&self, query: &Query, snapshot: &Snapshot) -> Option<Arc<Prepared>> {
-        query.params.is_none().then(|| self.executor.kept(&query.sql, snapshot)).flatten()
+        query.params.is_none().then(|| self.executor.cached(&query.sql, snapshot)).flatten()
     }
 
     async fn prepare(
         self: &Arc<Self>,
-        statement: ast::Statement,
+        statement: ReadStatement,
         snapshot: &Arc<Snapshot>,
         query: &Query,
     ) -> Result<Arc<Prepared>> {
-        let question = Question { statement, target: None, values: Values::Given(query.params.clone()) };
+        let parameters = Parameters::Bound(query.params.clone());
+        let request = PlanRequest { statement, target: None, parameters };
         let (sql, snapshot) = (query.sql.clone(), snapshot.clone());
-        self.planning(self.time_limit(query), move |inner| inner.executor.prepare_to_keep(&sql, question, &snapshot))
+        self.planning(self.time_limit(query), move |inner| inner.executor.prepare_and_cache(&sql, request, &snapshot))
             .await
     }
 
     /// Plans what is of no use to others.
     async fn prepare_once(
         self: &Arc<Self>,
-        question: Question,
+        request: PlanRequest,
         snapshot: &Arc<Snapshot>,
         query: &Query,
     ) -> Result<Prepared> {
         let snapshot = snapshot.clone();
-        self.planning(self.time_limit(query), move |inner| inner.executor.prepare(question, &snapshot)).await
+        self.planning(self.time_limit(query), move |inner| inner.executor.prepare(request, &snapshot)).await
     }
 
     /// The answer to a read whose plan is of no use to others.
     async fn read(
         self: &Arc<Self>,
-        statement: ast::Statement,
+        statement: ReadStatement,
         snapshot: Arc<Snapshot>,
         query: &Query,
     ) -> Result<BatchStream> {
         let allowance = self.allowance(query)?;
-        let question = Question { statement, target: None, values: Values::Given(query.params.clone()) };
-        let prepared = self.prepare_once(question, &snapshot, query).await?;
+        let parameters = Parameters::Bound(query.params.clone());
+        let request = PlanRequest { statement, target: None, parameters };
+        let prepared = self.prepare_once(request, &snapshot, query).await?;
         self.run(&prepared, snapshot, query, allowance).await
     }
 
@@ -327,7 +328,7 @@ impl Inner {
     }
 
     async fn described(&self, prepared: &Prepared, snapshot: Arc<Snapshot>, query: &Query) -> Result<Description> {
-        let plan = self.executor.bind(prepared, Source { snapshot, target: None, part: query.part }).await?;
+        let plan = self.executor.bind(prepared, PlanInput { snapshot, target: None, part: query.part }).await?;
         Ok(Description::new(StatementKind::Read, plan.schema, plan.rows))
     }
 
@@ -336,9 +337,9 @@ impl Inner {
         prepared: &Prepared,
         snapshot: Arc<Snapshot>,
         query: &Query,
-        allowance: Allowance,
+        allowance: QueryLimits,
     ) -> Result<BatchStream> {
-        let plan = self.executor.bind(prepared, Source { snapshot, target: None, part: query.part }).await?;
+        let plan = self.executor.bind(prepared, PlanInput { snapshot, target: None, part: query.part }).await?;
         self.executor.run(plan, allowance).await
     }
 
@@ -353,7 +354,7 @@ impl Inner {
         [deadline(query), own].into_iter().flatten().min()
     }
 
-    fn allowance(&self, query: &Query) -> Result<Allowance> {
+    fn allowance(&self, query: &Query) -> Result<QueryLimits> {
         let limits = &self.options.limits;
         let permit = self.permits.clone().try_acquire_owned().map_err(|_| {
             Error::limit(format!(
@@ -361,7 +362,7 @@ impl Inner {
                 limits.query_concurrency_max
             ))
         })?;
-        Ok(Allowance::new(limited(limits.query_timeout_ms), self.patience(), deadline(query), permit))
+        Ok(QueryLimits::new(limited(limits.query_timeout_ms), self.patience(), deadline(query), permit))
     }
 }
 

@@ -4,16 +4,17 @@
 //! cannot say – it has no types for bare `VALUES (?, ?)` – the column says that a value goes to.
 
 use crate::domain::catalog::Snapshot;
-use crate::domain::engine::change::{column_index, rows_query};
+use crate::domain::engine::change::column_index;
 use crate::domain::engine::insert::insert_columns;
 use crate::domain::engine::{Inner, count_schema, refused};
-use crate::domain::executor::{Question, Source, Values};
-use crate::domain::sql::{CreateTable, Insert, NewColumns, Statement};
+use crate::domain::executor::{Parameters, PlanInput, PlanRequest};
+use crate::domain::sql::{
+    CreateTable, Expr, Insert, NewColumns, ReadStatement, Statement, placeholder, rows_query, values_rows,
+};
 use crate::domain::storage::Table;
 use crate::ports::{Description, Error, Query, Result, StatementKind};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use sqlparser::ast::{self, Expr, SetExpr, Value, ValueWithSpan};
 use std::sync::Arc;
 
 /// The columns of `params` in the order of `names`. Where a statement has no names, the columns have their order already.
@@ -51,14 +52,6 @@ pub(super) fn hints(count: usize, columns: impl Iterator<Item = (DataType, Expr)
     hints
 }
 
-/// The `n` of a bare `$n`.
-pub(super) fn placeholder(expr: &Expr) -> Option<usize> {
-    match expr {
-        Expr::Value(ValueWithSpan { value: Value::Placeholder(text), .. }) => text.strip_prefix('$')?.parse().ok(),
-        _ => None,
-    }
-}
-
 fn schema_of(names: &[Option<String>], types: &[DataType]) -> SchemaRef {
     let field = |(at, (name, data_type)): (usize, (&Option<String>, &DataType))| {
         Field::new(
@@ -81,12 +74,12 @@ impl Inner {
     ) -> Result<Description> {
         let kind = statement.kind();
         let count = names.len();
-        let (schema, question) = match statement {
-            Statement::Read(statement) => (None, question(*statement, None, vec![None; count])),
+        let (schema, request) = match statement {
+            Statement::Read(statement) => (None, request(*statement, None, vec![None; count])),
             Statement::Insert(insert) => {
                 let table = self.table(&snapshot, &insert.table)?.1;
                 let hints = insert_hints(&insert, &table, count)?;
-                (Some("inserted"), question(ast::Statement::Query(insert.source), None, hints))
+                (Some("inserted"), request(*insert.source, None, hints))
             }
             Statement::Update(update) => {
                 let table = self.table(&snapshot, &update.table)?.1;
@@ -96,27 +89,27 @@ impl Inner {
                 let hints = hints(count, assigned.collect::<Result<Vec<_>>>()?.into_iter());
                 let values = update.assignments.into_iter().map(|(_, value)| value).collect();
                 let rows = rows_query(update.alias, update.predicate, values)?;
-                (Some("updated"), question(rows, Some(table), hints))
+                (Some("updated"), request(rows, Some(table), hints))
             }
             Statement::Delete(delete) => {
                 let table = self.table(&snapshot, &delete.table)?.1;
                 let rows = rows_query(delete.alias, delete.predicate, Vec::new())?;
-                (Some("deleted"), question(rows, Some(table), vec![None; count]))
+                (Some("deleted"), request(rows, Some(table), vec![None; count]))
             }
             Statement::CreateTable(CreateTable { columns: NewColumns::From(source), .. }) => {
-                (None, question(ast::Statement::Query(source), None, vec![None; count]))
+                (None, request(*source, None, vec![None; count]))
             }
             Statement::Refused { what, .. } => return Err(refused(&what)),
             _ => return Ok(Description::new(kind, Arc::new(Schema::empty()), Some(0))),
         };
-        let target = question.target.clone();
-        let prepared = self.prepare_once(question, &snapshot, query).await?;
+        let target = request.target.clone();
+        let prepared = self.prepare_once(request, &snapshot, query).await?;
         let params = schema_of(names, prepared.params());
         let (schema, rows) = match schema {
             Some(counted) => (count_schema(counted), Some(1)),
             None if kind == StatementKind::Definition => (Arc::new(Schema::empty()), Some(0)),
             None => {
-                let source = Source { snapshot, target, part: query.part };
+                let source = PlanInput { snapshot, target, part: query.part };
                 (self.executor.bind(&prepared, source).await?.schema, None)
             }
         };
@@ -124,17 +117,17 @@ impl Inner {
     }
 }
 
-fn question(statement: ast::Statement, target: Option<Arc<Table>>, hints: Vec<Option<DataType>>) -> Question {
-    Question { statement, target, values: Values::Open(hints) }
+fn request(statement: ReadStatement, target: Option<Arc<Table>>, hints: Vec<Option<DataType>>) -> PlanRequest {
+    PlanRequest { statement, target, parameters: Parameters::Unbound(hints) }
 }
 
 fn insert_hints(insert: &Insert, table: &Table, count: usize) -> Result<Vec<Option<DataType>>> {
-    let SetExpr::Values(values) = insert.source.body.as_ref() else { return Ok(vec![None; count]) };
+    let Some(rows) = values_rows(&insert.source) else { return Ok(vec![None; count]) };
     let columns = insert_columns(table.schema(), &insert.columns)?;
     let fields = table.schema().fields();
-    let typed = values.rows.iter().flat_map(|row| {
+    let typed = rows.into_iter().flat_map(|row| {
         let value_of = |(field, value): (usize, &Option<usize>)| {
-            let expr = row.content.get((*value)?)?;
+            let expr = row.get((*value)?)?;
             Some((fields[field].data_type().clone(), expr.clone()))
         };
         columns.iter().enumerate().filter_map(value_of).collect::<Vec<_>>()

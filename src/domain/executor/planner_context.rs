@@ -1,18 +1,18 @@
-//! What the planner may know: the tables of one snapshot, and DataFusion's functions.
+//! Everything the planner may look up: the tables of one snapshot, functions, options and type names.
 
 use crate::domain::catalog::Snapshot;
+use crate::domain::executor::error::to_datafusion;
 use crate::domain::executor::functions::is_table_function;
 use crate::domain::executor::scan::scan_schema;
-use crate::domain::sql::{Names, TARGET};
+use crate::domain::sql::{ResolvedTables, TARGET, arrow_type};
 use crate::domain::storage::Table;
 use crate::ports::{Error, ErrorKind};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef};
 use datafusion::catalog::TableFunctionArgs;
 use datafusion::catalog::cte_worktable::CteWorkTable;
 use datafusion::common::{DFSchema, Result, TableReference, plan_datafusion_err};
 use datafusion::config::ConfigOptions;
 use datafusion::datasource::provider_as_source;
-use datafusion::error::DataFusionError;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner};
 use datafusion::logical_expr::simplify::SimplifyContext;
@@ -20,19 +20,20 @@ use datafusion::logical_expr::{
     AggregateUDF, Expr, HigherOrderUDF, ScalarUDF, TableProviderFilterPushDown, TableSource, WindowUDF,
 };
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+use sqlparser::ast;
 use std::sync::Arc;
 
-/// The planner's view of the world while it plans one statement.
+/// The planner's catalog while it plans one statement.
 pub struct SnapshotContext<'a> {
     /// Functions and options.
     pub state: &'a SessionState,
     /// Tables.
-    pub names: &'a Names,
+    pub tables: &'a ResolvedTables,
     /// Types by name.
     pub types: Arc<dyn TypePlanner>,
 }
 
-/// A table by name and schema: what a plan is made of until it meets data.
+/// A table by name and schema, which stands in a plan until the plan is bound to data.
 #[derive(Debug)]
 pub struct NamedTable {
     name: String,
@@ -44,12 +45,12 @@ impl NamedTable {
         Self { name: name.to_owned(), schema: scan_schema(table, name == TARGET) }
     }
 
-    /// Whether it is the table of a change, which has row numbers.
+    /// Returns whether it is the table of a change, which has row numbers.
     pub fn is_numbered(&self) -> bool {
         self.name == TARGET
     }
 
-    /// The state of it that is to be read.
+    /// Returns the state of the table that is to be read.
     ///
     /// # Errors
     ///
@@ -74,9 +75,9 @@ impl TableSource for NamedTable {
 
 impl ContextProvider for SnapshotContext<'_> {
     fn get_table_source(&self, name: TableReference) -> Result<Arc<dyn TableSource>> {
-        let Some(table) = self.names.tables.get(name.table()) else {
+        let Some(table) = self.tables.by_name.get(name.table()) else {
             let error = Error::new(ErrorKind::NotFound, format!("table {:?} not found", name.to_string()));
-            return Err(DataFusionError::External(Box::new(error)));
+            return Err(to_datafusion(error));
         };
         Ok(Arc::new(NamedTable::new(name.table(), table)))
     }
@@ -156,5 +157,16 @@ impl ContextProvider for SnapshotContext<'_> {
 
     fn udwf_names(&self) -> Vec<String> {
         self.state.window_functions().keys().cloned().collect()
+    }
+}
+
+/// Our type names, in CAST and wherever else a statement names a type.
+#[derive(Debug)]
+pub struct SqlTypes;
+
+impl TypePlanner for SqlTypes {
+    fn plan_type_field(&self, sql_type: &ast::DataType) -> Result<Option<FieldRef>> {
+        let found = arrow_type(sql_type).map_err(to_datafusion)?;
+        Ok(found.map(|data_type| Arc::new(Field::new("", data_type, true))))
     }
 }

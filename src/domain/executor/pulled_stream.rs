@@ -1,10 +1,10 @@
 //! A running plan that its reader pulls itself.
 //!
 //! A plan that computes nothing – columns of a table as they lie – is not worth a task: handing each batch from one
-//! thread to another costs more than finding it. Its reader polls it directly. Nobody else would notice then that the
-//! reader has stopped, so a watchman looks from time to time, and takes the plan away with all that it holds.
+//! thread to another costs more than finding it. Its reader polls it directly. No other task would notice then that the
+//! reader has stopped, so a watchdog drops a plan whose reader stalls, with all the memory that it holds.
 
-use crate::domain::executor::run::Running;
+use crate::domain::executor::running::Running;
 use crate::ports::{Error, Result};
 use arrow::array::RecordBatch;
 use futures::stream::{self, Stream};
@@ -12,70 +12,76 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
-/// Where the plan is.
-enum Place {
-    /// Here since then, waiting for its reader.
-    Here(Box<Running>, Instant),
+/// Shortest pause between two looks of the watchdog at a plan that its reader polls.
+const WATCH_PAUSE_MIN: Duration = Duration::from_millis(10);
+
+/// The state of a pulled plan.
+enum State {
+    /// Waiting for its reader since then.
+    Idle(Box<Running>, Instant),
     /// With its reader.
-    Away,
-    /// Taken from a reader that did not come in time.
-    Taken(Error),
+    Polled,
+    /// Dropped, because its reader did not come in time.
+    Evicted(Error),
 }
 
-struct Lent(Mutex<Place>);
+struct PulledPlan(Mutex<State>);
 
-impl Lent {
-    fn lock(&self) -> MutexGuard<'_, Place> {
+impl PulledPlan {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn next(&self) -> Option<Result<RecordBatch>> {
-        let place = std::mem::replace(&mut *self.lock(), Place::Away);
-        let mut running = match place {
-            Place::Here(running, _) => running,
-            Place::Away => return None,
-            Place::Taken(error) => return Some(Err(error)),
+        // Taken out for the poll, so that no lock is held across it. A reader that drops this future drops the plan.
+        let state = std::mem::replace(&mut *self.lock(), State::Polled);
+        let mut running = match state {
+            State::Idle(running, _) => running,
+            State::Polled => return None,
+            State::Evicted(error) => return Some(Err(error)),
         };
         let next = running.next().await.transpose()?;
         if next.is_ok() {
-            *self.lock() = Place::Here(running, Instant::now());
+            *self.lock() = State::Idle(running, Instant::now());
         }
         Some(next)
     }
 }
 
-/// The batches of `running`, found when they are asked for; a watchman on `engine` keeps the time limit on its reader.
-pub fn lent(running: Running, engine: &Handle) -> impl Stream<Item = Result<RecordBatch>> + Send + 'static {
-    let patience = running.patience();
-    let lent = Arc::new(Lent(Mutex::new(Place::Here(Box::new(running), Instant::now()))));
-    if let Some(patience) = patience {
-        engine.spawn(watch(Arc::downgrade(&lent), patience));
+/// Returns the batches of `running`, found when they are asked for; a watchdog on `engine` keeps the time limit on its
+/// reader.
+pub fn pulled_stream(running: Running, engine: &Handle) -> impl Stream<Item = Result<RecordBatch>> + Send + 'static {
+    let stall_timeout = running.stall_timeout();
+    let plan = Arc::new(PulledPlan(Mutex::new(State::Idle(Box::new(running), Instant::now()))));
+    if let Some(stall_timeout) = stall_timeout {
+        // Weak: the watchdog must not keep the plan of a reader that has gone.
+        engine.spawn(watch(Arc::downgrade(&plan), stall_timeout));
     }
-    stream::unfold(lent, |lent| async move { lent.next().await.map(|next| (next, lent)) })
+    stream::unfold(plan, |plan| async move { plan.next().await.map(|next| (next, plan)) })
 }
 
-async fn watch(lent: Weak<Lent>, first: Duration) {
+async fn watch(plan: Weak<PulledPlan>, first: Duration) {
     let mut pause = first;
     loop {
         tokio::time::sleep(pause).await;
-        let Some(lent) = lent.upgrade() else { return };
-        let mut place = lent.lock();
-        let error = match &*place {
+        let Some(plan) = plan.upgrade() else { return };
+        let mut state = plan.lock();
+        let error = match &*state {
             // Time left until its reader has to come: to the stall limit from when it came last, or to the deadline.
-            Place::Here(running, since) => match running.patience() {
-                Some(patience) if since.elapsed() < patience => {
-                    pause = patience - since.elapsed();
+            State::Idle(running, since) => match running.stall_timeout() {
+                Some(stall_timeout) if since.elapsed() < stall_timeout => {
+                    pause = stall_timeout - since.elapsed();
                     continue;
                 }
-                _ => running.impatient(),
+                _ => running.stall_error(),
             },
-            Place::Away => {
-                pause = first.max(Duration::from_millis(10));
+            State::Polled => {
+                pause = first.max(WATCH_PAUSE_MIN);
                 continue;
             }
-            Place::Taken(_) => return,
+            State::Evicted(_) => return,
         };
-        *place = Place::Taken(error);
+        *state = State::Evicted(error);
         return;
     }
 }

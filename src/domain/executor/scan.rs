@@ -1,10 +1,11 @@
-//! Reads the segments of one table state.
+//! The table scan: reads the segments of one table state.
 //!
-//! Batches leave as they lie in memory: a projection picks columns, a long segment is handed out in slices, nothing is
+//! Batches leave unchanged: a projection picks columns, a long segment is handed out in slices, nothing is
 //! copied. Partitions are runs of neighbouring segments, so one partition is the whole table in arrival order. Filters
 //! only serve to leave out segments; DataFusion filters rows.
 
 use crate::domain::executor::prune::may_match;
+use crate::domain::sql::ROW_NUMBER;
 use crate::domain::storage::{Segment, Table};
 use crate::ports::Part;
 use arrow::array::{RecordBatch, UInt64Array};
@@ -26,10 +27,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The column of row numbers that the table of a DELETE or UPDATE is read with, UINT64, counted from its first row.
-pub const ROW_NUMBER: &str = "__zepto_row";
-
-/// Rows of one batch on its way through a plan: what fills a message where a row has 32 bytes.
+/// Rows of one batch on its way through a plan: they fill a message of 2 MiB where a row has 32 bytes.
 pub const BATCH_ROWS: usize = 65_536;
 
 /// A table as DataFusion reads it.
@@ -41,7 +39,7 @@ pub struct SegmentTable {
     wanted: Range<u64>,
 }
 
-/// The columns of `table`, with [`ROW_NUMBER`] as the last one if `numbered`.
+/// Returns the columns of `table`, with [`ROW_NUMBER`] as the last one if `numbered`.
 pub fn scan_schema(table: &Table, numbered: bool) -> SchemaRef {
     if !numbered {
         return table.schema().clone();
@@ -52,7 +50,7 @@ pub fn scan_schema(table: &Table, numbered: bool) -> SchemaRef {
 }
 
 impl SegmentTable {
-    /// `table`, or that part of its rows, with [`ROW_NUMBER`] as its last column if `numbered`.
+    /// Makes the provider of `table`, or of that part of its rows, with [`ROW_NUMBER`] as its last column if `numbered`.
     pub fn new(table: Arc<Table>, numbered: bool, part: Option<Part>) -> Self {
         let schema = scan_schema(&table, numbered);
         let wanted = match part {
@@ -62,10 +60,11 @@ impl SegmentTable {
         Self { table, schema, wanted }
     }
 
-    /// The segments that may hold rows for `filters`, up to `limit` rows if every row counts.
+    /// Returns the pieces of segments that may hold rows for `filters`, up to `limit` rows if there are no filters.
     fn pieces(&self, state: &dyn Session, filters: &[Expr], limit: Option<usize>) -> Vec<Piece> {
         let segments = self.table.segments();
         let may_match = may_match(segments, self.table.schema(), filters, state);
+        // With filters the scan cannot know which rows count for the limit.
         let mut left = if filters.is_empty() { limit.unwrap_or(usize::MAX) } else { usize::MAX };
         let mut first_row = 0;
         let mut pieces = Vec::new();
@@ -112,13 +111,13 @@ impl TableProvider for SegmentTable {
     }
 }
 
-/// Some rows of a segment.
+/// Consecutive rows of a segment.
 #[derive(Debug, Clone)]
 struct Piece {
     segment: Arc<Segment>,
     /// Number of the segment's first row in the table.
     first_row: u64,
-    /// The first row that is meant.
+    /// The first row of the piece, counted in the segment.
     offset: usize,
     rows: usize,
 }

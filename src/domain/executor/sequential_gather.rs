@@ -1,8 +1,8 @@
 //! Reads the partitions of a plan one after the other.
 //!
-//! DataFusion gathers partitions as their batches come. Where rows are to leave in the order in which tables hold them,
-//! that would mix the inputs of a UNION ALL, and a LIMIT above it would pick any of them; so there every gathering is
-//! replaced by this one, which starts a partition only when the one before it has ended.
+//! DataFusion coalesces partitions as their batches come. Where rows are to leave in the order in which tables hold them,
+//! that would mix the inputs of a UNION ALL, and a LIMIT above it would pick any of them; so there every
+//! `CoalescePartitionsExec` is replaced by this operator, which starts a partition only when the one before it has ended.
 
 use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
@@ -19,51 +19,51 @@ use futures::stream::{self, StreamExt};
 use std::fmt;
 use std::sync::Arc;
 
-/// The same plan with one partition, whose rows come partition by partition, here and wherever it gathered them.
+/// Returns the same plan with one partition, whose rows come partition by partition, here and wherever it coalesced them.
 ///
 /// # Errors
 ///
 /// Those of DataFusion where a plan does not take its new children.
-pub fn in_sequence(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-    let plan = plan.transform_up(|node| Ok(replaced(node))).data()?;
-    Ok(if plan.output_partitioning().partition_count() > 1 { chained(plan) } else { plan })
+pub fn gather_sequentially(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let plan = plan.transform_up(|node| Ok(replace_coalesce(node))).data()?;
+    Ok(if plan.output_partitioning().partition_count() > 1 { gather(plan) } else { plan })
 }
 
-fn replaced(node: Arc<dyn ExecutionPlan>) -> Transformed<Arc<dyn ExecutionPlan>> {
-    let Some(gathering) = node.downcast_ref::<CoalescePartitionsExec>() else { return Transformed::no(node) };
-    let chain = chained(gathering.input().clone());
-    Transformed::yes(match gathering.fetch() {
-        Some(rows) => Arc::new(GlobalLimitExec::new(chain, 0, Some(rows))),
-        None => chain,
+fn replace_coalesce(node: Arc<dyn ExecutionPlan>) -> Transformed<Arc<dyn ExecutionPlan>> {
+    let Some(coalesce) = node.downcast_ref::<CoalescePartitionsExec>() else { return Transformed::no(node) };
+    let gathered = gather(coalesce.input().clone());
+    Transformed::yes(match coalesce.fetch() {
+        Some(rows) => Arc::new(GlobalLimitExec::new(gathered, 0, Some(rows))),
+        None => gathered,
     })
 }
 
-fn chained(input: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
+fn gather(input: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
     let properties = PlanProperties::new(
         input.equivalence_properties().clone(),
         Partitioning::UnknownPartitioning(1),
         input.pipeline_behavior(),
         input.boundedness(),
     );
-    Arc::new(ChainExec { input, properties: Arc::new(properties) })
+    Arc::new(SequentialGatherExec { input, properties: Arc::new(properties) })
 }
 
-/// The gathering.
+/// The operator.
 #[derive(Debug)]
-struct ChainExec {
+struct SequentialGatherExec {
     input: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
 }
 
-impl DisplayAs for ChainExec {
+impl DisplayAs for SequentialGatherExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ChainExec: partitions={}", self.input.output_partitioning().partition_count())
+        write!(f, "SequentialGatherExec: partitions={}", self.input.output_partitioning().partition_count())
     }
 }
 
-impl ExecutionPlan for ChainExec {
+impl ExecutionPlan for SequentialGatherExec {
     fn name(&self) -> &str {
-        "ChainExec"
+        "SequentialGatherExec"
     }
 
     fn properties(&self) -> &Arc<PlanProperties> {
@@ -83,8 +83,8 @@ impl ExecutionPlan for ChainExec {
 
     fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
         match children.pop() {
-            Some(input) if children.is_empty() => Ok(chained(input)),
-            _ => internal_err!("a chain has one input"),
+            Some(input) if children.is_empty() => Ok(gather(input)),
+            _ => internal_err!("a sequential gather has one input"),
         }
     }
 

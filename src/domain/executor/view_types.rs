@@ -1,5 +1,7 @@
-//! View types in answers: a column of a view type leaves as one only where it is a bare column of a table that has that
-//! type; where an expression made it, it becomes the plain type. Drivers break on types that they did not ask for.
+//! Replaces view types in answers that no table asked for.
+//!
+//! A column of a view type leaves as one only where it is a bare column of a table that has that type; where an
+//! expression made it, it becomes the plain type. Drivers break on types that they did not ask for.
 
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::Column;
@@ -7,10 +9,16 @@ use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{Distinct, Expr, LogicalPlan, LogicalPlanBuilder, cast};
 use std::sync::Arc;
 
-/// The same plan, without view types that an expression made.
-pub fn plain_views(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
+/// Returns the same plan, without view types that an expression made.
+///
+/// # Errors
+///
+/// Those of DataFusion where it does not take the casts.
+pub fn replace_computed_views(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
     let schema = plan.schema().clone();
-    let made = |index: usize, field: &Field| plain_type(field.data_type()) != *field.data_type() && !bare(&plan, index);
+    let made = |index: usize, field: &Field| {
+        plain_type(field.data_type()) != *field.data_type() && !is_table_column(&plan, index)
+    };
     if !schema.fields().iter().enumerate().any(|(index, field)| made(index, field)) {
         return Ok(plan);
     }
@@ -29,7 +37,7 @@ pub fn plain_views(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
     LogicalPlanBuilder::from(plan).project(columns)?.build()
 }
 
-/// A type with every view in it replaced.
+/// Returns a type with every view in it replaced.
 fn plain_type(data_type: &DataType) -> DataType {
     let plain_field = |field: &FieldRef| Arc::new(field.as_ref().clone().with_data_type(plain_type(field.data_type())));
     match data_type {
@@ -43,10 +51,12 @@ fn plain_type(data_type: &DataType) -> DataType {
     }
 }
 
-/// Whether output column `index` is a table's own column, untouched.
-fn bare(plan: &LogicalPlan, index: usize) -> bool {
+/// Returns whether output column `index` is a table's own column, unchanged.
+fn is_table_column(plan: &LogicalPlan, index: usize) -> bool {
     let column_of = |expr: &Expr, input: &LogicalPlan| match expr.clone().unalias_nested().data {
-        Expr::Column(column) => input.schema().maybe_index_of_column(&column).is_some_and(|at| bare(input, at)),
+        Expr::Column(column) => {
+            input.schema().maybe_index_of_column(&column).is_some_and(|at| is_table_column(input, at))
+        }
         _ => false,
     };
     match plan {
@@ -59,15 +69,17 @@ fn bare(plan: &LogicalPlan, index: usize) -> bool {
         | LogicalPlan::Sort(_)
         | LogicalPlan::Limit(_)
         | LogicalPlan::SubqueryAlias(_)
-        | LogicalPlan::Distinct(Distinct::All(_)) => bare(plan.inputs()[0], index),
-        LogicalPlan::Window(window) => index < window.input.schema().fields().len() && bare(&window.input, index),
-        LogicalPlan::Union(union) => union.inputs.iter().all(|input| bare(input, index)),
+        | LogicalPlan::Distinct(Distinct::All(_)) => is_table_column(plan.inputs()[0], index),
+        LogicalPlan::Window(window) => {
+            index < window.input.schema().fields().len() && is_table_column(&window.input, index)
+        }
+        LogicalPlan::Union(union) => union.inputs.iter().all(|input| is_table_column(input, index)),
         LogicalPlan::Join(join) => {
             let (qualifier, field) = plan.schema().qualified_field(index);
             let column = Column::new(qualifier.cloned(), field.name());
             [&join.left, &join.right]
                 .into_iter()
-                .any(|side| side.schema().maybe_index_of_column(&column).is_some_and(|at| bare(side, at)))
+                .any(|side| side.schema().maybe_index_of_column(&column).is_some_and(|at| is_table_column(side, at)))
         }
         _ => false,
     }

@@ -1,8 +1,8 @@
-//! Statements that define tables, taken apart: CREATE, DROP and ALTER TABLE.
+//! Takes apart the statements that define tables: CREATE, DROP and ALTER TABLE.
 
 use crate::domain::sql::statement::{
-    AlterTable, Alteration, CreateTable, DropTables, Name, NewColumns, Statement, refusal, table_name_of, understood,
-    unsupported,
+    AlterTable, Alteration, CreateTable, DropTables, Name, NewColumns, Statement, check_understood, refusal,
+    table_name_of, unsupported,
 };
 use crate::domain::sql::types::column_type;
 use crate::ports::{Error, Result};
@@ -19,15 +19,15 @@ pub(super) fn create_table(create: ast::CreateTable, whole: &str) -> Result<Stat
     }
     let columns = match create.query {
         Some(query) => {
-            understood(whole, &[format!("{head} AS {query}")])?;
+            check_understood(whole, &[format!("{head} AS {query}")])?;
             if let Some(refused) = refusal(&query) {
                 return Ok(refused);
             }
-            NewColumns::From(query)
+            NewColumns::From(Box::new(ast::Statement::Query(query)))
         }
         None => {
             let columns: Vec<_> = create.columns.iter().map(ToString::to_string).collect();
-            understood(whole, &[format!("{head} ({})", columns.join(", "))])?;
+            check_understood(whole, &[format!("{head} ({})", columns.join(", "))])?;
             NewColumns::Listed(new_schema(&create.columns)?)
         }
     };
@@ -59,14 +59,14 @@ fn new_field(column: &ColumnDef) -> Result<Field> {
 pub(super) fn drop_tables(names: &[ObjectName], if_exists: bool, whole: &str) -> Result<Statement> {
     let exists = if if_exists { "IF EXISTS " } else { "" };
     let listed = names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    understood(whole, &["", " RESTRICT"].map(|tail| format!("DROP TABLE {exists}{listed}{tail}")))?;
+    check_understood(whole, &["", " RESTRICT"].map(|tail| format!("DROP TABLE {exists}{listed}{tail}")))?;
     Ok(Statement::DropTables(DropTables { tables: names.iter().map(table_name_of).collect::<Result<_>>()?, if_exists }))
 }
 
 pub(super) fn alter_table(alter: &ast::AlterTable, whole: &str) -> Result<Statement> {
     let exists = if alter.if_exists { "IF EXISTS " } else { "" };
     let operations = alter.operations.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    understood(whole, &[format!("ALTER TABLE {exists}{} {operations}", alter.name)])?;
+    check_understood(whole, &[format!("ALTER TABLE {exists}{} {operations}", alter.name)])?;
     let mut alterations = Vec::new();
     for operation in &alter.operations {
         match operation {

@@ -1,11 +1,11 @@
-//! The dialect: sqlparser's generic one, with its work bounded and one precedence put right.
+//! The SQL dialect: sqlparser's generic one, with its work bounded and one precedence corrected.
 //!
 //! sqlparser tries some constructs in two ways, one inside the other, so a statement of a few hundred bytes may take it
-//! weeks (CASE, CAST, ARRAY, INTERVAL … nested twenty-five deep). Whatever it tries begins with a prefix, so those are
-//! counted, and past a budget each further one is an error: what has been spent is all that can be spent.
+//! weeks (CASE, CAST, ARRAY, INTERVAL … nested twenty-five deep). Every try begins with a prefix, so prefixes
+//! are counted, and past a budget each further one is an error.
 //!
 //! `IS [NOT] DISTINCT FROM` takes the rest of the expression as its right side in sqlparser 0.62; here it binds like
-//! every other IS (mended upstream after 0.62, datafusion-sqlparser-rs pull request 2436).
+//! every other IS (fixed upstream after 0.62, datafusion-sqlparser-rs pull request 2436).
 
 use sqlparser::ast::Expr;
 use sqlparser::dialect::{Dialect, GenericDialect, Precedence};
@@ -19,8 +19,8 @@ use std::cell::Cell;
 const PREFIXES_MIN: u64 = 100_000;
 const PREFIXES_PER_TOKEN: u64 = 8;
 
-/// What stands in the error of a statement that is too much work.
-pub const TOO_MUCH_WORK: &str = "the statement nests in too many ways to parse it";
+/// The error text for a statement that is too much work.
+pub const TOO_MUCH_WORK: &str = "the statement is nested in too many ways to be parsed";
 
 /// The dialect of one statement.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ macro_rules! like_generic {
 }
 
 impl Dialect for BoundedDialect {
-    /// The parser asks for the type of its dialect in a hundred places.
+    /// Poses as the generic dialect: the parser asks for the type of its dialect in a hundred places.
     fn dialect(&self) -> TypeId {
         TypeId::of::<GenericDialect>()
     }
@@ -96,7 +96,7 @@ impl Dialect for BoundedDialect {
         }))
     }
 
-    /// Operators such as `->` bind tighter than IS: `a IS DISTINCT FROM b -> 'k'`.
+    /// Makes operators such as `->` bind tighter than IS: `a IS DISTINCT FROM b -> 'k'`.
     fn prec_value(&self, precedence: Precedence) -> u8 {
         match precedence {
             Precedence::PgOther => 25,
@@ -159,7 +159,7 @@ mod tests {
         }
     }
 
-    /// An expression with all its parentheses written.
+    /// Prints an expression with all its parentheses.
     fn shape(expr: &sqlparser::ast::Expr) -> String {
         use sqlparser::ast::Expr::*;
         match expr {

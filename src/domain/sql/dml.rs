@@ -1,8 +1,8 @@
-//! Statements that change rows, taken apart: INSERT, DELETE, UPDATE, TRUNCATE.
+//! Takes apart the statements that change rows: INSERT, DELETE, UPDATE, TRUNCATE.
 
 use crate::domain::sql::guard::{Refused, inspect_changes};
 use crate::domain::sql::statement::{
-    Delete, Insert, Name, Statement, Truncate, Update, refusal, table_name_of, understood, unsupported,
+    Delete, Insert, Name, Statement, Truncate, Update, check_understood, refusal, table_name_of, unsupported,
 };
 use crate::ports::{Error, Result};
 use sqlparser::ast::{
@@ -15,18 +15,18 @@ pub(super) fn insert(insert: ast::Insert, whole: &str) -> Result<Statement> {
     };
     let columns = list(&insert.columns);
     let into = if insert.into { "INTO " } else { "" };
-    understood(whole, &[format!("INSERT {into}{table} {columns}{source}")])?;
+    check_understood(whole, &[format!("INSERT {into}{table} {columns}{source}")])?;
     if let Some(refused) = refusal(&source) {
         return Ok(refused);
     }
     Ok(Statement::Insert(Insert {
         table: table_name_of(table)?,
         columns: insert.columns.iter().map(column_name_of).collect::<Result<_>>()?,
-        source,
+        source: Box::new(ast::Statement::Query(source)),
     }))
 }
 
-/// `(a, b) `, or nothing.
+/// Returns `(a, b) `, or nothing.
 fn list(names: &[ObjectName]) -> String {
     if names.is_empty() {
         return String::new();
@@ -38,7 +38,7 @@ pub(super) fn delete(delete: ast::Delete, whole: &str) -> Result<Statement> {
     let FromTable::WithFromKeyword(from) = &delete.from else { return Err(unsupported(whole)) };
     let [from] = from.as_slice() else { return Err(unsupported(whole)) };
     let (table, alias) = plain_table(from, whole)?;
-    understood(whole, &[format!("DELETE FROM {from}{}", condition(delete.selection.as_ref()))])?;
+    check_understood(whole, &[format!("DELETE FROM {from}{}", condition(delete.selection.as_ref()))])?;
     refuse_changes_in(delete.selection.iter())?;
     Ok(Statement::Delete(Delete { table, alias, predicate: delete.selection }))
 }
@@ -47,7 +47,7 @@ pub(super) fn update(update: ast::Update, whole: &str) -> Result<Statement> {
     let (table, alias) = plain_table(&update.table, whole)?;
     let set: Vec<_> = update.assignments.iter().map(ToString::to_string).collect();
     let condition = condition(update.selection.as_ref());
-    understood(whole, &[format!("UPDATE {} SET {}{condition}", update.table, set.join(", "))])?;
+    check_understood(whole, &[format!("UPDATE {} SET {}{condition}", update.table, set.join(", "))])?;
     refuse_changes_in(update.assignments.iter().map(|assignment| &assignment.value).chain(&update.selection))?;
     let assignments = update
         .assignments
@@ -64,7 +64,7 @@ fn condition(predicate: Option<&Expr>) -> String {
     predicate.map(|predicate| format!(" WHERE {predicate}")).unwrap_or_default()
 }
 
-/// Changes do not hide in the subqueries of a predicate either.
+/// Refuses changes in the subqueries of a predicate or value.
 fn refuse_changes_in<'a>(expressions: impl Iterator<Item = &'a Expr>) -> Result<()> {
     for expression in expressions {
         if let Err(Refused::Change(what) | Refused::Clause(what)) = inspect_changes(expression) {
@@ -74,7 +74,7 @@ fn refuse_changes_in<'a>(expressions: impl Iterator<Item = &'a Expr>) -> Result<
     Ok(())
 }
 
-/// The one table of a DELETE or UPDATE, and what it is called there.
+/// Returns the one table of a DELETE or UPDATE, and its name in the expressions of the statement.
 fn plain_table(from: &TableWithJoins, whole: &str) -> Result<(Name, Ident)> {
     let TableFactor::Table { name, alias, args: None, .. } = &from.relation else { return Err(unsupported(whole)) };
     let plain = alias.as_ref().map_or_else(|| name.to_string(), |alias| format!("{name} {alias}"));
@@ -90,7 +90,7 @@ pub(super) fn truncate(truncate: &ast::Truncate, whole: &str) -> Result<Statemen
     let [target] = truncate.table_names.as_slice() else { return Err(unsupported(whole)) };
     let table = if truncate.table { "TABLE " } else { "" };
     let exists = if truncate.if_exists { "IF EXISTS " } else { "" };
-    understood(whole, &[format!("TRUNCATE {table}{exists}{}", target.name)])?;
+    check_understood(whole, &[format!("TRUNCATE {table}{exists}{}", target.name)])?;
     Ok(Statement::Truncate(Truncate { table: table_name_of(&target.name)?, if_exists: truncate.if_exists }))
 }
 
@@ -99,5 +99,5 @@ fn column_name_of(name: &ObjectName) -> Result<Name> {
         [part] => part.as_ident().map(Name::of),
         _ => None,
     }
-    .ok_or_else(|| Error::invalid(format!("{name} is not the name of a column")))
+    .ok_or_else(|| Error::invalid(format!("{name} is not a column name")))
 }

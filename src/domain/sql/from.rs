@@ -1,15 +1,16 @@
-//! FROM: the tables, queries and functions that a query reads, and the columns that each brings into its scope.
+//! Resolves FROM: the tables, queries and functions that a query reads, and the columns that each brings into its scope.
 //!
-//! A part of name resolution (`names`): a table or common table expression is found exactly, else by its only match
-//! without regard to case, and of two that are alike the statement's own is meant.
+//! A part of name resolution (`resolve`): a table or common table expression is found exactly, else by its only match
+//! without regard to case, and a common table
+//! expression comes before a table of the same name.
 
-use crate::domain::sql::resolve::{Output, Resolver, TARGET};
+use crate::domain::sql::resolve::{Output, Resolver};
+use crate::domain::sql::rows_query::TARGET;
 use crate::domain::sql::scope::{Prefer, Relation, Scope};
+use crate::domain::sql::statement::table_ident;
 use crate::domain::storage::Table;
 use crate::ports::{Error, ErrorKind, Result};
-use sqlparser::ast::{
-    Ident, Join, JoinConstraint, JoinOperator, ObjectName, ObjectNamePart, TableFactor, TableWithJoins,
-};
+use sqlparser::ast::{Join, JoinConstraint, JoinOperator, ObjectName, ObjectNamePart, TableFactor, TableWithJoins};
 
 impl Resolver<'_> {
     pub(super) fn table_with_joins(&mut self, from: &mut TableWithJoins) -> Result<()> {
@@ -60,7 +61,7 @@ impl Resolver<'_> {
         }
     }
 
-    /// Resolves what stands in FROM: the relations that it brings into scope.
+    /// Resolves one part of FROM and returns the relations that it brings into scope.
     pub(super) fn table_factor(&mut self, factor: &mut TableFactor) -> Result<Vec<Relation>> {
         match factor {
             TableFactor::Table { name, alias, args: None, .. } => {
@@ -68,7 +69,7 @@ impl Resolver<'_> {
                 Ok(vec![Relation::new(Some(table), columns, alias.as_ref())])
             }
             TableFactor::Derived { lateral, subquery, alias, .. } => {
-                // Its neighbours in FROM are out of its sight, unless it is LATERAL.
+                // It may not name its neighbours in FROM, unless it is LATERAL.
                 let neighbours = if *lateral { None } else { self.scopes.pop() };
                 let output = self.query(subquery);
                 self.scopes.extend(neighbours);
@@ -117,16 +118,17 @@ impl Resolver<'_> {
         }
     }
 
-    /// Finds a table or common table expression: the name that it is known by now, and its columns.
+    /// Finds a table or common table expression, renames it to its exact name, and returns that with its columns.
     fn table(&mut self, name: &mut ObjectName) -> Result<(String, Output)> {
         let single = name.0.len() == 1;
-        let ident = table_ident(name)?;
+        let not_found = || Error::new(ErrorKind::NotFound, format!("table {name} not found"));
+        let ident = table_ident(name).ok_or_else(not_found)?;
         if let (TARGET, Some(table)) = (ident.value.as_str(), self.target) {
             self.tables.insert(TARGET.to_owned(), table.clone());
             return Ok((TARGET.to_owned(), self.target_columns(table)));
         }
         let (text, quoted) = (ident.value.clone(), ident.quote_style.is_some());
-        // Exactly before by case, and of two that are alike the statement's own.
+        // An exact match comes before one without regard to case, and a common table expression before a table.
         let ctes = || self.ctes.iter().rev().filter(|_| single);
         let exact = ctes().find(|cte| cte.name == text);
         let has_exact_table = self.snapshot.tables().contains_key(&text);
@@ -157,20 +159,5 @@ impl Resolver<'_> {
 
     fn target_columns(&self, table: &Table) -> Output {
         Some(table.schema().fields().iter().map(|field| field.name().clone()).collect())
-    }
-}
-
-/// The last part of a table's name; the one catalogue and schema there is, `zepto.public`, may stand before it.
-fn table_ident(name: &ObjectName) -> Result<&Ident> {
-    let parts: Vec<_> = name.0.iter().filter_map(ObjectNamePart::as_ident).collect();
-    match parts.as_slice() {
-        [table] => Ok(table),
-        [schema, table] if schema.value.eq_ignore_ascii_case("public") => Ok(table),
-        [catalog, schema, table]
-            if catalog.value.eq_ignore_ascii_case("zepto") && schema.value.eq_ignore_ascii_case("public") =>
-        {
-            Ok(table)
-        }
-        _ => Err(Error::new(ErrorKind::NotFound, format!("table {name} not found"))),
     }
 }

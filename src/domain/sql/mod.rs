@@ -1,7 +1,7 @@
-//! From SQL text to a statement whose every name is known: tokens, parsing, classification, names.
+//! SQL: text in, statements out.
 //!
-//! Nothing here runs or plans anything. What a statement is gets decided on its parsed form, by an allow-list, before
-//! anything else looks at it.
+//! A statement is split into tokens, bounded, parsed, classified by an allow-list, and its names are resolved. Nothing here
+//! plans or runs anything.
 
 mod ddl;
 mod dialect;
@@ -9,16 +9,23 @@ mod dml;
 mod from;
 mod guard;
 mod literals;
+mod parse;
 mod resolve;
+mod rows_query;
 mod scope;
 mod statement;
 mod tokens;
 mod types;
+mod values;
 
 pub use guard::{Callee, Refused, inspect};
-pub use resolve::{Names, TARGET};
+pub use parse::parse;
+pub use resolve::ResolvedTables;
+pub use rows_query::{ROW_NUMBER, TARGET, rows_query};
+pub use sqlparser::ast::{Expr, Ident};
 pub use statement::{
-    AlterTable, Alteration, CreateTable, Delete, DropTables, Insert, Name, NewColumns, Parsed, Statement, Truncate,
-    Update, parse,
+    AlterTable, Alteration, CreateTable, Delete, DropTables, Insert, Name, NewColumns, Parsed, ReadStatement,
+    Statement, Truncate, Update,
 };
 pub use types::{arrow_type, sql_name};
+pub use values::{only_values_row, placeholder, placeholders_to_columns, values_rows};

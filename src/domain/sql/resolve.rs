@@ -1,8 +1,8 @@
-//! Names: which table, column or alias an unquoted identifier means.
+//! Resolves names: finds the table, column or alias that an identifier means.
 //!
 //! An identifier matches exactly, else by its only match without regard to case, in the innermost scope that has it. The
-//! planner compares names exactly, so the statement is rewritten to the spelling that was found. What is not found is left
-//! as it is: the planner says what is wrong with it.
+//! planner compares names exactly, so the statement is rewritten to the spelling that was found. A name that is not found
+//! stays as it is: the planner reports it.
 //!
 //! Invariant: a query is resolved once, after the relations of the query around it that it may see, and before the
 //! expressions that may see its columns.
@@ -19,27 +19,24 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-/// What the table of a DELETE or UPDATE is called in the query that finds its rows.
-pub const TARGET: &str = "__zepto_target";
-
-/// The tables that a statement reads, under the names that it now calls them by.
+/// The tables that a statement reads, under the exact names that it was rewritten to.
 #[derive(Debug, Default)]
-pub struct Names {
-    /// Name and state.
-    pub tables: BTreeMap<String, Arc<Table>>,
+pub struct ResolvedTables {
+    /// Their states by name.
+    pub by_name: BTreeMap<String, Arc<Table>>,
 }
 
 /// Output columns of a query; none where not all of them are known.
 pub type Output = Option<Vec<String>>;
 
-impl Names {
-    /// Finds every table of `statement` in `snapshot` and rewrites its identifiers to exact spelling. [`TARGET`] is
-    /// `target`.
+impl ResolvedTables {
+    /// Finds every table of `statement` in `snapshot` and rewrites its identifiers to exact spelling.
+    /// [`TARGET`](crate::domain::sql::TARGET) is `target`.
     ///
     /// # Errors
     ///
-    /// `NotFound` for an unknown table, `InvalidQuery` for an ambiguous name, or where common table expressions written
-    /// out wherever they are named come to more than `relations_max` relations: the planner walks them so.
+    /// `NotFound` for an unknown table, `InvalidQuery` for an ambiguous name, or where common table expressions, expanded
+    /// wherever they are named, come to more than `relations_max` relations: the planner walks them expanded.
     pub fn resolve(
         statement: &mut Statement,
         snapshot: &Snapshot,
@@ -64,7 +61,7 @@ impl Names {
             }
             _ => {}
         }
-        Ok(Self { tables: resolver.tables })
+        Ok(Self { by_name: resolver.tables })
     }
 }
 
@@ -73,7 +70,7 @@ impl Names {
 pub struct Cte {
     pub(super) name: String,
     pub(super) columns: Output,
-    /// What it comes to where all that it names is written out.
+    /// Its relations, with all common table expressions in it expanded.
     pub(super) relations: u64,
 }
 
@@ -81,13 +78,13 @@ pub struct Cte {
 pub struct Resolver<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) target: Option<&'a Arc<Table>>,
-    /// What was found.
+    /// The tables that were found.
     pub(super) tables: BTreeMap<String, Arc<Table>>,
-    /// Common table expressions in sight, the innermost last.
+    /// Common table expressions that may be named, the innermost last.
     pub(super) ctes: Vec<Cte>,
     /// The queries around what is being resolved, the innermost last.
     pub(super) scopes: Vec<Scope>,
-    /// How many relations were met, each common table expression counted wherever it is named.
+    /// Relations so far, each common table expression counted wherever it is named.
     pub(super) relations: u64,
     relations_max: u64,
 }
@@ -99,7 +96,7 @@ impl Resolver<'_> {
         if let Some(with) = &mut query.with {
             for cte in &mut with.cte_tables {
                 let (name, columns) = (cte.alias.name.value.clone(), listed(&cte.alias));
-                // A recursive one sees itself; its columns are known by then where they are listed.
+                // A recursive one may name itself; its columns are known by then only where they are listed.
                 if with.recursive {
                     self.ctes.push(Cte { name: name.clone(), columns: columns.clone(), relations: 1 });
                 }
@@ -128,14 +125,12 @@ impl Resolver<'_> {
         self.relations = self.relations.saturating_add(relations);
         let max = self.relations_max;
         if self.relations > max {
-            return Err(Error::invalid(format!(
-                "the statement reads more than {max} relations where all of it is written out (plan_nodes_max)"
-            )));
+            return Err(Error::invalid(format!("the statement expands to more than {max} relations (plan_nodes_max)")));
         }
         Ok(())
     }
 
-    /// Resolves a body: its output columns, and what ORDER BY may name.
+    /// Resolves a body and returns its output columns, and the scope of its ORDER BY.
     fn set_expr(&mut self, body: &mut SetExpr) -> Result<(Output, Scope)> {
         let output = match body {
             SetExpr::Select(select) => return self.select(select),
@@ -150,7 +145,7 @@ impl Resolver<'_> {
                 let width = values.rows.first().map_or(0, |row| row.content.len());
                 Some((1..=width).map(|at| format!("column{at}")).collect())
             }
-            // Refused before names are looked at.
+            // Refused before names are resolved.
             SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) | SetExpr::Table(_) => {
                 None
             }
@@ -228,7 +223,7 @@ impl Resolver<'_> {
         Ok(output)
     }
 
-    /// Resolves what `*` leaves out: the columns that are left of `columns`.
+    /// Resolves the names in EXCEPT and EXCLUDE after `*` and returns the columns that remain of `columns`.
     fn wildcard(&mut self, options: &mut WildcardAdditionalOptions, columns: Output) -> Result<Output> {
         use sqlparser::ast::ExcludeSelectItem::{Multiple, Single};
         let mut left_out: Vec<&mut Ident> = Vec::new();
@@ -263,7 +258,7 @@ impl Resolver<'_> {
         }))
     }
 
-    /// Resolves `relation.*`: its columns.
+    /// Resolves `relation.*` and returns its columns.
     fn qualifier(&self, name: &mut ObjectName) -> Result<Output> {
         let Some(ObjectNamePart::Identifier(ident)) = name.0.last_mut() else { return Ok(None) };
         let Some(relation) = self.relation(ident)? else { return Ok(None) };
@@ -288,6 +283,7 @@ impl Resolver<'_> {
                 found.clone_into(&mut ident.value);
                 return Ok(());
             }
+            // A column that is not known yet may be meant, so outer scopes must not take the name.
             if scope.is_open() {
                 break;
             }
@@ -314,7 +310,7 @@ impl Resolver<'_> {
         Ok(())
     }
 
-    /// Resolves whatever names stand in `part`, queries within it included.
+    /// Resolves all names in `part`, queries within it included.
     pub(super) fn expressions(&mut self, part: &mut impl VisitMut, prefer: Prefer) -> Result<()> {
         match part.visit(&mut Expressions { resolver: self, prefer, queries: 0 }) {
             ControlFlow::Continue(()) => Ok(()),
@@ -323,11 +319,11 @@ impl Resolver<'_> {
     }
 }
 
-/// Walks expressions. A query within them is resolved on its own, and then passed over.
+/// Walks expressions. A query within them is resolved on its own, and then skipped.
 struct Expressions<'r, 'a> {
     resolver: &'r mut Resolver<'a>,
     prefer: Prefer,
-    /// How many queries are open.
+    /// Depth of queries around the current node.
     queries: usize,
 }
 
@@ -364,13 +360,13 @@ fn or_break(result: Result<()>) -> ControlFlow<Box<Error>> {
     }
 }
 
-/// The columns that an alias lists.
+/// Returns the columns that an alias lists.
 pub fn listed(alias: &TableAlias) -> Output {
     let columns = alias.columns.iter().map(|column| column.name.value.clone());
     (!alias.columns.is_empty()).then(|| columns.collect())
 }
 
-/// The name under which a bare column leaves.
+/// Returns the name of a bare column in the output.
 fn name_of(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Identifier(ident) => Some(ident.value.clone()),

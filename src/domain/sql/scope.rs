@@ -1,10 +1,10 @@
-//! What a query may name: the relations of its FROM with their columns, and the aliases of its SELECT.
+//! The names in scope of a query: the relations of its FROM with their columns, and the aliases of its SELECT.
 
 use crate::ports::{Error, Result};
 use sqlparser::ast::TableAlias;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-/// Names that may be meant by columns, found in constant time: a table may have thousands.
+/// Column names, found in constant time: a table may have thousands.
 #[derive(Debug, Default, Clone)]
 pub struct Columns {
     exact: HashSet<String>,
@@ -45,7 +45,7 @@ impl Columns {
         }
     }
 
-    /// The names that differ from `name` in case alone.
+    /// Returns the names that differ from `name` in case alone.
     fn alike(&self, name: &str) -> impl Iterator<Item = &String> {
         self.folded.get(&name.to_ascii_lowercase()).into_iter().flatten()
     }
@@ -58,12 +58,12 @@ fn only<'a>(name: &str, found: BTreeSet<&'a str>) -> Result<Option<&'a str>> {
     }
 }
 
-/// Something in FROM.
+/// A relation in FROM.
 #[derive(Debug)]
 pub struct Relation {
-    /// What its columns may be qualified with.
+    /// The qualifier of its columns.
     pub name: Option<String>,
-    /// Its columns; none where they are not known before planning.
+    /// Its columns; none where only the planner knows them.
     pub columns: Option<Columns>,
 }
 
@@ -84,10 +84,10 @@ impl Relation {
     }
 }
 
-/// Which names come first where both a column and an alias may be meant.
+/// Precedence where both a column and an alias match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prefer {
-    /// Aliases are out of sight: in what SELECT computes, WHERE and ON.
+    /// Aliases do not count: in the expressions of SELECT, in WHERE and ON.
     ColumnsOnly,
     /// A column, else an alias: GROUP BY, HAVING.
     Columns,
@@ -95,12 +95,12 @@ pub enum Prefer {
     Aliases,
 }
 
-/// What one query may name.
+/// The names in scope of one query.
 #[derive(Debug, Default)]
 pub struct Scope {
-    /// What stands in its FROM.
+    /// The relations of its FROM.
     pub relations: Vec<Relation>,
-    /// What its SELECT calls things.
+    /// The aliases of its SELECT.
     pub aliases: Columns,
 }
 
@@ -111,7 +111,7 @@ impl Scope {
         Some(columns.collect::<Option<Vec<_>>>()?.concat())
     }
 
-    /// Returns whether it has columns that are not known, any of which a name may mean.
+    /// Returns whether it has relations whose columns are not known: a name may mean any of them.
     pub fn is_open(&self) -> bool {
         self.relations.iter().any(|relation| relation.columns.is_none())
     }

@@ -1,25 +1,21 @@
-//! What a statement is, decided on its parsed form by an allow-list.
+//! A statement as the engine takes it, and what the files that take statements apart share.
 //!
-//! A change or definition is taken apart into what the engine does with it. To be sure that no clause is passed over in
-//! silence, what was understood is printed again and compared with the whole: any difference is a clause we don't have.
+//! To be sure that no clause is silently ignored, what was understood of a change or definition is printed again and
+//! compared with the whole statement: any difference is a clause that the engine does not have.
 
-use crate::domain::sql::ddl::{alter_table, create_table, drop_tables};
-use crate::domain::sql::dialect::BoundedDialect;
-use crate::domain::sql::dml::{delete, insert, truncate, update};
 use crate::domain::sql::guard::{Refused, inspect_changes};
-use crate::domain::sql::literals::keep_digits;
-use crate::domain::sql::tokens::{Tokens, tokenize};
-use crate::ports::{Error, Limits, Result, StatementKind};
+use crate::ports::{Error, Result, StatementKind};
 use arrow::datatypes::{Field, SchemaRef};
-use sqlparser::ast::{self, DescribeAlias, Expr, Ident, ObjectName, ObjectType, Query};
-use sqlparser::parser::{Parser, ParserError};
-use sqlparser::tokenizer::Token;
+use sqlparser::ast::{self, Expr, Ident, ObjectName, ObjectNamePart, Query};
 
-/// One statement, understood.
+/// A statement that only reads, as the planner takes it.
+pub type ReadStatement = ast::Statement;
+
+/// One statement, taken apart.
 #[derive(Debug)]
 pub enum Statement {
     /// A query, or an EXPLAIN of one.
-    Read(Box<ast::Statement>),
+    Read(Box<ReadStatement>),
     /// `SHOW TABLES`
     ShowTables,
     /// `DESCRIBE table`
@@ -38,11 +34,11 @@ pub enum Statement {
     DropTables(DropTables),
     /// `ALTER TABLE table …`
     AlterTable(AlterTable),
-    /// Understood, and not done here.
+    /// A statement that is understood and not supported.
     Refused {
-        /// What it would be.
+        /// The kind that it would be.
         kind: StatementKind,
-        /// What to call it.
+        /// Its name in the error.
         what: String,
     },
 }
@@ -52,7 +48,7 @@ pub enum Statement {
 pub struct Parsed {
     /// The statement; its parameters are `$1…$n`.
     pub statement: Statement,
-    /// For each of those the name that it had, if it had one.
+    /// The name of each parameter, where it had one.
     pub params: Vec<Option<String>>,
 }
 
@@ -68,35 +64,35 @@ pub struct Name {
 /// `INSERT`
 #[derive(Debug)]
 pub struct Insert {
-    /// Where to.
+    /// The table that takes the rows.
     pub table: Name,
     /// The columns that `source` fills, all of them where empty.
     pub columns: Vec<Name>,
-    /// The rows.
-    pub source: Box<Query>,
+    /// The query or VALUES that gives the rows.
+    pub source: Box<ReadStatement>,
 }
 
 /// `DELETE`
 #[derive(Debug)]
 pub struct Delete {
-    /// Where from.
+    /// The table that loses the rows.
     pub table: Name,
-    /// What the predicate calls it.
+    /// The name of the table in the predicate.
     pub alias: Ident,
-    /// Which rows; all of them where none.
+    /// The rows to change; all of them where none.
     pub predicate: Option<Expr>,
 }
 
 /// `UPDATE`
 #[derive(Debug)]
 pub struct Update {
-    /// Where.
+    /// The table that is changed.
     pub table: Name,
-    /// What the expressions call it.
+    /// The name of the table in the expressions.
     pub alias: Ident,
     /// Column and new value.
     pub assignments: Vec<(Name, Expr)>,
-    /// Which rows; all of them where none.
+    /// The rows to change; all of them where none.
     pub predicate: Option<Expr>,
 }
 
@@ -114,27 +110,27 @@ pub struct Truncate {
 pub struct CreateTable {
     /// Its name.
     pub table: String,
-    /// Whether it may be there already, and stays then.
+    /// Whether it may exist already, and then stays as it is.
     pub if_not_exists: bool,
-    /// Whether it takes the place of one that is there already.
+    /// Whether it replaces a table that exists already.
     pub or_replace: bool,
     /// Where its columns come from.
     pub columns: NewColumns,
 }
 
-/// What a new table starts with.
+/// The columns and rows that a new table starts with.
 #[derive(Debug)]
 pub enum NewColumns {
     /// These columns and no rows.
     Listed(SchemaRef),
     /// The columns and rows of a query.
-    From(Box<Query>),
+    From(Box<ReadStatement>),
 }
 
 /// `DROP TABLE`
 #[derive(Debug)]
 pub struct DropTables {
-    /// The tables, all or none of which go.
+    /// The tables; all of them are dropped, or none.
     pub tables: Vec<Name>,
     /// Whether they may be missing.
     pub if_exists: bool,
@@ -147,7 +143,7 @@ pub struct AlterTable {
     pub table: Name,
     /// Whether it may be missing.
     pub if_exists: bool,
-    /// What to do, in this order, all or nothing.
+    /// The alterations, made in this order, all or none.
     pub alterations: Vec<Alteration>,
 }
 
@@ -158,7 +154,7 @@ pub enum Alteration {
     Add {
         /// The column.
         field: Field,
-        /// Whether it may be there already.
+        /// Whether it may exist already.
         if_not_exists: bool,
     },
     /// `DROP COLUMN [IF EXISTS] column`
@@ -170,15 +166,15 @@ pub enum Alteration {
     },
     /// `RENAME COLUMN from TO to`
     Rename {
-        /// Its name.
+        /// The old name.
         from: Name,
-        /// Its next name.
+        /// The new name.
         to: String,
     },
 }
 
 impl Statement {
-    /// What it does.
+    /// Returns the kind of the statement.
     pub fn kind(&self) -> StatementKind {
         match self {
             Self::Read(_) | Self::ShowTables | Self::Describe(_) => StatementKind::Read,
@@ -189,64 +185,7 @@ impl Statement {
     }
 }
 
-/// Parses `sql` as one statement.
-///
-/// # Errors
-///
-/// `InvalidQuery` for what is no SQL, too large, or several statements; `Unsupported` for clauses that no part of the
-/// engine would honour.
-pub fn parse(sql: &str, limits: &Limits) -> Result<Parsed> {
-    let Tokens { tokens, params } = tokenize(sql, limits)?;
-    // Beyond what the tokens let through: where the parser runs into its own limit, it tries again, and again.
-    let depth_max = limits.sql_operators_max.saturating_add(limits.sql_depth_max.saturating_mul(16));
-    let depth_max = usize::try_from(depth_max).unwrap_or(usize::MAX);
-    let dialect = BoundedDialect::new(tokens.len());
-    let mut parser = Parser::new(&dialect).with_recursion_limit(depth_max).with_tokens_with_locations(tokens);
-    let parsed = parser.parse_statements();
-    let mut statements = parsed.map_err(|error| match error {
-        ParserError::RecursionLimitExceeded => Error::invalid("the statement nests too deep (sql_depth_max)"),
-        ParserError::TokenizerError(text) | ParserError::ParserError(text) => {
-            Error::invalid(format!("the statement does not parse: {text}"))
-        }
-    })?;
-    // The parser stops at a stray END as if the text were over.
-    let rest = parser.peek_token();
-    if rest.token != Token::EOF {
-        return Err(Error::invalid(format!("the statement does not parse: unexpected {rest}{}", rest.span.start)));
-    }
-    match (statements.pop(), statements.len()) {
-        (Some(mut statement), 0) => {
-            keep_digits(&mut statement)?;
-            Ok(Parsed { statement: classify(statement)?, params })
-        }
-        (_, more) => Err(Error::invalid(format!("there are {} statements; send one at a time", more + 1))),
-    }
-}
-
-fn classify(statement: ast::Statement) -> Result<Statement> {
-    let whole = statement.to_string();
-    match statement {
-        ast::Statement::Query(query) => Ok(match refusal(&query) {
-            Some(refused) => refused,
-            None => Statement::Read(Box::new(ast::Statement::Query(query))),
-        }),
-        ast::Statement::Explain { .. } => explain(statement),
-        ast::Statement::ExplainTable { table_name, .. } => Ok(Statement::Describe(table_name_of(&table_name)?)),
-        ast::Statement::ShowTables { .. } if whole == "SHOW TABLES" => Ok(Statement::ShowTables),
-        ast::Statement::Insert(this) => insert(this, &whole),
-        ast::Statement::Delete(this) => delete(this, &whole),
-        ast::Statement::Update(this) => update(this, &whole),
-        ast::Statement::Truncate(this) => truncate(&this, &whole),
-        ast::Statement::CreateTable(this) => create_table(this, &whole),
-        ast::Statement::AlterTable(this) => alter_table(&this, &whole),
-        ast::Statement::Drop { object_type: ObjectType::Table, if_exists, names, .. } => {
-            drop_tables(&names, if_exists, &whole)
-        }
-        _ => Ok(Statement::Refused { kind: StatementKind::Definition, what: first_words(&whole) }),
-    }
-}
-
-/// The refusal of a query that is more than a query.
+/// Returns the refusal of a query that would change something.
 pub(super) fn refusal(query: &Query) -> Option<Statement> {
     match inspect_changes(query) {
         Err(Refused::Change(what) | Refused::Clause(what)) => {
@@ -256,59 +195,45 @@ pub(super) fn refusal(query: &Query) -> Option<Statement> {
     }
 }
 
-fn explain(statement: ast::Statement) -> Result<Statement> {
-    let ast::Statement::Explain {
-        describe_alias: DescribeAlias::Explain,
-        query_plan: false,
-        estimate: false,
-        options: None,
-        statement: explained,
-        ..
-    } = &statement
-    else {
-        return Ok(Statement::Refused { kind: StatementKind::Read, what: first_words(&statement.to_string()) });
-    };
-    match explained.as_ref() {
-        ast::Statement::Query(query) => Ok(match refusal(query) {
-            Some(refused) => refused,
-            None => Statement::Read(Box::new(statement)),
-        }),
-        _ => Ok(Statement::Refused { kind: StatementKind::Change, what: "EXPLAIN of a change".to_owned() }),
-    }
-}
-
 impl Name {
+    /// Takes over the name of an identifier.
     pub(super) fn of(ident: &Ident) -> Self {
         Self { text: ident.value.clone(), quoted: ident.quote_style.is_some() }
     }
 }
 
-/// A table's name; the one schema there is, `public`, may stand before it.
-pub(super) fn table_name_of(name: &ObjectName) -> Result<Name> {
-    let parts: Vec<_> = name.0.iter().filter_map(|part| part.as_ident()).collect();
+/// Returns the last part of a table's name; the only catalog and schema, `zepto.public`, may qualify it.
+pub(super) fn table_ident(name: &ObjectName) -> Option<&Ident> {
+    let parts: Vec<_> = name.0.iter().filter_map(ObjectNamePart::as_ident).collect();
     match parts.as_slice() {
-        [table] => Ok(Name::of(table)),
-        [schema, table] if schema.value.eq_ignore_ascii_case("public") => Ok(Name::of(table)),
+        [table] => Some(table),
+        [schema, table] if schema.value.eq_ignore_ascii_case("public") => Some(table),
         [catalog, schema, table]
             if catalog.value.eq_ignore_ascii_case("zepto") && schema.value.eq_ignore_ascii_case("public") =>
         {
-            Ok(Name::of(table))
+            Some(table)
         }
-        _ => Err(Error::invalid(format!("{name} is not the name of a table"))),
+        _ => None,
     }
 }
 
-/// Holds what was understood against the whole statement.
-pub(super) fn understood(whole: &str, prints: &[String]) -> Result<()> {
+/// Returns the name of a table that a change or definition is about.
+pub(super) fn table_name_of(name: &ObjectName) -> Result<Name> {
+    table_ident(name).map(Name::of).ok_or_else(|| Error::invalid(format!("{name} is not a table name")))
+}
+
+/// Checks that one of `prints`, which show what was understood, is the whole statement.
+pub(super) fn check_understood(whole: &str, prints: &[String]) -> Result<()> {
     if prints.iter().any(|print| print == whole) { Ok(()) } else { Err(unsupported(whole)) }
 }
 
+/// Makes the error of a statement with a clause that the engine does not have.
 pub(super) fn unsupported(whole: &str) -> Error {
     Error::unsupported(format!("a clause of this {} statement is not supported", first_words(whole)))
 }
 
-/// `CREATE VIEW`, `SET`, … : the keywords that a statement begins with.
-fn first_words(statement: &str) -> String {
+/// Returns the keywords that a statement begins with: `CREATE VIEW`, `SET`, …
+pub(super) fn first_words(statement: &str) -> String {
     let words = statement.split_whitespace().take_while(|word| word.chars().all(|c| c.is_ascii_uppercase()));
     words.take(2).collect::<Vec<_>>().join(" ")
 }

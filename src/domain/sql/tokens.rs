@@ -1,9 +1,9 @@
-//! The statement as tokens: counted before the parser sees them, and its `?` numbered.
+//! Splits a statement into tokens, bounds them before the parser runs, and numbers the parameters.
 //!
 //! A flat chain of operators becomes a tree as deep as the chain is long, and everything that walks that tree – parser,
 //! planner, optimiser, even dropping it – uses stack for each level. So the chain is measured while it is still flat.
-//! The count is generous about what it calls an operator, and exact about one thing: signs of numbers in lists don't
-//! count, so that long `VALUES` pass.
+//! The count includes everything that may be an operator, with one exception: signs of numbers in lists do not count,
+//! so that long `VALUES` pass.
 
 use crate::ports::{Error, Limits, Result};
 use sqlparser::dialect::GenericDialect;
@@ -19,15 +19,15 @@ const PARAMS_MAX: usize = 10_000;
 pub struct Tokens {
     /// Its tokens, every parameter as its `$n`.
     pub tokens: Vec<TokenWithSpan>,
-    /// For each of `$1…$n` the name that it had, if it had one.
+    /// The name of each of `$1…$n`, where it had one.
     pub params: Vec<Option<String>>,
 }
 
-/// The tokens of `sql`, within the limits.
+/// Returns the tokens of `sql`, within the limits.
 ///
 /// # Errors
 ///
-/// `InvalidQuery` for an empty, overlong or overly branched statement, for text that is no SQL, and for a mixture of
+/// `InvalidQuery` for an empty, overlong or overly branched statement, for text that is not SQL, and for a mixture of
 /// `?` and `$n`.
 pub fn tokenize(sql: &str, limits: &Limits) -> Result<Tokens> {
     if sql.len() as u64 > limits.sql_bytes_max {
@@ -41,7 +41,7 @@ pub fn tokenize(sql: &str, limits: &Limits) -> Result<Tokens> {
     let sql = sql.trim_start_matches('\u{feff}');
     let mut tokens = Tokenizer::new(&GenericDialect {}, sql)
         .tokenize_with_location()
-        .map_err(|error| Error::invalid(format!("the statement is no SQL: {error}")))?;
+        .map_err(|error| Error::invalid(format!("the statement is not SQL: {error}")))?;
     if tokens.iter().all(|token| matches!(token.token, Token::Whitespace(_) | Token::SemiColon | Token::EOF)) {
         return Err(Error::invalid("the statement is empty"));
     }
@@ -57,12 +57,12 @@ pub fn tokenize(sql: &str, limits: &Limits) -> Result<Tokens> {
     Ok(Tokens { tokens, params })
 }
 
-/// Nesting of what takes twice the time for each level: constructs that the parser tries in two ways, and subqueries in
-/// expressions, which the optimiser walks twice. Eight levels are a matter of moments, twenty-five of days.
+/// Deepest nesting of constructs that take twice the time for each level: those that the parser tries in two ways, and
+/// subqueries in expressions, which the optimiser walks twice. Eight levels take milliseconds, twenty-five take days.
 const RETRIED_DEPTH_MAX: usize = 8;
 
-/// Refuses deep nesting while it is still flat: of anything, because each level takes stack, and of a few constructs
-/// more strictly, because each level of them takes twice the time.
+/// Refuses deep nesting before anything is parsed: of all brackets, because each level takes stack, and of a few
+/// constructs more strictly, because each level of them takes twice the time.
 fn check_nesting(tokens: &[TokenWithSpan], depth_max: u64) -> Result<()> {
     let mut open: Vec<Opened> = Vec::new();
     let mut just_opened = false;
@@ -71,7 +71,7 @@ fn check_nesting(tokens: &[TokenWithSpan], depth_max: u64) -> Result<()> {
     for token in tokens {
         let keyword = match &token.token {
             Token::Whitespace(_) => continue,
-            // What stands in quotes or after a period is a name, whatever it spells: `t.end`.
+            // A word in quotes or after a period is a name, not a keyword: `t.end`.
             Token::Word(word) if word.quote_style.is_none() && !before.is_period => word.keyword,
             _ => Keyword::NoKeyword,
         };
@@ -98,7 +98,7 @@ fn check_nesting(tokens: &[TokenWithSpan], depth_max: u64) -> Result<()> {
         let retried = open.iter().filter(|opened| opened.is_retried).count() + intervals;
         if open.len() as u64 > depth_max || retried > RETRIED_DEPTH_MAX {
             return Err(Error::invalid(format!(
-                "the statement nests deeper than {depth_max} levels (sql_depth_max), or {RETRIED_DEPTH_MAX} of CASE, CAST, subqueries in expressions and the like"
+                "the statement is nested deeper than {depth_max} levels (sql_depth_max), or {RETRIED_DEPTH_MAX} of CASE, CAST, subqueries in expressions and the like"
             )));
         }
         just_opened = token.token == Token::LParen;
@@ -111,11 +111,11 @@ fn check_nesting(tokens: &[TokenWithSpan], depth_max: u64) -> Result<()> {
 struct Opened {
     is_case: bool,
     is_retried: bool,
-    /// The keyword that it stands after.
+    /// The keyword before it.
     after: Keyword,
 }
 
-/// What stands before a token.
+/// The token before another one.
 struct Before {
     keyword: Keyword,
     is_period: bool,
@@ -142,7 +142,7 @@ impl Before {
     }
 }
 
-/// Whether an operand has to follow a keyword. The budget of `dialect` holds where this list is too short.
+/// Returns whether an operand has to follow a keyword. Where this list is too short, the budget of `dialect` still holds.
 fn wants_operand(keyword: Keyword) -> bool {
     matches!(
         keyword,
@@ -169,7 +169,7 @@ fn wants_operand(keyword: Keyword) -> bool {
     )
 }
 
-/// Whether a subquery that opens after this keyword is a table, which is walked once.
+/// Returns whether a subquery that opens after this keyword is a table, which is walked once.
 fn begins_relation(keyword: Keyword) -> bool {
     matches!(
         keyword,
@@ -224,7 +224,7 @@ fn count_operators(tokens: &[TokenWithSpan]) -> u64 {
     count
 }
 
-/// Whether a token can make the parsed tree deeper without making the text nest.
+/// Returns whether a token can make the parsed tree deeper without making the text nest.
 fn is_operator(token: &Token) -> bool {
     match token {
         Token::Word(word) => matches!(
@@ -285,8 +285,8 @@ fn is_operator(token: &Token) -> bool {
     }
 }
 
-/// Numbers the parameters: `?` by their order, `$name` by the order in which names first come. What `$1…$n` stand for:
-/// names, or nothing where they have none.
+/// Numbers the parameters: `?` by their order, `$name` by the first use of each name. Returns the name of each of `$1…$n`,
+/// where it has one.
 fn number_placeholders(tokens: &mut [TokenWithSpan]) -> Result<Vec<Option<String>>> {
     let mut params: Vec<Option<String>> = Vec::new();
     let mut known: HashMap<String, usize> = HashMap::new();
@@ -303,7 +303,7 @@ fn number_placeholders(tokens: &mut [TokenWithSpan]) -> Result<Vec<Option<String
                 styles[1] = true;
                 let number = digits.parse().unwrap_or(usize::MAX);
                 if number == 0 {
-                    return Err(Error::invalid("there is no parameter $0; they count from $1"));
+                    return Err(Error::invalid("there is no parameter $0; parameters count from $1"));
                 }
                 params.resize(params.len().max(number.min(PARAMS_MAX + 1)), None);
                 number
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn what_deepens_the_tree_is_counted_and_lists_are_not() {
+    fn operators_are_counted_and_signs_in_lists_are_not() {
         assert_eq!(operators("SELECT 1 + 2 + 3"), 3);
         assert_eq!(operators("SELECT a FROM t WHERE a = 1 OR b LIKE 'x' AND NOT c"), 6);
         assert_eq!(operators("SELECT 1 UNION ALL SELECT 2"), 3);
@@ -383,7 +383,7 @@ mod tests {
     fn empty_long_and_branched_statements_are_refused() {
         let limits = Limits { sql_bytes_max: 100, sql_operators_max: 3, ..Limits::default() };
         for (sql, word) in
-            [("", "empty"), (" ;; -- hi", "empty"), ("SELECT 1+2+3+4", "operators"), ("SELECT '", "no SQL")]
+            [("", "empty"), (" ;; -- hi", "empty"), ("SELECT 1+2+3+4", "operators"), ("SELECT '", "not SQL")]
         {
             let error = tokenize(sql, &limits).unwrap_err();
             assert!(error.message().contains(word), "{error}");

@@ -1,6 +1,6 @@
-//! The one table between SQL type names and Arrow types.
+//! Maps SQL type names to Arrow types and back.
 //!
-//! A type is looked up by the name the parser prints for it, so ZeptoDB's names, the SQL standard's and a few habits of
+//! A type is looked up by the name the parser prints for it, so ZeptoDB's names, the SQL standard's and a few of
 //! other databases stand side by side. Each Arrow type that has a name has exactly one canonical name, which `DESCRIBE`
 //! shows and which `CREATE TABLE` reads back as the same type; a type without one is shown in Arrow's own notation.
 
@@ -9,7 +9,7 @@ use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataT
 use sqlparser::ast::{ArrayElemTypeDef, DataType as SqlType};
 use std::sync::Arc;
 
-/// Name, and what it stands for. The first name of a type is its canonical one.
+/// Returns all names with their types. The first name of a type is its canonical one.
 #[expect(clippy::too_many_lines, reason = "a table of names")]
 fn names() -> Vec<(&'static str, DataType)> {
     use DataType::*;
@@ -95,7 +95,7 @@ fn names() -> Vec<(&'static str, DataType)> {
     ]
 }
 
-/// The Arrow type of a SQL type, or none where the name is not one of ours.
+/// Returns the Arrow type of a SQL type, or none where the name is not one of ours.
 ///
 /// # Errors
 ///
@@ -125,10 +125,11 @@ pub fn arrow_type(sql: &SqlType) -> Result<Option<DataType>> {
     if !arguments.is_empty() && !sized {
         return Ok(None);
     }
+    // Built anew for each type: a statement names few types.
     Ok(names().into_iter().find(|(known, _)| *known == name).map(|(_, data_type)| data_type))
 }
 
-/// The Arrow type of a SQL type that must have one.
+/// Returns the Arrow type of a SQL type that must have one.
 ///
 /// # Errors
 ///
@@ -137,7 +138,7 @@ pub fn column_type(sql: &SqlType) -> Result<DataType> {
     arrow_type(sql)?.ok_or_else(|| Error::invalid(format!("unknown type {sql}")))
 }
 
-/// What `DESCRIBE` calls a type.
+/// Returns the name that `DESCRIBE` shows for a type.
 pub fn sql_name(data_type: &DataType) -> String {
     match data_type {
         DataType::Decimal128(precision, scale) => format!("DECIMAL({precision},{scale})"),
@@ -154,7 +155,7 @@ pub fn sql_name(data_type: &DataType) -> String {
     }
 }
 
-/// `NAME(1, 2) TAIL` as `NAME TAIL` and `[1, 2]`.
+/// Splits `NAME(1, 2) TAIL` into `NAME TAIL` and `[1, 2]`.
 fn split_arguments(text: &str) -> (String, Vec<String>) {
     let (Some(open), Some(close)) = (text.find('('), text.rfind(')')) else {
         return (text.to_owned(), Vec::new());
@@ -164,7 +165,7 @@ fn split_arguments(text: &str) -> (String, Vec<String>) {
     (name, arguments)
 }
 
-/// The zone of a timestamp type that takes a precision.
+/// Returns the zone of a timestamp type that takes a precision.
 fn timestamp_base(name: &str) -> Option<Option<Arc<str>>> {
     match name {
         "TIMESTAMP" | "DATETIME" | "TIMESTAMP WITHOUT TIME ZONE" | "TIMESTAMP_NTZ" => Some(None),

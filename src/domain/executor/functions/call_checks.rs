@@ -1,12 +1,13 @@
-//! Puts guarded functions in the place of others, and looks at what calls are given.
+//! Checks the constant arguments of calls in an optimised plan.
+//!
+//! Aggregates, window functions and patterns are not called through a guard, so the constants that
+//! could make them too costly are checked in the plan, once the optimiser has computed them.
 
-use crate::domain::executor::functions::classes::{Class, class_of, is_known_aggregate, is_known_window};
-use crate::domain::executor::functions::cost_guard::{guarded, is_guarded, refused, unsupported};
-use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, Result, ScalarValue};
-use datafusion::logical_expr::expr::{ScalarFunction, WindowFunction};
-use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
+use crate::domain::executor::error::{refused, unsupported};
+use crate::domain::executor::functions::classes::{is_known_aggregate, is_known_window};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{Result, ScalarValue};
+use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::{Expr, LogicalPlan, Operator, WindowFrameBound, WindowFunctionDefinition};
 
 /// Centroids of an approximate percentile: each group takes room for all of them.
@@ -18,57 +19,11 @@ const REPEATED_BYTES_MAX: usize = 1 << 10;
 /// Bytes of a pattern of LIKE and of regular expressions that stand as operators.
 const PATTERN_BYTES_MAX: usize = 4 << 10;
 
-/// Puts guarded functions in the place of others, before anything of a statement is computed.
-#[derive(Debug)]
-pub struct Rewrite;
-
-impl FunctionRewrite for Rewrite {
-    fn name(&self) -> &str {
-        "guard_functions"
-    }
-
-    fn rewrite(&self, expr: Expr, _: &DFSchema, _: &ConfigOptions) -> Result<Transformed<Expr>> {
-        guard_call(expr)
-    }
-}
-
-/// Guards every call in an expression.
+/// Checks the constants that calls in an optimised plan are given, all of which are computed by now.
 ///
 /// # Errors
 ///
-/// `InvalidQuery` for a function that is refused.
-pub fn guard_calls(expr: Expr) -> Result<Expr> {
-    expr.transform_up(guard_call).data()
-}
-
-fn guard_call(expr: Expr) -> Result<Transformed<Expr>> {
-    match expr {
-        Expr::ScalarFunction(call) => {
-            let name = call.func.name();
-            match class_of(name) {
-                Some(Class::Linear) if name != "date_part" => Ok(Transformed::no(Expr::ScalarFunction(call))),
-                Some(Class::Linear | Class::Guarded) if is_guarded(&call.func) => {
-                    Ok(Transformed::no(Expr::ScalarFunction(call)))
-                }
-                Some(Class::Linear | Class::Guarded) => {
-                    let func = guarded(&call.func);
-                    Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, ..call })))
-                }
-                // Ours are bounded where they are made.
-                None if name.starts_with("__zepto") => Ok(Transformed::no(Expr::ScalarFunction(call))),
-                Some(Class::Refused) | None => Err(unsupported(format!("function {name} is not supported"))),
-            }
-        }
-        Expr::HigherOrderFunction(_) => Err(unsupported("functions that take functions are not supported".to_owned())),
-        other => Ok(Transformed::no(other)),
-    }
-}
-
-/// Looks at the constants that calls in an optimised plan are given, all of which are computed by now.
-///
-/// # Errors
-///
-/// `InvalidQuery` for one that would be too much.
+/// `InvalidQuery` for a constant that would be too much, `Unsupported` for a function that is not known.
 pub fn check_calls(plan: &LogicalPlan) -> Result<()> {
     plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expr| {
@@ -143,7 +98,7 @@ fn check_window(call: &WindowFunction) -> Result<()> {
         WindowFunctionDefinition::WindowUDF(_) => {}
     }
     let frame = &call.params.window_frame;
-    // Every row would get all that came before it, which grows with the square of the rows.
+    // Every row would hold all rows before it, which grows with the square of the rows.
     let grows = frame.start_bound.is_unbounded()
         && !matches!(&frame.end_bound, WindowFrameBound::Following(end) if end.is_null());
     if grows && matches!(name, "array_agg" | "string_agg") {

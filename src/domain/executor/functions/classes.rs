@@ -1,17 +1,17 @@
-//! Every function there is, and how what it does is bounded.
+//! A class for every function of DataFusion: how its cost is bounded.
 //!
-//! Functions work on their own, past every budget, many of them while the statement is still being planned. So a function
-//! that is not in this table is refused, and a test compares the table with what DataFusion registers: a new release
-//! cannot add one that nobody has looked at. The classes were found by reading each kernel of DataFusion 55.2.
+//! Functions allocate and compute outside every budget, many of them while the statement is still being planned. So a
+//! function that is not in these tables is refused, and a test compares them with what DataFusion registers: a new release
+//! cannot add a function that was not reviewed. The classes were found by reading each kernel of DataFusion 55.2.
 
-/// How the work of a function is bounded.
+/// The bound on the cost of a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// Time and result are at most a small multiple of its arguments.
     Linear,
-    /// It may make much more than it is given, or take much longer: asked for its bounds before it is called.
+    /// Its result may be much larger than its arguments, or take much longer: its bounds are checked before each call.
     Guarded,
-    /// Nothing bounds it, or it says what is nobody's business.
+    /// Nothing bounds it, or it tells about the server.
     Refused,
 }
 
@@ -39,7 +39,7 @@ const GUARDED: &str = "arrow_cast arrow_try_cast overlay named_struct struct to_
 /// Scalar functions by their own names, as `Class::Refused`.
 const REFUSED: &str = "version input_file_name file_row_index";
 
-/// Aggregates whose state is bounded by what they are given.
+/// Aggregates whose state is bounded by their input.
 const AGGREGATES: &str = "any_value array_agg first_value last_value covar_samp covar_pop corr sum max min median count regr_slope \
     regr_intercept regr_count regr_r2 regr_avgx regr_avgy regr_sxx regr_syy regr_sxy var var_pop stddev stddev_pop \
     approx_median approx_distinct approx_percentile_cont approx_percentile_cont_with_weight percentile_cont string_agg \
@@ -49,14 +49,14 @@ const AGGREGATES: &str = "any_value array_agg first_value last_value covar_samp 
 const WINDOWS: &str =
     "cume_dist row_number lead lag rank dense_rank percent_rank ntile first_value last_value nth_value";
 
-/// Table functions, which make their rows as they are read.
+/// Table functions, which generate their rows as they are read.
 const TABLES: &str = "generate_series range";
 
 fn lists(names: &str, name: &str) -> bool {
     names.split_ascii_whitespace().any(|known| known == name)
 }
 
-/// Returns the class of a scalar function by its own name; none for one that nobody has looked at.
+/// Returns the class of a scalar function by its own name; none for one that was not reviewed.
 pub fn class_of(name: &str) -> Option<Class> {
     if lists(LINEAR, name) {
         Some(Class::Linear)
@@ -90,7 +90,7 @@ mod tests {
     use datafusion::execution::SessionStateBuilder;
 
     #[test]
-    fn every_registered_function_was_looked_at() {
+    fn every_registered_function_has_a_class() {
         let state = SessionStateBuilder::new_with_default_features().build();
         let mut unknown: Vec<&str> = Vec::new();
         unknown.extend(
@@ -101,6 +101,6 @@ mod tests {
         unknown
             .extend(state.window_functions().values().map(|known| known.name()).filter(|name| !is_known_window(name)));
         unknown.extend(state.table_functions().keys().map(String::as_str).filter(|name| !is_table_function(name)));
-        assert!(unknown.is_empty(), "nobody has said how these are bounded: {unknown:?}");
+        assert!(unknown.is_empty(), "these functions have no class: {unknown:?}");
     }
 }

@@ -1,14 +1,18 @@
-//! A function that is asked for its bounds before it is called.
+//! Functions whose cost is checked before each call.
 //!
-//! Everything else of it is DataFusion's own: the guard hands on all that the planner and the optimiser ask. What
-//! simplifying makes of a call is guarded again, because some functions are rebuilt there from what is not registered.
+//! Everything else of a guarded function is DataFusion's own: the guard forwards all that the planner and the optimiser
+//! ask. The result of simplifying a call is guarded again, because some functions are rebuilt there from functions that
+//! are not registered.
 
+use crate::domain::executor::error::unsupported;
 use crate::domain::executor::functions::bounds::{check_bounds, check_type_text};
-use crate::domain::executor::functions::call_checks::guard_calls;
-use crate::ports::Error;
+use crate::domain::executor::functions::classes::{Class, class_of};
 use arrow::datatypes::{DataType, FieldRef};
-use datafusion::common::{Result, ScalarValue};
-use datafusion::error::DataFusionError;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 use datafusion::logical_expr::interval_arithmetic::Interval;
 use datafusion::logical_expr::preimage::PreimageResult;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
@@ -24,21 +28,21 @@ const COMPARISONS_MAX: usize = 1_000;
 
 /// Returns `function` behind a guard.
 pub fn guarded(function: &Arc<ScalarUDF>) -> Arc<ScalarUDF> {
-    Arc::new(ScalarUDF::from(GuardedUdf { inner: function.as_ref().clone() }))
+    Arc::new(ScalarUDF::from(CostGuardedUdf { inner: function.as_ref().clone() }))
 }
 
 /// Returns whether a function is behind a guard already.
-pub fn is_guarded(function: &ScalarUDF) -> bool {
-    function.inner().is::<GuardedUdf>()
+fn is_guarded(function: &ScalarUDF) -> bool {
+    function.inner().is::<CostGuardedUdf>()
 }
 
 /// A function behind a guard.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct GuardedUdf {
+struct CostGuardedUdf {
     inner: ScalarUDF,
 }
 
-impl ScalarUDFImpl for GuardedUdf {
+impl ScalarUDFImpl for CostGuardedUdf {
     fn name(&self) -> &str {
         self.inner.name()
     }
@@ -60,7 +64,7 @@ impl ScalarUDFImpl for GuardedUdf {
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
-        // These are never called: they become a cast as soon as the type that their text names is known.
+        // These two are never called: they become a cast once the type that their text names is known.
         if let ("arrow_cast" | "arrow_try_cast", Some(Some(text))) = (self.name(), args.scalar_arguments.get(1)) {
             check_type_text(text)?;
         }
@@ -90,7 +94,7 @@ impl ScalarUDFImpl for GuardedUdf {
 
     fn preimage(&self, args: &[Expr], literal: &Expr, info: &SimplifyContext) -> Result<PreimageResult> {
         // Beyond what the type holds a bound is NULL, and a comparison with it never true
-        // (apache/datafusion issue 25135, mended after 55.2).
+        // (apache/datafusion issue 25135, fixed after 55.2).
         Ok(match self.inner.preimage(args, literal, info)? {
             PreimageResult::Range { expr, interval } if !interval.lower().is_null() && !interval.upper().is_null() => {
                 PreimageResult::Range { expr, interval }
@@ -155,12 +159,44 @@ fn is_long_list(list: Option<&Expr>) -> bool {
     items > COMPARISONS_MAX
 }
 
-/// Makes DataFusion's error of one of ours.
-pub fn refused(text: String) -> DataFusionError {
-    DataFusionError::External(Box::new(Error::invalid(text)))
+/// Replaces functions by guarded ones, before anything of a statement is computed.
+#[derive(Debug)]
+pub struct GuardFunctions;
+
+impl FunctionRewrite for GuardFunctions {
+    fn name(&self) -> &str {
+        "guard_functions"
+    }
+
+    fn rewrite(&self, expr: Expr, _: &DFSchema, _: &ConfigOptions) -> Result<Transformed<Expr>> {
+        guard_call(expr)
+    }
 }
 
-/// Returns the error of what there is no way to ask for.
-pub fn unsupported(text: String) -> DataFusionError {
-    DataFusionError::External(Box::new(Error::unsupported(text)))
+/// Guards every call in an expression.
+fn guard_calls(expr: Expr) -> Result<Expr> {
+    expr.transform_up(guard_call).data()
+}
+
+fn guard_call(expr: Expr) -> Result<Transformed<Expr>> {
+    match expr {
+        Expr::ScalarFunction(call) => {
+            let name = call.func.name();
+            match class_of(name) {
+                Some(Class::Linear) if name != "date_part" => Ok(Transformed::no(Expr::ScalarFunction(call))),
+                Some(Class::Linear | Class::Guarded) if is_guarded(&call.func) => {
+                    Ok(Transformed::no(Expr::ScalarFunction(call)))
+                }
+                Some(Class::Linear | Class::Guarded) => {
+                    let func = guarded(&call.func);
+                    Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, ..call })))
+                }
+                // Our own are bounded where they are made.
+                None if name.starts_with("__zepto") => Ok(Transformed::no(Expr::ScalarFunction(call))),
+                Some(Class::Refused) | None => Err(unsupported(format!("function {name} is not supported"))),
+            }
+        }
+        Expr::HigherOrderFunction(_) => Err(unsupported("higher-order functions are not supported".to_owned())),
+        other => Ok(Transformed::no(other)),
+    }
 }

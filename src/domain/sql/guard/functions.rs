@@ -1,4 +1,4 @@
-//! Expressions and calls of functions.
+//! Checks expressions and calls of functions.
 
 use crate::domain::sql::guard::select::window_spec;
 use crate::domain::sql::guard::{Refused, absent, refused};
@@ -7,23 +7,24 @@ use sqlparser::ast::{
     FunctionArgumentList, FunctionArguments, Ident, ObjectName, ObjectNamePart, WindowType,
 };
 
-/// What the planner takes a call for: it reads other clauses of each.
+/// The kind that the planner takes a call for; of each kind it reads other clauses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Callee {
-    /// A function of one row's values. Its arguments are all that is read.
+    /// A function of one row's values. The planner reads only its arguments.
     Scalar,
-    /// The same, and the names of its arguments aren't read either: `unnest`, `map`, and what takes lambdas.
+    /// A function of one row's values, the names of whose arguments are not read either: `unnest`, `map`, and higher-order functions.
     Nameless,
-    /// A function of many rows that knows nothing but its window: `row_number`, `lag`, `first_value(…) OVER …`.
+    /// A function of the rows of its window: `row_number`, `lag`, `first_value(…) OVER …`.
     Window,
-    /// An aggregate, or nothing that the planner knows.
+    /// An aggregate, or a name that the planner does not know.
     Aggregate,
 }
 
-/// Which [`Callee`] a name is, once with OVER and once without: `first_value` is one thing here and another there.
+/// Returns the [`Callee`] of a name, with OVER or without: `first_value` is a window function or an aggregate.
 pub type Functions<'a> = &'a dyn Fn(&str, bool) -> Callee;
 
-/// Variants that the planner doesn't know are refused by it, so only those matter that it reads in part.
+/// Checks one expression. Variants that the planner does not know it refuses itself, so only those matter that it reads in
+/// part.
 pub(super) fn expr(expr: &Expr, functions: Functions) -> Result<(), Refused> {
     match expr {
         Expr::Function(function) => self::function(function, functions),
@@ -38,16 +39,16 @@ pub(super) fn expr(expr: &Expr, functions: Functions) -> Result<(), Refused> {
     }
 }
 
-/// `array_agg(x)[n]` becomes `nth_value(x, n)`, an aggregate that minds neither DISTINCT nor nulls.
+/// Checks `array_agg(x)[n]`: it becomes `nth_value(x, n)`, an aggregate that ignores DISTINCT and null treatment.
 fn element(root: &Expr, access_chain: &[AccessExpr]) -> Result<(), Refused> {
     let (Expr::Function(function), Some(AccessExpr::Subscript(_))) = (bare(root), access_chain.first()) else {
         return Ok(());
     };
-    let Called { distinct, ordered: _, nulls, named: _ } = called(&function.args)?;
-    let minds = distinct || nulls || function.null_treatment.is_some();
+    let CallClauses { distinct, ordered: _, nulls, named: _ } = call_clauses(&function.args)?;
+    let is_lost = distinct || nulls || function.null_treatment.is_some();
     absent(
-        minds && is_one_of(&function.name, &["array_agg"]),
-        "an element of array_agg with DISTINCT or IGNORE NULLS (a subquery between them does it)",
+        is_lost && is_one_of(&function.name, &["array_agg"]),
+        "an element of array_agg with DISTINCT or IGNORE NULLS (use a subquery for array_agg)",
     )
 }
 
@@ -65,7 +66,7 @@ fn function(function: &Function, functions: Functions) -> Result<(), Refused> {
     if let Some(WindowType::WindowSpec(spec)) = over {
         window_spec(spec)?;
     }
-    let Called { distinct, ordered, nulls, named } = called(args)?;
+    let CallClauses { distinct, ordered, nulls, named } = call_clauses(args)?;
     let nulls = nulls || null_treatment.is_some();
     let callee = callee(name, over.is_some(), functions);
     match callee {
@@ -80,30 +81,30 @@ fn function(function: &Function, functions: Functions) -> Result<(), Refused> {
         }
         Callee::Window => {
             // FILTER is refused.
-            absent(distinct, "DISTINCT with a window function that is no aggregate")?;
-            absent(nulls && !minds_nulls(name), "IGNORE NULLS and RESPECT NULLS with this function")
+            absent(distinct, "DISTINCT with a window function that is not an aggregate")?;
+            absent(nulls && !treats_nulls(name), "IGNORE NULLS and RESPECT NULLS with this function")
         }
-        // Without OVER the planner knows itself which aggregates mind nulls.
+        // Without OVER the planner knows itself which aggregates treat nulls.
         Callee::Aggregate => {
-            absent(distinct && is_one_of(name, &BLIND_TO_DISTINCT), "DISTINCT with this aggregate")?;
+            absent(distinct && is_one_of(name, &IGNORES_DISTINCT), "DISTINCT with this aggregate")?;
             absent(ordered && is_reordered(name, args), "ORDER BY another value than a percentile's own")?;
-            absent(nulls && over.is_some() && !minds_nulls(name), "IGNORE NULLS and RESPECT NULLS with this function")
+            absent(nulls && over.is_some() && !treats_nulls(name), "IGNORE NULLS and RESPECT NULLS with this function")
         }
     }
 }
 
-/// What stands between the parentheses of a call, other than its arguments.
+/// The clauses between the parentheses of a call.
 #[derive(Debug, Clone, Copy, Default)]
-struct Called {
+struct CallClauses {
     distinct: bool,
     ordered: bool,
     nulls: bool,
     named: bool,
 }
 
-fn called(args: &FunctionArguments) -> Result<Called, Refused> {
+fn call_clauses(args: &FunctionArguments) -> Result<CallClauses, Refused> {
     let list = match args {
-        FunctionArguments::None => return Ok(Called::default()),
+        FunctionArguments::None => return Ok(CallClauses::default()),
         FunctionArguments::Subquery(_) => {
             return Err(refused("a query in place of a function's arguments: ARRAY(SELECT …)"));
         }
@@ -113,11 +114,11 @@ fn called(args: &FunctionArguments) -> Result<Called, Refused> {
     let distinct = *duplicate_treatment == Some(DuplicateTreatment::Distinct);
     args.iter().try_for_each(|arg| argument(arg, distinct))?;
     let named = args.iter().any(|arg| !matches!(arg, FunctionArg::Unnamed(_)));
-    let mut called = Called { distinct, named, ..Called::default() };
+    let mut found = CallClauses { distinct, named, ..CallClauses::default() };
     for clause in clauses {
         match clause {
-            FunctionArgumentClause::OrderBy(_) => called.ordered = true,
-            FunctionArgumentClause::IgnoreOrRespectNulls(_) => called.nulls = true,
+            FunctionArgumentClause::OrderBy(_) => found.ordered = true,
+            FunctionArgumentClause::IgnoreOrRespectNulls(_) => found.nulls = true,
             // Refused.
             FunctionArgumentClause::Limit(_)
             | FunctionArgumentClause::OnOverflow(_)
@@ -127,28 +128,26 @@ fn called(args: &FunctionArguments) -> Result<Called, Refused> {
             | FunctionArgumentClause::JsonReturningClause(_) => {}
         }
     }
-    Ok(called)
+    Ok(found)
 }
 
-/// `*` is the number 1 to an aggregate, and so is `t.*`.
+/// Checks an argument: the planner reads both `*` and `t.*` as the number 1 in an aggregate.
 fn argument(arg: &FunctionArg, distinct: bool) -> Result<(), Refused> {
-    // What names arguments is refused, or a matter of spelling.
+    // Names of arguments are refused elsewhere, or only spelling.
     let (FunctionArg::Named { name: _, arg, operator: _ }
     | FunctionArg::ExprNamed { name: _, arg, operator: _ }
     | FunctionArg::Unnamed(arg)) = arg;
     match arg {
         FunctionArgExpr::Expr(_) => Ok(()),
-        FunctionArgExpr::Wildcard => {
-            absent(distinct, "DISTINCT * in a function (SELECT DISTINCT in a subquery does it)")
-        }
+        FunctionArgExpr::Wildcard => absent(distinct, "DISTINCT * in a function (use SELECT DISTINCT in a subquery)"),
         FunctionArgExpr::QualifiedWildcard(_) => Err(refused("t.* in a function")),
         // Refused.
         FunctionArgExpr::WildcardWithOptions(_) => Ok(()),
     }
 }
 
-/// Aggregates that take DISTINCT and give what they give without it.
-const BLIND_TO_DISTINCT: [&str; 16] = [
+/// Aggregates that accept DISTINCT and ignore it.
+const IGNORES_DISTINCT: [&str; 16] = [
     "approx_percentile_cont",
     "approx_percentile_cont_with_weight",
     "corr",
@@ -167,12 +166,13 @@ const BLIND_TO_DISTINCT: [&str; 16] = [
     "regr_syy",
 ];
 
-/// The only functions in whose windows IGNORE NULLS means something.
-fn minds_nulls(name: &ObjectName) -> bool {
+/// Returns whether IGNORE NULLS has an effect on a function over a window.
+fn treats_nulls(name: &ObjectName) -> bool {
     is_one_of(name, &["first_value", "last_value", "nth_value", "lag", "lead", "array_agg"])
 }
 
-/// Of `percentile_cont(x, 0.5 ORDER BY y)` the planner reads `y` in the place of `x`.
+/// Returns whether a percentile is ordered by another value: in `percentile_cont(x, 0.5 ORDER BY y)` the planner reads `y`
+/// in the place of `x`.
 fn is_reordered(name: &ObjectName, args: &FunctionArguments) -> bool {
     let percentiles =
         &["percentile_cont", "quantile_cont", "approx_percentile_cont", "approx_percentile_cont_with_weight"];
@@ -194,7 +194,7 @@ fn is_one_of(name: &ObjectName, names: &[&str]) -> bool {
     function_name(name).is_some_and(|name| names.contains(&name.as_str()))
 }
 
-/// The name that the planner looks a function up by.
+/// Returns the name that the planner looks a function up by.
 fn function_name(name: &ObjectName) -> Option<String> {
     match name.0.as_slice() {
         [ObjectNamePart::Identifier(Ident { value, quote_style: None, span: _ })] => Some(value.to_ascii_lowercase()),

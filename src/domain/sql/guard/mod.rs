@@ -1,38 +1,40 @@
-//! What may not hide in a query: changes, and clauses that the planner would silently ignore.
+//! Refuses what a query may not contain: changes, and clauses that the planner would silently ignore.
 //!
-//! Whatever of the parsed form the planner reads only in part is taken apart here, field by field and without `..`:
-//! where the parser learns a clause, this folder stops compiling until somebody has decided what becomes of it. `_` is a
-//! field that the planner reads, that it refuses itself, or that means nothing (tokens, hints, spelling).
+//! Nodes of the parsed form that the planner reads only in part are taken apart here, field by field and without `..`: when
+//! the parser learns a new clause, this folder does not compile until the clause is handled. `_` stands for a field that
+//! the planner reads, that it refuses itself, or that means nothing (tokens, hints, spelling).
 
 mod functions;
+mod pipes;
 mod select;
 mod tables;
 
 pub use functions::{Callee, Functions};
 
 use crate::domain::sql::guard::functions::expr;
+use crate::domain::sql::guard::pipes::pipe_operator;
 use crate::domain::sql::guard::select::{no_named_window, select};
-use crate::domain::sql::guard::tables::{pipe_operator, table_alias, table_factor};
+use crate::domain::sql::guard::tables::{table_alias, table_factor};
 use sqlparser::ast::{
     Cte, CteAsMaterialized, Expr, OrderBy, OrderByKind, Query, Select, SetExpr, SetOperator, SetQuantifier, Statement,
     TableFactor, Visit, Visitor, With,
 };
 use std::ops::ControlFlow;
 
-/// Why a query is not the plain read that it looks like.
+/// The reason to refuse a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
     /// It would change something.
     Change(&'static str),
-    /// It asks for something that nobody would do.
+    /// It has a clause that the planner would ignore.
     Clause(&'static str),
 }
 
-/// Looks through all of a query or an expression, subqueries included.
+/// Checks all of a query or an expression, subqueries included.
 ///
 /// # Errors
 ///
-/// The first thing that it finds.
+/// The first change or clause that is refused.
 pub fn inspect(node: &impl Visit, functions: Functions) -> Result<(), Refused> {
     match node.visit(&mut Guard { functions: Some(functions) }) {
         ControlFlow::Break(refused) => Err(refused),
@@ -40,7 +42,7 @@ pub fn inspect(node: &impl Visit, functions: Functions) -> Result<(), Refused> {
     }
 }
 
-/// Looks for changes in what should read, and for nothing else: that decides what a statement is.
+/// Checks a query or an expression for changes alone, which decide the kind of a statement.
 ///
 /// # Errors
 ///
@@ -82,7 +84,7 @@ impl Visitor for Guard<'_> {
 
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Refused> {
         if select.into.is_some() {
-            return ControlFlow::Break(Refused::Change("SELECT INTO (CREATE TABLE … AS SELECT does it)"));
+            return ControlFlow::Break(Refused::Change("SELECT INTO (use CREATE TABLE … AS SELECT)"));
         }
         self.check(|_| self::select(select))
     }
@@ -100,9 +102,9 @@ pub(super) fn refused(clause: &'static str) -> Refused {
     Refused::Clause(clause)
 }
 
-/// Refuses `clause` where it is there.
-pub(super) fn absent(there: bool, clause: &'static str) -> Result<(), Refused> {
-    if there { Err(refused(clause)) } else { Ok(()) }
+/// Refuses `clause` if it is present.
+pub(super) fn absent(present: bool, clause: &'static str) -> Result<(), Refused> {
+    if present { Err(refused(clause)) } else { Ok(()) }
 }
 
 fn query(query: &Query) -> Result<(), Refused> {
@@ -138,13 +140,13 @@ fn with(with: &With) -> Result<(), Refused> {
 fn cte(cte: &Cte) -> Result<(), Refused> {
     let Cte { alias, query: _, from, materialized, closing_paren_token: _ } = cte;
     absent(from.is_some(), "FROM between WITH and its query")?;
-    // Without it a CTE is put in wherever it is named, which is what NOT MATERIALIZED asks for.
+    // A CTE is expanded wherever it is named, which is what NOT MATERIALIZED asks for.
     absent(*materialized == Some(CteAsMaterialized::Materialized), "MATERIALIZED")?;
     table_alias(alias)
 }
 
-/// Of a UNION in a WITH RECURSIVE the planner takes both sides, by position, and nothing that stands around them. It
-/// does so as well where the UNION doesn't name itself.
+/// Refuses clauses around a UNION in a WITH RECURSIVE: the planner takes its two sides, by position, and ignores the rest,
+/// even where the UNION does not name itself.
 fn recursive_union(query: &Query) -> Result<(), Refused> {
     let Query {
         with,
@@ -188,11 +190,11 @@ pub(super) fn set_expr(body: &SetExpr) -> Result<(), Refused> {
             let is_all = matches!(set_quantifier, SetQuantifier::All | SetQuantifier::AllByName);
             absent(is_all && *op == SetOperator::Except, "EXCEPT ALL")?;
             absent(is_all && *op == SetOperator::Intersect, "INTERSECT ALL")?;
-            absent(*op == SetOperator::Minus, "MINUS (EXCEPT does the same)")?;
+            absent(*op == SetOperator::Minus, "MINUS (use EXCEPT)")?;
             set_expr(left)?;
             set_expr(right)
         }
-        SetExpr::Table(_) => Err(refused("TABLE t (SELECT * FROM t does it)")),
+        SetExpr::Table(_) => Err(refused("TABLE t (use SELECT * FROM t)")),
         _ => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! SELECT, its columns, groups and windows.
+//! Checks SELECT, its columns, groups and windows.
 
 use crate::domain::sql::guard::tables::from;
 use crate::domain::sql::guard::{Refused, absent, refused};
@@ -18,7 +18,7 @@ pub(super) fn select(select: &Select) -> Result<(), Refused> {
         top_before_distinct: _,
         projection,
         exclude,
-        // A change, which was looked for already.
+        // A change, which is checked for before.
         into: _,
         from,
         lateral_views: _,
@@ -39,9 +39,9 @@ pub(super) fn select(select: &Select) -> Result<(), Refused> {
     absent(select_modifiers.is_some(), "modifiers of SELECT, such as SQL_CALC_FOUND_ROWS")?;
     absent(value_table_mode.is_some(), "SELECT AS STRUCT and SELECT AS VALUE")?;
     absent(*flavor == SelectFlavor::FromFirstNoSelect, "FROM without SELECT")?;
-    absent(exclude.is_some(), "EXCLUDE after the columns of SELECT (after * it may stand)")?;
-    absent(prewhere.is_some(), "PREWHERE (WHERE does the same here)")?;
-    absent(!connect_by.is_empty(), "START WITH and CONNECT BY (WITH RECURSIVE does it)")?;
+    absent(exclude.is_some(), "EXCLUDE after the columns of SELECT (use it after *)")?;
+    absent(prewhere.is_some(), "PREWHERE (use WHERE)")?;
+    absent(!connect_by.is_empty(), "START WITH and CONNECT BY (use WITH RECURSIVE)")?;
     projection.iter().try_for_each(select_item)?;
     self::from(from)?;
     self::group_by(group_by)?;
@@ -69,7 +69,7 @@ fn wildcard(options: &WildcardAdditionalOptions) -> Result<(), Refused> {
         opt_alias: _,
     } = options;
     absent(opt_ilike.is_some(), "* ILIKE")?;
-    // Replacing a column that isn't there does nothing, and names are rewritten in expressions alone.
+    // Replacing a column that does not exist is silently ignored, and names are resolved in expressions alone.
     absent(opt_replace.is_some(), "* REPLACE")
 }
 
@@ -77,11 +77,11 @@ fn group_by(group_by: &GroupByExpr) -> Result<(), Refused> {
     let (GroupByExpr::All(modifiers) | GroupByExpr::Expressions(_, modifiers)) = group_by;
     match modifiers.first() {
         None => Ok(()),
-        Some(GroupByWithModifier::Rollup) => Err(refused("GROUP BY … WITH ROLLUP (GROUP BY ROLLUP (…) does it)")),
-        Some(GroupByWithModifier::Cube) => Err(refused("GROUP BY … WITH CUBE (GROUP BY CUBE (…) does it)")),
+        Some(GroupByWithModifier::Rollup) => Err(refused("GROUP BY … WITH ROLLUP (use GROUP BY ROLLUP (…))")),
+        Some(GroupByWithModifier::Cube) => Err(refused("GROUP BY … WITH CUBE (use GROUP BY CUBE (…))")),
         Some(GroupByWithModifier::Totals) => Err(refused("GROUP BY … WITH TOTALS")),
         Some(GroupByWithModifier::GroupingSets(_)) => {
-            Err(refused("GROUPING SETS after the columns of GROUP BY (GROUP BY GROUPING SETS (…) does it)"))
+            Err(refused("GROUPING SETS after the columns of GROUP BY (use GROUP BY GROUPING SETS (…))"))
         }
     }
 }
@@ -97,11 +97,11 @@ fn named_window(definition: &NamedWindowDefinition) -> Result<(), Refused> {
 
 pub(super) fn window_spec(spec: &WindowSpec) -> Result<(), Refused> {
     let WindowSpec { window_name, partition_by: _, order_by: _, window_frame: _ } = spec;
-    absent(window_name.is_some(), "a window made from a named one (OVER w may stand, OVER (w …) not)")
+    absent(window_name.is_some(), "a window made from a named one (use OVER w, not OVER (w …))")
 }
 
-/// The planner looks named windows up in what SELECT computes. Elsewhere OVER w is dropped and an aggregate remains, and
-/// in subqueries of it this SELECT's windows come before the subquery's own.
+/// Refuses named windows outside of the expressions of SELECT: there the planner drops OVER w and an aggregate remains, and
+/// in subqueries of them it takes this SELECT's windows before the subquery's own.
 fn named_windows_only_in_projection(
     projection: &[SelectItem],
     distinct: Option<&Distinct>,
@@ -112,14 +112,14 @@ fn named_windows_only_in_projection(
     conditions.into_iter().flatten().try_for_each(no_named_window)?;
     no_named_window(group_by)?;
     let nested = projection.iter().any(|item| has_named_window(item, true));
-    absent(nested, "OVER a named window in a subquery of what SELECT computes (OVER (…) may stand)")
+    absent(nested, "OVER a named window in a subquery of a SELECT expression (use OVER (…))")
 }
 
 pub(super) fn no_named_window(node: &impl Visit) -> Result<(), Refused> {
-    absent(has_named_window(node, false), "OVER a named window outside of what SELECT computes (OVER (…) may stand)")
+    absent(has_named_window(node, false), "OVER a named window outside of the SELECT expressions (use OVER (…))")
 }
 
-/// Whether `node` uses a named window: in its subqueries, or outside of them.
+/// Returns whether `node` uses a named window: in its subqueries, or outside of them.
 fn has_named_window(node: &impl Visit, in_subqueries: bool) -> bool {
     node.visit(&mut NamedWindows { in_subqueries, depth: 0 }).is_break()
 }

@@ -1,18 +1,16 @@
-//! FROM: tables, joins, aliases, and pipes.
+//! Checks FROM: tables, joins and aliases.
 
-use crate::domain::sql::guard::select::{no_named_window, select_item};
 use crate::domain::sql::guard::{Refused, absent, refused};
 use sqlparser::ast::{
-    Expr, ExprWithAlias, ExprWithAliasAndOrderBy, FunctionArg, Ident, Join, JoinConstraint, JoinOperator, JsonPath,
-    OrderByOptions, PipeOperator, TableAlias, TableAliasColumnDef, TableFactor, TableFunctionArgs, TableIndexHints,
-    TableSampleKind, TableVersion, TableWithJoins,
+    Expr, FunctionArg, Ident, Join, JoinConstraint, JoinOperator, JsonPath, TableAlias, TableAliasColumnDef,
+    TableFactor, TableFunctionArgs, TableIndexHints, TableSampleKind, TableVersion, TableWithJoins,
 };
 
-/// Longest list of tables in one FROM, its joins included: they nest in the plan.
+/// Most tables in one FROM, its joins included: they nest in the plan.
 const FROM_MAX: usize = 200;
 
-/// Words that stand between a table and JOIN elsewhere: AJ0 JOIN, LT JOIN, ANY LEFT JOIN, POSITIONAL JOIN. The parser
-/// takes them for the alias of the table before them, and what remains is another join.
+/// Words before JOIN in other dialects: AJ0 JOIN, LT JOIN, ANY LEFT JOIN, POSITIONAL JOIN. The parser reads them as the alias of
+/// the table before them, which leaves another join.
 const JOIN_WORDS: [&str; 16] = [
     "AJ",
     "AJ0",
@@ -32,12 +30,12 @@ const JOIN_WORDS: [&str; 16] = [
     "SPLICE",
 ];
 
-/// Words that stand after a table elsewhere, and would be its alias here: `FROM t FINAL`, `FROM t TIMESTAMP(ts)`.
+/// Words after a table in other dialects, which would be its alias here: `FROM t FINAL`, `FROM t TIMESTAMP(ts)`.
 const TABLE_WORDS: [&str; 6] = ["FILL", "FINAL", "LATEST", "NOLOCK", "TIMESTAMP", "TOLERANCE"];
 
 pub(super) fn from(from: &[TableWithJoins]) -> Result<(), Refused> {
     let tables: usize = from.iter().map(|from| 1 + from.joins.len()).sum();
-    absent(tables > FROM_MAX, "a FROM of more than 200 tables")?;
+    absent(tables > FROM_MAX, "more than 200 tables in one FROM")?;
     from.iter().try_for_each(table_with_joins)
 }
 
@@ -45,29 +43,28 @@ fn table_with_joins(tables: &TableWithJoins) -> Result<(), Refused> {
     let TableWithJoins { relation, joins } = tables;
     let mut before = relation;
     for join in joins {
-        absent(is_alias_in(before, &JOIN_WORDS), "this kind of JOIN (it would be an alias; AS makes it one)")?;
+        absent(is_alias_in(before, &JOIN_WORDS), "this kind of JOIN (to use the word as an alias, write AS)")?;
         self::join(join)?;
         before = &join.relation;
     }
     Ok(())
 }
 
-fn join(join: &Join) -> Result<(), Refused> {
-    // ON outside of CROSS JOIN, USING and NATURAL are read, and of the kinds of join all or nothing.
+pub(super) fn join(join: &Join) -> Result<(), Refused> {
+    // The planner reads ON outside of CROSS JOIN, USING and NATURAL, and reads or refuses each kind of join as a whole.
     let Join { relation: _, global, join_operator } = join;
     absent(*global, "GLOBAL JOIN")?;
     match join_operator {
         JoinOperator::Join(JoinConstraint::None) | JoinOperator::Inner(JoinConstraint::None) => {
-            Err(refused("JOIN without ON or USING (CROSS JOIN makes every pair)"))
+            Err(refused("JOIN without ON or USING (use CROSS JOIN for all pairs)"))
         }
-        // DataFusion 55 answers NULL in the key's column for rows of the one side only.
+        // DataFusion 55 answers NULL in the key's column for rows that only one side has.
         JoinOperator::Right(constraint) | JoinOperator::RightOuter(constraint) => {
-            absent(shares_columns(constraint), "RIGHT JOIN with USING or NATURAL (LEFT JOIN, or ON, does it)")
+            absent(shares_columns(constraint), "RIGHT JOIN with USING or NATURAL (use LEFT JOIN, or ON)")
         }
-        JoinOperator::FullOuter(constraint) => absent(
-            shares_columns(constraint),
-            "FULL JOIN with USING or NATURAL (ON, and coalesce of the keys, does it)",
-        ),
+        JoinOperator::FullOuter(constraint) => {
+            absent(shares_columns(constraint), "FULL JOIN with USING or NATURAL (use ON, and coalesce the keys)")
+        }
         _ => Ok(()),
     }
 }
@@ -76,7 +73,7 @@ fn shares_columns(constraint: &JoinConstraint) -> bool {
     matches!(constraint, JoinConstraint::Using(_) | JoinConstraint::Natural)
 }
 
-/// Whether a table has one of `words` for an alias, neither quoted nor after AS.
+/// Returns whether a table has one of `words` for an alias, neither quoted nor after AS.
 fn is_alias_in(factor: &TableFactor, words: &[&str]) -> bool {
     let Some(TableAlias { explicit: false, name, columns: _, at: _ }) = alias_of(factor) else { return false };
     let Ident { value, quote_style: None, span: _ } = name else { return false };
@@ -104,7 +101,7 @@ fn alias_of(factor: &TableFactor) -> Option<&TableAlias> {
 pub(super) fn table_factor(factor: &TableFactor) -> Result<(), Refused> {
     absent(
         is_alias_in(factor, &TABLE_WORDS),
-        "FINAL and the like after a table (it would be an alias; AS makes it one)",
+        "FINAL and the like after a table (to use the word as an alias, write AS)",
     )?;
     alias_of(factor).into_iter().try_for_each(table_alias)?;
     match factor {
@@ -191,37 +188,5 @@ pub(super) fn table_alias(alias: &TableAlias) -> Result<(), Refused> {
 
 fn alias_column(column: &TableAliasColumnDef) -> Result<(), Refused> {
     let TableAliasColumnDef { name: _, data_type } = column;
-    absent(data_type.is_some(), "types in the columns of an alias (CAST does it)")
-}
-
-pub(super) fn pipe_operator(operator: &PipeOperator) -> Result<(), Refused> {
-    no_named_window(operator)?;
-    match operator {
-        PipeOperator::Select { exprs } | PipeOperator::Extend { exprs } => exprs.iter().try_for_each(select_item),
-        PipeOperator::Aggregate { full_table_exprs, group_by_expr } => {
-            full_table_exprs.iter().chain(group_by_expr).try_for_each(aggregated)
-        }
-        PipeOperator::Join(join) => self::join(join),
-        PipeOperator::Limit { expr: _, offset: _ }
-        | PipeOperator::Where { expr: _ }
-        | PipeOperator::OrderBy { exprs: _ }
-        | PipeOperator::As { alias: _ }
-        | PipeOperator::Union { set_quantifier: _, queries: _ }
-        | PipeOperator::Intersect { set_quantifier: _, queries: _ }
-        | PipeOperator::Except { set_quantifier: _, queries: _ } => Ok(()),
-        // Refused as a whole.
-        PipeOperator::Set { .. }
-        | PipeOperator::Drop { .. }
-        | PipeOperator::TableSample { .. }
-        | PipeOperator::Rename { .. }
-        | PipeOperator::Call { .. }
-        | PipeOperator::Pivot { .. }
-        | PipeOperator::Unpivot { .. } => Ok(()),
-    }
-}
-
-fn aggregated(expr: &ExprWithAliasAndOrderBy) -> Result<(), Refused> {
-    let ExprWithAliasAndOrderBy { expr: ExprWithAlias { expr: _, alias: _ }, order_by } = expr;
-    let OrderByOptions { asc, nulls_first } = order_by;
-    absent(asc.is_some() || nulls_first.is_some(), "ASC, DESC and NULLS in |> AGGREGATE (|> ORDER BY does it)")
+    absent(data_type.is_some(), "types in the columns of an alias (use CAST)")
 }
