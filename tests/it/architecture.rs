@@ -349,8 +349,8 @@ fn named_paths<'a>(mut text: &'a str, mut path: Vec<String>, found: &mut Vec<Vec
     }
 }
 
-/// Returns for each file the files that its paths lead to, other than its own ancestors and descendants: a `mod.rs` is the
-/// root of its children, and each may use the other.
+/// Returns for each file the files that its paths lead to, other than its own ancestors and descendants: a `mod.rs` is
+/// the root of its children, and each may use the other.
 fn imports() -> BTreeMap<String, BTreeSet<String>> {
     let files = files("src");
     let modules: BTreeMap<_, _> = files.iter().map(|(file, _)| (module_of(file), file.clone())).collect();

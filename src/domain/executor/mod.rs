@@ -52,7 +52,8 @@ pub const STACK_BYTES: usize = 64 << 20;
 pub struct Lanes {
     /// For calls, and plans that are sure to be short. Its threads have a stack of [`STACK_BYTES`].
     pub quick: Handle,
-    /// For all other plans. More threads than cores: the system shares the cores out where one of them is held for long.
+    /// For all other plans. More threads than cores: the system shares the cores out where one of them is held for
+    /// long.
     pub heavy: Handle,
 }
 

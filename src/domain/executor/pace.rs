@@ -1,10 +1,10 @@
 //! Makes a plan yield its thread, and check its interrupt.
 //!
-//! In DataFusion 55 a nested loop join goes over all rows of its left side for one batch of its right one within a single
-//! poll, a hash join whose filter rejects what it finds does the same, and whatever gathers the output of a cross join
-//! reads it in one go. So, before it runs, a plan is rewritten: join filters check the query's interrupt, the right sides of
-//! such joins come in small slices, and operators that may be read in a loop yield every few milliseconds. What a plan
-//! computes, its schemas and its orders stay the same.
+//! In DataFusion 55 a nested loop join goes over all rows of its left side for one batch of its right one within a
+//! single poll, a hash join whose filter rejects what it finds does the same, and whatever gathers the output of a
+//! cross join reads it in one go. So, before it runs, a plan is rewritten: join filters check the query's interrupt,
+//! the right sides of such joins come in small slices, and operators that may be read in a loop yield every few
+//! milliseconds. What a plan computes, its schemas and its orders stay the same.
 //!
 //! Operators that may still hold a thread for longer between two checks – building a hash table, handing out all groups
 //! of an aggregate, a function on one huge value – are named in docs/design.md.

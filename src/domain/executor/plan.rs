@@ -173,7 +173,8 @@ fn bind_values(plan: LogicalPlan, params: Option<&RecordBatch>) -> Result<Logica
     plan.with_param_values(values)
 }
 
-/// Returns what the planner takes a call of `name` for, which has an OVER if `windowed`: it looks names up in this order.
+/// Returns what the planner takes a call of `name` for, which has an OVER if `windowed`: it looks names up in this
+/// order.
 fn callee(state: &SessionState, name: &str, windowed: bool) -> Callee {
     let is_scalar = state.scalar_functions().contains_key(name);
     let takes_lambdas = !is_scalar && state.higher_order_functions().contains_key(name);

@@ -28,7 +28,8 @@ pub fn is_repeatable(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
     Ok(repeatable)
 }
 
-/// Most bytes of the values that stand in a cached plan: the optimiser computes what it can, `repeat('x', 1000000)` as well.
+/// Most bytes of the values that stand in a cached plan: the optimiser computes what it can, `repeat('x', 1000000)` as
+/// well.
 const VALUE_BYTES_MAX: usize = 64 << 10;
 
 /// Most bytes that constants come to where they are repeated for all rows of a batch.
@@ -92,8 +93,8 @@ impl Constants {
         self.bytes <= VALUE_BYTES_MAX
     }
 
-    /// Refuses constants that would be too large for each row of a batch over tables of `rows` rows: kernels repeat them,
-    /// past every budget.
+    /// Refuses constants that would be too large for each row of a batch over tables of `rows` rows: kernels repeat
+    /// them, past every budget.
     ///
     /// # Errors
     ///

@@ -1,8 +1,9 @@
 //! Bounds how large a plan becomes when everything that it shares is expanded.
 //!
-//! The optimiser puts a common table expression in wherever it is named, and the expression of a column wherever that is
-//! used: a few hundred bytes of SQL may grow by a factor with each level, and planning cannot be stopped by a time limit.
-//! So both growths are computed beforehand, in one pass that visits each shared node once, and refused past a bound.
+//! The optimiser puts a common table expression in wherever it is named, and the expression of a column wherever that
+//! is used: a few hundred bytes of SQL may grow by a factor with each level, and planning cannot be stopped by a time
+//! limit. So both growths are computed beforehand, in one pass that visits each shared node once, and refused past a
+//! bound.
 
 use crate::ports::{Error, Limits, Result};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};

@@ -1,9 +1,9 @@
 //! Runs a plan on the engine's runtime and hands its batches over, one at a time.
 //!
-//! What is ready at once is handed over at once, and a plan that computes nothing is pulled by its reader. For the rest,
-//! the task that pulls the plan and the stream that the caller polls are joined by a channel of one batch: a slow reader
-//! stops the plan, a reader that goes away ends it. The end of a result is marked explicitly, so that a task that dies
-//! cannot be taken for one that finished.
+//! What is ready at once is handed over at once, and a plan that computes nothing is pulled by its reader. For the
+//! rest, the task that pulls the plan and the stream that the caller polls are joined by a channel of one batch: a slow
+//! reader stops the plan, a reader that goes away ends it. The end of a result is marked explicitly, so that a task
+//! that dies cannot be taken for one that finished.
 //!
 //! Invariant: a plan of the heavy lane is started, polled and dropped there, and its time limit is kept by its reader.
 

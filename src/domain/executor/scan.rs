@@ -50,7 +50,8 @@ pub fn scan_schema(table: &Table, numbered: bool) -> SchemaRef {
 }
 
 impl SegmentTable {
-    /// Makes the provider of `table`, or of that part of its rows, with [`ROW_NUMBER`] as its last column if `numbered`.
+    /// Makes the provider of `table`, or of that part of its rows, with [`ROW_NUMBER`] as its last column if
+    /// `numbered`.
     pub fn new(table: Arc<Table>, numbered: bool, part: Option<Part>) -> Self {
         let schema = scan_schema(&table, numbered);
         let wanted = match part {

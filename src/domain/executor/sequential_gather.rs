@@ -1,8 +1,9 @@
 //! Reads the partitions of a plan one after the other.
 //!
-//! DataFusion coalesces partitions as their batches come. Where rows are to leave in the order in which tables hold them,
-//! that would mix the inputs of a UNION ALL, and a LIMIT above it would pick any of them; so there every
-//! `CoalescePartitionsExec` is replaced by this operator, which starts a partition only when the one before it has ended.
+//! DataFusion coalesces partitions as their batches come. Where rows are to leave in the order in which tables hold
+//! them, that would mix the inputs of a UNION ALL, and a LIMIT above it would pick any of them; so there every
+//! `CoalescePartitionsExec` is replaced by this operator, which starts a partition only when the one before it has
+//! ended.
 
 use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
@@ -19,7 +20,8 @@ use futures::stream::{self, StreamExt};
 use std::fmt;
 use std::sync::Arc;
 
-/// Returns the same plan with one partition, whose rows come partition by partition, here and wherever it coalesced them.
+/// Returns the same plan with one partition, whose rows come partition by partition, here and wherever it coalesced
+/// them.
 ///
 /// # Errors
 ///
@@ -48,7 +50,7 @@ fn gather(input: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
     Arc::new(SequentialGatherExec { input, properties: Arc::new(properties) })
 }
 
-/// The operator.
+/// Reads the partitions of its input one after the other.
 #[derive(Debug)]
 struct SequentialGatherExec {
     input: Arc<dyn ExecutionPlan>,

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 /// Pairs of rows that a nested loop join tests in one poll: about a tenth of a second.
 const PAIRS_PER_POLL: u64 = 1 << 25;
 
-/// Rows of a slice: never more than this, and where the left side is not huge never less than that, below which the join
-/// takes a slower way.
+/// Rows of a slice: never more than this, and where the left side is not huge never less than that, below which the
+/// join takes a slower way.
 const SLICE_ROWS_MAX: usize = 8_192;
 const SLICE_ROWS_MIN: usize = 1_024;
 

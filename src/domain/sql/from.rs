@@ -1,4 +1,5 @@
-//! Resolves FROM: the tables, queries and functions that a query reads, and the columns that each brings into its scope.
+//! Resolves FROM: the tables, queries and functions that a query reads, and the columns that each brings into its
+//! scope.
 //!
 //! A part of name resolution (`resolve`): a table or common table expression is found exactly, else by its only match
 //! without regard to case, and a common table

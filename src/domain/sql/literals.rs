@@ -1,8 +1,8 @@
 //! Reads numbers that a double cannot hold as decimals.
 //!
 //! The planner reads `9007199254740993.5` as the nearest double, and a whole number of more than 20 digits too. To keep
-//! all digits, such a literal becomes a cast of its text to the narrowest decimal that holds them. Literals that a double
-//! holds stay doubles, so `1.5` has the usual type.
+//! all digits, such a literal becomes a cast of its text to the narrowest decimal that holds them. Literals that a
+//! double holds stay doubles, so `1.5` has the usual type.
 
 use crate::domain::storage::{DecimalText, holds_f64};
 use crate::ports::{Error, Result};

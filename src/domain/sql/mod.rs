@@ -1,7 +1,7 @@
 //! SQL: text in, statements out.
 //!
-//! A statement is split into tokens, bounded, parsed, classified by an allow-list, and its names are resolved. Nothing here
-//! plans or runs anything.
+//! A statement is split into tokens, bounded, parsed, classified by an allow-list, and its names are resolved. Nothing
+//! here plans or runs anything.
 
 mod ddl;
 mod dialect;

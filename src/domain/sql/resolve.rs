@@ -1,8 +1,8 @@
 //! Resolves names: finds the table, column or alias that an identifier means.
 //!
-//! An identifier matches exactly, else by its only match without regard to case, in the innermost scope that has it. The
-//! planner compares names exactly, so the statement is rewritten to the spelling that was found. A name that is not found
-//! stays as it is: the planner reports it.
+//! An identifier matches exactly, else by its only match without regard to case, in the innermost scope that has it.
+//! The planner compares names exactly, so the statement is rewritten to the spelling that was found. A name that is not
+//! found stays as it is: the planner reports it.
 //!
 //! Invariant: a query is resolved once, after the relations of the query around it that it may see, and before the
 //! expressions that may see its columns.
@@ -35,8 +35,8 @@ impl ResolvedTables {
     ///
     /// # Errors
     ///
-    /// `NotFound` for an unknown table, `InvalidQuery` for an ambiguous name, or where common table expressions, expanded
-    /// wherever they are named, come to more than `relations_max` relations: the planner walks them expanded.
+    /// `NotFound` for an unknown table, `InvalidQuery` for an ambiguous name, or where common table expressions,
+    /// expanded wherever they are named, come to more than `relations_max` relations: the planner walks them expanded.
     pub fn resolve(
         statement: &mut Statement,
         snapshot: &Snapshot,

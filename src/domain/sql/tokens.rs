@@ -142,7 +142,8 @@ impl Before {
     }
 }
 
-/// Returns whether an operand has to follow a keyword. Where this list is too short, the budget of `dialect` still holds.
+/// Returns whether an operand has to follow a keyword. Where this list is too short, the budget of `dialect` still
+/// holds.
 fn wants_operand(keyword: Keyword) -> bool {
     matches!(
         keyword,
@@ -285,8 +286,8 @@ fn is_operator(token: &Token) -> bool {
     }
 }
 
-/// Numbers the parameters: `?` by their order, `$name` by the first use of each name. Returns the name of each of `$1…$n`,
-/// where it has one.
+/// Numbers the parameters: `?` by their order, `$name` by the first use of each name. Returns the name of each of
+/// `$1…$n`, where it has one.
 fn number_placeholders(tokens: &mut [TokenWithSpan]) -> Result<Vec<Option<String>>> {
     let mut params: Vec<Option<String>> = Vec::new();
     let mut known: HashMap<String, usize> = HashMap::new();

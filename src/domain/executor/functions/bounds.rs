@@ -1,8 +1,8 @@
 //! Bounds the size and time of a call of a guarded function, before it is made.
 //!
-//! Each bound is proved by the kernel of DataFusion 55.2 that it belongs to, as a formula over the sizes of its arguments;
-//! sums run over the rows of the batch, and a constant counts once for each row, because kernels repeat it. Numbers are
-//! 128 bits wide, so nothing that a statement can say wraps them.
+//! Each bound is proved by the kernel of DataFusion 55.2 that it belongs to, as a formula over the sizes of its
+//! arguments; sums run over the rows of the batch, and a constant counts once for each row, because kernels repeat it.
+//! Numbers are 128 bits wide, so nothing that a statement can say wraps them.
 
 use crate::domain::executor::error::{refused, unsupported};
 use crate::domain::storage::{slice_bytes, text_lengths};
@@ -22,7 +22,8 @@ const CONSTANT_BYTES_MAX: u128 = 16 << 20;
 /// Most steps of one call: about a second.
 const STEPS_MAX: u128 = 1_000_000_000;
 
-/// Longest pattern of a regular expression with its flags, in bytes: a class of two bytes takes thousands when compiled.
+/// Longest pattern of a regular expression with its flags, in bytes: a class of two bytes takes thousands when
+/// compiled.
 const PATTERN_BYTES_MAX: u64 = 4 << 10;
 
 /// Most patterns of one batch: all of them are kept compiled.

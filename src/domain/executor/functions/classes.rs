@@ -1,8 +1,9 @@
 //! A class for every function of DataFusion: how its cost is bounded.
 //!
 //! Functions allocate and compute outside every budget, many of them while the statement is still being planned. So a
-//! function that is not in these tables is refused, and a test compares them with what DataFusion registers: a new release
-//! cannot add a function that was not reviewed. The classes were found by reading each kernel of DataFusion 55.2.
+//! function that is not in these tables is refused, and a test compares them with what DataFusion registers: a new
+//! release cannot add a function that was not reviewed. The classes were found by reading each kernel of DataFusion
+//! 55.2.
 
 /// The bound on the cost of a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

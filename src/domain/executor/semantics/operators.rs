@@ -1,9 +1,9 @@
 //! Checked operators: arithmetic on numbers, and the concatenation of text.
 //!
-//! DataFusion lets integers and decimals wrap; here their overflow is an error. Floats follow IEEE 754, except that every
-//! NaN comes out as the same one: x86 makes a negative one of 0/0, and a sign bit must not tell two of them apart when
-//! they are compared, grouped or sorted. The bytes of concatenated text are bounded first, since concatenating a column
-//! with itself doubles it.
+//! DataFusion lets integers and decimals wrap; here their overflow is an error. Floats follow IEEE 754, except that
+//! every NaN comes out as the same one: x86 makes a negative one of 0/0, and a sign bit must not tell two of them apart
+//! when they are compared, grouped or sorted. The bytes of concatenated text are bounded first, since concatenating a
+//! column with itself doubles it.
 
 use crate::domain::executor::functions::check_bounds;
 use arrow::array::{Array, ArrayRef, AsArray, Datum, Decimal128Array, Decimal256Array, PrimitiveArray};
@@ -20,8 +20,8 @@ use std::sync::Arc;
 
 /// Returns the checked form of a binary operator, which is called `shown` in headings.
 ///
-/// The heading is stored rather than made of the arguments: DataFusion asks for it at every level of an expression, and a
-/// chain of a thousand operators would take minutes to plan.
+/// The heading is stored rather than made of the arguments: DataFusion asks for it at every level of an expression, and
+/// a chain of a thousand operators would take minutes to plan.
 pub fn checked(op: Operator, shown: String) -> Arc<ScalarUDF> {
     let name = match op {
         Operator::Plus => "__zepto_add",

@@ -46,7 +46,8 @@ fn rewrite_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     })
 }
 
-/// Rewrites one expression before those within it: the types of expressions that are not rewritten yet are cheap to find.
+/// Rewrites one expression before those within it: the types of expressions that are not rewritten yet are cheap to
+/// find.
 fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     match expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
@@ -206,9 +207,9 @@ impl ScalarUDFImpl for Opaque {
     }
 }
 
-/// Refuses subqueries that DataFusion 55.2 decorrelates wrongly: NOT IN anywhere but at the top of WHERE, over one column
-/// and uncorrelated (25340, 25347, 25336, 25473); EXISTS and IN over a correlated aggregate, which has a row for every row
-/// around it (25519).
+/// Refuses subqueries that DataFusion 55.2 decorrelates wrongly: NOT IN anywhere but at the top of WHERE, over one
+/// column and uncorrelated (25340, 25347, 25336, 25473); EXISTS and IN over a correlated aggregate, which has a row for
+/// every row around it (25519).
 fn check_subqueries(expr: &Expr, is_filter: bool) -> Result<()> {
     let mut simple = Vec::new();
     if is_filter {

@@ -1,8 +1,8 @@
 //! Limits that no sort passes through.
 //!
 //! DataFusion 55.2 moves a sort below a limit that stands beneath it, and loses the limit's OFFSET on the way
-//! (apache/datafusion issues 24958, 25378): `SELECT * FROM (SELECT a FROM t LIMIT 4 OFFSET 3) ORDER BY a` lost rows, and
-//! without OFFSET it took other ones. So every limit below another operator is sealed: nothing passes through it.
+//! (apache/datafusion issues 24958, 25378): `SELECT * FROM (SELECT a FROM t LIMIT 4 OFFSET 3) ORDER BY a` lost rows,
+//! and without OFFSET it took other ones. So every limit below another operator is sealed: nothing passes through it.
 
 use datafusion::common::Result;
 use datafusion::common::config::ConfigOptions;

@@ -1,10 +1,10 @@
 //! Makes time spans compare by their length.
 //!
-//! arrow compares intervals field by field, months before days before nanoseconds, and DataFusion converts a duration to
-//! an interval before it compares the two: a duration of 25 hours is then less than an interval of one day
-//! (apache/datafusion issue 8468). Before types are settled, both sides of such a comparison become normalised intervals:
-//! a day has 24 hours and a month 30 days, as PostgreSQL and DuckDB compare them. Windows that are ordered by spans get
-//! frames that need no arithmetic on them (issue 24915).
+//! arrow compares intervals field by field, months before days before nanoseconds, and DataFusion converts a duration
+//! to an interval before it compares the two: a duration of 25 hours is then less than an interval of one day
+//! (apache/datafusion issue 8468). Before types are settled, both sides of such a comparison become normalised
+//! intervals: a day has 24 hours and a month 30 days, as PostgreSQL and DuckDB compare them. Windows that are ordered
+//! by spans get frames that need no arithmetic on them (issue 24915).
 
 use arrow::array::{Array, ArrayRef, AsArray, IntervalMonthDayNanoArray};
 use arrow::compute::cast;

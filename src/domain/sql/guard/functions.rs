@@ -12,7 +12,8 @@ use sqlparser::ast::{
 pub enum Callee {
     /// A function of one row's values. The planner reads only its arguments.
     Scalar,
-    /// A function of one row's values, the names of whose arguments are not read either: `unnest`, `map`, and higher-order functions.
+    /// A function of one row's values, the names of whose arguments are not read either: `unnest`, `map`, and
+    /// higher-order functions.
     Nameless,
     /// A function of the rows of its window: `row_number`, `lag`, `first_value(…) OVER …`.
     Window,
@@ -23,8 +24,8 @@ pub enum Callee {
 /// Returns the [`Callee`] of a name, with OVER or without: `first_value` is a window function or an aggregate.
 pub type Functions<'a> = &'a dyn Fn(&str, bool) -> Callee;
 
-/// Checks one expression. Variants that the planner does not know it refuses itself, so only those matter that it reads in
-/// part.
+/// Checks one expression. Variants that the planner does not know it refuses itself, so only those matter that it reads
+/// in part.
 pub(super) fn expr(expr: &Expr, functions: Functions) -> Result<(), Refused> {
     match expr {
         Expr::Function(function) => self::function(function, functions),
@@ -171,8 +172,8 @@ fn treats_nulls(name: &ObjectName) -> bool {
     is_one_of(name, &["first_value", "last_value", "nth_value", "lag", "lead", "array_agg"])
 }
 
-/// Returns whether a percentile is ordered by another value: in `percentile_cont(x, 0.5 ORDER BY y)` the planner reads `y`
-/// in the place of `x`.
+/// Returns whether a percentile is ordered by another value: in `percentile_cont(x, 0.5 ORDER BY y)` the planner reads
+/// `y` in the place of `x`.
 fn is_reordered(name: &ObjectName, args: &FunctionArguments) -> bool {
     let percentiles =
         &["percentile_cont", "quantile_cont", "approx_percentile_cont", "approx_percentile_cont_with_weight"];

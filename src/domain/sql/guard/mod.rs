@@ -1,8 +1,8 @@
 //! Refuses what a query may not contain: changes, and clauses that the planner would silently ignore.
 //!
-//! Nodes of the parsed form that the planner reads only in part are taken apart here, field by field and without `..`: when
-//! the parser learns a new clause, this folder does not compile until the clause is handled. `_` stands for a field that
-//! the planner reads, that it refuses itself, or that means nothing (tokens, hints, spelling).
+//! Nodes of the parsed form that the planner reads only in part are taken apart here, field by field and without `..`:
+//! when the parser learns a new clause, this folder does not compile until the clause is handled. `_` stands for a
+//! field that the planner reads, that it refuses itself, or that means nothing (tokens, hints, spelling).
 
 mod functions;
 mod pipes;
@@ -145,8 +145,8 @@ fn cte(cte: &Cte) -> Result<(), Refused> {
     table_alias(alias)
 }
 
-/// Refuses clauses around a UNION in a WITH RECURSIVE: the planner takes its two sides, by position, and ignores the rest,
-/// even where the UNION does not name itself.
+/// Refuses clauses around a UNION in a WITH RECURSIVE: the planner takes its two sides, by position, and ignores the
+/// rest, even where the UNION does not name itself.
 fn recursive_union(query: &Query) -> Result<(), Refused> {
     let Query {
         with,

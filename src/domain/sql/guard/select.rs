@@ -100,8 +100,8 @@ pub(super) fn window_spec(spec: &WindowSpec) -> Result<(), Refused> {
     absent(window_name.is_some(), "a window made from a named one (use OVER w, not OVER (w …))")
 }
 
-/// Refuses named windows outside of the expressions of SELECT: there the planner drops OVER w and an aggregate remains, and
-/// in subqueries of them it takes this SELECT's windows before the subquery's own.
+/// Refuses named windows outside of the expressions of SELECT: there the planner drops OVER w and an aggregate remains,
+/// and in subqueries of them it takes this SELECT's windows before the subquery's own.
 fn named_windows_only_in_projection(
     projection: &[SelectItem],
     distinct: Option<&Distinct>,

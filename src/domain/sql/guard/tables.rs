@@ -9,8 +9,8 @@ use sqlparser::ast::{
 /// Most tables in one FROM, its joins included: they nest in the plan.
 const FROM_MAX: usize = 200;
 
-/// Words before JOIN in other dialects: AJ0 JOIN, LT JOIN, ANY LEFT JOIN, POSITIONAL JOIN. The parser reads them as the alias of
-/// the table before them, which leaves another join.
+/// Words before JOIN in other dialects: AJ0 JOIN, LT JOIN, ANY LEFT JOIN, POSITIONAL JOIN. The parser reads them as the
+/// alias of the table before them, which leaves another join.
 const JOIN_WORDS: [&str; 16] = [
     "AJ",
     "AJ0",
