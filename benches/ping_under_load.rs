@@ -33,7 +33,9 @@ fn main() {
     let runtime = tokio::runtime::Runtime::new().expect("threads");
     runtime.block_on(async {
         let backend = app::connect("memory:", EngineOptions::default()).expect("an engine");
-        zepto_flight::sample::seed(backend.query.as_ref(), backend.ingest.as_ref(), ROWS).await.expect("sample rows");
+        zepto_flight::app::sample::seed(backend.query.as_ref(), backend.ingest.as_ref(), ROWS)
+            .await
+            .expect("sample rows");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("grpc://{}", listener.local_addr().expect("an address"));
         let server = flight::Server::new(backend.query.clone(), backend.ingest.clone(), ServerOptions::default());

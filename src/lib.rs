@@ -24,4 +24,3 @@ pub mod app;
 pub mod config;
 pub mod domain;
 pub mod ports;
-pub mod sample;

@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     for (name, close) in unknown_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok())) {
-        tracing::warn!(name, did_you_mean = close, "an environment variable looks like a setting and is none");
+        tracing::warn!(name, did_you_mean = close, "unknown setting in the environment");
     }
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::debug!(%error, "the limit on open files stays as it is");
@@ -73,8 +73,8 @@ fn start_log(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-/// Ctrl-C, or the service manager's word. They are caught from this call on, not only once the server waits for them: who
-/// sees the banner may stop the server at once, and it still stops in good order.
+/// Returns what resolves on SIGINT or SIGTERM. Both are caught from this call on, not only once the server waits for them, so
+/// that a stop right after the banner is still an orderly one.
 fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -88,7 +88,7 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
 }
 
 fn print(text: &str) {
-    // Whoever closed standard output does not want to read it.
+    // A closed standard output is no reason to stop.
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 

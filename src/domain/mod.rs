@@ -1,13 +1,14 @@
 //! The domain: tables in memory, and SQL over them.
 //!
 //! [`Engine`] implements both ports in this process. It orchestrates: the catalogue says which tables there are, the
-//! storage keeps their columns, the executor plans and runs SQL over a snapshot of both. The domain opens no file and
-//! no socket, and knows no protocol.
+//! storage keeps their columns, `sql` reads statements, the executor plans and runs them over a snapshot. Each room uses
+//! only those before it: storage, catalog, sql, executor, engine. The domain opens no file and no socket, and knows no
+//! protocol.
 
 mod catalog;
 mod engine;
 mod executor;
+mod sql;
 mod storage;
-mod types;
 
 pub use engine::{Engine, EngineOptions, Lanes, PlanCounts, STACK_BYTES};

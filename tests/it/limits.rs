@@ -1,7 +1,9 @@
 //! Every limit is kept, and named in the error that it makes.
 
 use crate::harness::{Served, Sut, connect, memory, memory_with, numbers, serve_flight, serve_http};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use futures::StreamExt;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -65,6 +67,33 @@ async fn memory_of_what_was_deleted_is_given_back() {
         assert_eq!(sut.count("DELETE FROM t WHERE n < 50000").await, 50_000);
         sut.define("DROP TABLE t").await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_take_memory_only_for_what_is_new() {
+    // A table that takes most of the memory there is.
+    let sut = sut(Limits { memory_bytes_max: 10_000_000, ..Limits::default() });
+    let wide = |from: i64| {
+        let column = |add: i64| Arc::new(Int64Array::from_iter_values(from + add..from + add + 100_000)) as ArrayRef;
+        RecordBatch::try_from_iter([("a", column(0)), ("b", column(1)), ("c", column(2)), ("d", column(3))]).unwrap()
+    };
+    sut.put("t", vec![wide(0), wide(100_000)]).await.unwrap();
+    sut.put("t", vec![wide(0)]).await.expect_err("there is no room for half as much again");
+    assert_eq!(sut.count("DELETE FROM t WHERE a % 1000 = 0").await, 200);
+    assert_eq!(sut.count("UPDATE t SET a = -1 WHERE a = 7").await, 1);
+    sut.define("ALTER TABLE t RENAME COLUMN b TO e").await;
+    sut.define("ALTER TABLE t ADD COLUMN f INT8").await;
+    sut.define("ALTER TABLE t DROP COLUMN c").await;
+    assert_eq!(sut.rows("SELECT a FROM t WHERE e > 0 AND f IS NULL").await, 199_800);
+    assert_eq!(sut.count("DELETE FROM t WHERE a % 2 = 0").await, 99_800);
+    // What is half deleted is copied soon, and gives back what it held.
+    for _ in 0..100 {
+        if sut.put("t2", vec![wide(0)]).await.is_ok() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the memory of deleted rows was not given back");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,8 +1,10 @@
 //! What was seen to go wrong with SQL engines, and does not here.
 
 use crate::harness::{Sut, int, memory, numbers, one};
-use arrow::array::AsArray;
-use zepto_flight::ports::{ErrorKind, Query};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
+use arrow::datatypes::Int64Type;
+use std::sync::Arc;
+use zepto_flight::ports::{ErrorKind, Part, Query};
 
 fn sut() -> Sut {
     Sut::of(memory(), Vec::new())
@@ -333,4 +335,55 @@ async fn copies_of_slices_take_the_memory_of_slices() {
     let bytes = |name: &str| tables.iter().find(|table| table.name == name).unwrap().bytes;
     assert!(bytes("copy") < 2 * bytes("t"), "{} for {}", bytes("copy"), bytes("t"));
     assert!(bytes("one") < 100_000, "{}", bytes("one"));
+}
+
+/// Rows are numbered in three ways once some are deleted: in memory, among those that are left, and in parts of an answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn deleted_rows_are_nowhere_and_all_others_are_in_place() {
+    let sut = Sut::in_process().await;
+    let numbers = |range: std::ops::Range<i64>| {
+        RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from_iter_values(range)) as ArrayRef)]).unwrap()
+    };
+    // One segment that loses few runs, one that loses many, one that loses all, one that loses nothing.
+    let segments =
+        vec![numbers(0..200_000), numbers(200_000..300_000), numbers(300_000..301_000), numbers(301_000..310_000)];
+    sut.put("t", segments).await.unwrap();
+    let mut model: Vec<i64> = (0..310_000).collect();
+    let delete = async |sql: &str, model: &mut Vec<i64>, deleted: &dyn Fn(i64) -> bool| {
+        let before = model.len();
+        model.retain(|n| !deleted(*n));
+        assert_eq!(sut.count(sql).await, (before - model.len()) as i64, "{sql}");
+        let read = async |query: Query| {
+            let batches = sut.query.query(query).await.unwrap().batches.collect().await.unwrap();
+            let values = |batch: &RecordBatch| batch.column(0).as_primitive::<Int64Type>().values().to_vec();
+            batches.iter().flat_map(values).collect::<Vec<_>>()
+        };
+        assert!(read(Query::read("SELECT n FROM t")).await == *model, "{sql}");
+        assert!(read(Query::read("SELECT n FROM t LIMIT 250000")).await == model[..model.len().min(250_000)], "{sql}");
+        let snapshot = Some(sut.query.snapshot().await.unwrap());
+        let mut parts = Vec::new();
+        for index in 0..7 {
+            let part = Some(Part::new(index, 7).unwrap());
+            parts.extend(read(Query { part, snapshot, ..Query::read("SELECT n FROM t") }).await);
+        }
+        assert!(parts == *model, "{sql}: in parts");
+        assert_eq!(read(Query::read("SELECT count(*) FROM t")).await, [model.len() as i64]);
+        let from = model[model.len() / 3];
+        let filtered = read(Query::read(format!("SELECT n FROM t WHERE n >= {from} AND n < {from} + 1000"))).await;
+        assert!(filtered == model.iter().copied().filter(|n| (from..from + 1000).contains(n)).collect::<Vec<_>>());
+    };
+    delete("DELETE FROM t WHERE n IN (0, 70000, 199999)", &mut model, &|n| [0, 70_000, 199_999].contains(&n)).await;
+    delete("DELETE FROM t WHERE n >= 200000 AND n < 300000 AND n % 3 = 0", &mut model, &|n| {
+        (200_000..300_000).contains(&n) && n % 3 == 0
+    })
+    .await;
+    delete("DELETE FROM t WHERE n >= 300000 AND n < 301000", &mut model, &|n| (300_000..301_000).contains(&n)).await;
+    delete("DELETE FROM t WHERE n < 100000 AND n % 5000 = 1", &mut model, &|n| n < 100_000 && n % 5_000 == 1).await;
+    assert_eq!(sut.count("UPDATE t SET n = n + 1000000 WHERE n % 2 = 0").await as usize, {
+        model.iter().filter(|n| *n % 2 == 0).count()
+    });
+    for n in &mut model {
+        *n += if *n % 2 == 0 { 1_000_000 } else { 0 };
+    }
+    delete("DELETE FROM t WHERE n > 1300000 OR n < 50", &mut model, &|n| !(50..=1_300_000).contains(&n)).await;
 }

@@ -16,8 +16,8 @@ use crate::domain::engine::compaction::compact_tables;
 use crate::domain::engine::ingest::Backpressure;
 use crate::domain::engine::parameters::order_by_placeholder;
 use crate::domain::engine::statements::{Request, operation};
-use crate::domain::executor::sql::{Name, Parsed, parse};
-use crate::domain::executor::{Allowance, Executor, Prepared};
+use crate::domain::executor::{Executor, Prepared, QueryLimits};
+use crate::domain::sql::{Name, Parsed, parse};
 use crate::domain::storage::{Allocations, Table};
 use crate::ports::{
     Access, Append, BatchStream, Description, Error, IngestPort, IngestSummary, Limits, MemoryAccount, Query,
@@ -136,7 +136,7 @@ impl QueryPort for Engine {
         let snapshot = self.inner.snapshot_of(&query)?;
         match self.inner.cached(&query, &snapshot) {
             // What computes nothing is answered before a thread of the engine would have been woken for it.
-            Some(prepared) if prepared.is_light() => self.inner.reply(&prepared, snapshot, &query).await,
+            Some(prepared) if prepared.is_passthrough() => self.inner.reply(&prepared, snapshot, &query).await,
             Some(prepared) => self.call(|inner| async move { inner.reply(&prepared, snapshot, &query).await }).await,
             None => self.call(|inner| async move { inner.query(snapshot, query).await }).await,
         }
@@ -242,7 +242,7 @@ impl Inner {
 
     /// Returns the plan of a read that was asked before. With parameters it is another statement each time.
     fn cached(&self, query: &Query, snapshot: &Snapshot) -> Option<Arc<Prepared>> {
-        query.params.is_none().then(|| self.executor.kept(&query.sql, snapshot)).flatten()
+        query.params.is_none().then(|| self.executor.cached(&query.sql, snapshot)).flatten()
     }
 
     /// Returns how long one client is waited for.
@@ -257,7 +257,7 @@ impl Inner {
     }
 
     /// Takes a place among the running queries, and returns what this one may use.
-    fn query_limits(&self, query: &Query) -> Result<Allowance> {
+    fn query_limits(&self, query: &Query) -> Result<QueryLimits> {
         let limits = &self.options.limits;
         let permit = self.permits.clone().try_acquire_owned().map_err(|_| {
             Error::limit(format!(
@@ -265,7 +265,7 @@ impl Inner {
                 limits.query_concurrency_max
             ))
         })?;
-        Ok(Allowance::new(time_limit(limits.query_timeout_ms), self.stall_timeout(), deadline(query), permit))
+        Ok(QueryLimits::new(time_limit(limits.query_timeout_ms), self.stall_timeout(), deadline(query), permit))
     }
 }
 

@@ -3,11 +3,10 @@
 //! A driver prepares a statement before it binds anything, and wants to know then what there is to bind. What the planner
 //! cannot say – it has no types for bare `VALUES (?, ?)` – the column says that a value goes to.
 
-use crate::domain::executor::sql::placeholder;
+use crate::domain::sql::{Expr, placeholder};
 use crate::ports::{Error, Result};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use sqlparser::ast::Expr;
 use std::sync::Arc;
 
 /// Orders the columns of `params` by `names`. Where a statement has no names, the columns have their order already.

@@ -4,7 +4,7 @@
 
 use crate::domain::catalog::{Snapshot, TableRef};
 use crate::domain::engine::Inner;
-use crate::domain::executor::sql::Name;
+use crate::domain::sql::Name;
 use crate::domain::storage::Table;
 use crate::ports::{Error, ErrorKind, Query, Result};
 use std::sync::Arc;

@@ -1,11 +1,11 @@
-//! What DataFusion's errors mean to a caller.
+//! Translates between DataFusion's errors and the service's.
 
 use crate::domain::catalog::closest;
 use crate::ports::{Error, ErrorKind};
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
 
-/// The service's error for one of DataFusion's.
+/// Returns the service's error for one of DataFusion's.
 pub fn from_datafusion(error: DataFusionError) -> Error {
     use DataFusionError as D;
     match &error {
@@ -20,6 +20,21 @@ pub fn from_datafusion(error: DataFusionError) -> Error {
     }
     let mapped = from_datafusion_ref(&error);
     if mapped.kind() == ErrorKind::Internal { mapped.with_source(error) } else { mapped }
+}
+
+/// Wraps one of our errors for its way through DataFusion; [`from_datafusion`] unwraps it unchanged.
+pub fn to_datafusion(error: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+/// Makes the error of a call that is refused as it stands, as DataFusion carries it.
+pub fn refused(text: String) -> DataFusionError {
+    to_datafusion(Error::invalid(text))
+}
+
+/// Makes the error of something that is never supported, as DataFusion carries it.
+pub fn unsupported(text: String) -> DataFusionError {
+    to_datafusion(Error::unsupported(text))
 }
 
 fn from_datafusion_ref(error: &DataFusionError) -> Error {
@@ -55,7 +70,7 @@ fn schema_error(error: &SchemaError) -> Error {
     }
 }
 
-/// The message without the name of DataFusion's class of errors.
+/// Returns the message without the name of DataFusion's class of errors.
 fn without_prefix(error: &DataFusionError) -> String {
     match error {
         DataFusionError::Plan(text) | DataFusionError::Configuration(text) | DataFusionError::Execution(text) => {

@@ -1,24 +1,25 @@
-//! What a running query is told from outside: that nobody waits for it any more, and until when it may compute.
+//! Tells a running query from outside to stop: because its reader has gone, or its time is over.
 //!
 //! A task that computes notices neither an abort nor a timer before it next yields, and some of DataFusion's operators
-//! compute for minutes without. So the question is asked where the work is: by join filters and between batches
+//! compute for minutes without. So the interrupt is checked where the work is, by join filters and between batches
 //! (`pace.rs`), against the clock itself, which does not depend on a busy runtime's timers.
 
+use crate::domain::executor::error::to_datafusion;
 use crate::ports::{Error, ErrorKind};
 use datafusion::error::DataFusionError;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// No end in sight, in microseconds.
+/// No time limit, in microseconds.
 const NEVER: u64 = u64::MAX;
 
-/// The word that stops a query.
+/// The signal that stops a query.
 #[derive(Debug)]
 pub struct Interrupt {
-    born: Instant,
+    created: Instant,
     cancelled: AtomicBool,
-    /// The instant at which its time is over, in microseconds since `born`.
+    /// The instant at which its time is over, in microseconds since `created`.
     end_us: AtomicU64,
     /// Time that the query may compute in all.
     compute: Option<Duration>,
@@ -30,7 +31,7 @@ impl Interrupt {
     /// Makes the interrupt of a query that starts now.
     pub fn new(compute: Option<Duration>, deadline: Option<Instant>) -> Arc<Self> {
         let interrupt = Self {
-            born: Instant::now(),
+            created: Instant::now(),
             cancelled: AtomicBool::new(false),
             end_us: AtomicU64::new(NEVER),
             compute,
@@ -40,27 +41,28 @@ impl Interrupt {
         Arc::new(interrupt)
     }
 
-    /// Notes that the query goes on computing, after it has computed for `computed` already.
+    /// Restarts the clock of a query that goes on computing, after it has computed for `computed` already.
     pub fn computing(&self, computed: Duration) {
         let left = self.compute.map(|limit| limit.saturating_sub(computed));
         let end = left.and_then(|left| Instant::now().checked_add(left));
         self.set_end([end, self.deadline].into_iter().flatten().min());
     }
 
-    /// Notes that the query waits for its reader, which does not count as computing.
+    /// Stops the clock while the query waits for its reader, which does not count as computing.
     pub fn waiting(&self) {
         self.set_end(self.deadline);
     }
 
     fn set_end(&self, end: Option<Instant>) {
-        let us = end.map(|end| u64::try_from(end.saturating_duration_since(self.born).as_micros()).unwrap_or(NEVER));
+        let us = end.map(|end| u64::try_from(end.saturating_duration_since(self.created).as_micros()).unwrap_or(NEVER));
+        // Relaxed: the number stands alone, and a check that sees the old one is repeated with the next batch.
         self.end_us.store(us.unwrap_or(NEVER), Ordering::Relaxed);
     }
 
-    /// Returns the instant at which its time is over, as things stand.
+    /// Returns the instant at which its time is over; it moves whenever the query computes or waits.
     pub fn end(&self) -> Option<Instant> {
         let us = self.end_us.load(Ordering::Relaxed);
-        (us != NEVER).then(|| self.born.checked_add(Duration::from_micros(us))).flatten()
+        (us != NEVER).then(|| self.created.checked_add(Duration::from_micros(us))).flatten()
     }
 
     /// Stops the query.
@@ -68,7 +70,7 @@ impl Interrupt {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 
-    /// Asks whether the query may go on.
+    /// Checks that the query may go on.
     ///
     /// # Errors
     ///
@@ -77,11 +79,11 @@ impl Interrupt {
         self.check_at(Instant::now())
     }
 
-    /// Asks whether the query may go on at `now`.
+    /// Checks that the query may go on at `now`, for callers that have just read the clock.
     ///
     /// # Errors
     ///
-    /// The same.
+    /// Those of [`Interrupt::check`].
     pub fn check_at(&self, now: Instant) -> Result<(), DataFusionError> {
         let error = if self.cancelled.load(Ordering::Relaxed) {
             Error::new(ErrorKind::Cancelled, "the query was cancelled")
@@ -90,14 +92,14 @@ impl Interrupt {
         } else {
             return Ok(());
         };
-        Err(DataFusionError::External(Box::new(error)))
+        Err(to_datafusion(error))
     }
 
     /// Makes the error of a query whose time is over.
     pub fn timed_out(&self) -> Error {
         let text = match (self.deadline, self.compute) {
             (Some(deadline), _) if deadline <= Instant::now() => {
-                "the query did not finish in the time that its caller gave it".to_owned()
+                "the query did not finish within the timeout of its request".to_owned()
             }
             (_, Some(limit)) => format!("the query computed for {} ms (query_timeout_ms)", limit.as_millis()),
             _ => "the query did not finish in time".to_owned(),
@@ -106,7 +108,7 @@ impl Interrupt {
     }
 }
 
-/// Stops its query when dropped: its reader has gone.
+/// Stops its query when dropped, which happens when its reader has gone.
 #[derive(Debug)]
 pub struct CancelOnDrop(pub Arc<Interrupt>);
 

@@ -1,8 +1,8 @@
-//! Which threads a plan runs on.
+//! Chooses the threads that a plan runs on.
 //!
-//! Some plans compute for as long as they are let, and no number of threads is enough for any number of them. So the
-//! engine has two lanes, each with threads of its own: whatever is sure to be short takes the quick one, the rest the
-//! heavy one, and the system shares the cores out between their threads. The lane is chosen by a bound on the rows that a
+//! Some plans compute for as long as they may, and enough of them would occupy any number of threads. So the engine has
+//! two lanes, each with threads of its own: what is sure to be short takes the quick one, the rest the heavy one, and
+//! the system shares the cores out between their threads. The lane is chosen by a bound on the rows that a
 //! plan visits, once, before it runs: nothing is moved later, because what a plan has spawned stays where it began.
 
 use datafusion::common::stats::Precision;
@@ -22,9 +22,9 @@ const QUICK_ROWS_MAX: f64 = 4e6;
 /// The threads that a plan runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
-    /// Those that are soon free again.
+    /// Threads for short plans, which are soon free again.
     Quick,
-    /// Those that may be busy for long.
+    /// Threads that may be busy for long.
     Heavy,
 }
 
@@ -35,12 +35,12 @@ impl Lane {
     }
 }
 
-/// Upper bounds, infinite where nothing is known.
+/// Upper bounds on the work of a node, infinite where nothing is known.
 #[derive(Debug, Clone, Copy)]
 struct Bound {
     /// Rows that leave a node.
     rows: f64,
-    /// Rows that it and all below it look at.
+    /// Rows that it and all nodes below it read.
     visited: f64,
 }
 
@@ -68,7 +68,7 @@ fn bound(node: &dyn ExecutionPlan) -> Bound {
             let rows = several.iter().map(|input| input.rows).sum();
             Bound { rows, visited: visited + rows }
         }
-        // Joins of any kind: every row of the one with every row of the other, and both alone.
+        // Joins of any kind, and what is unknown: every row of the one with every row of the other, and both alone.
         several => {
             let rows = several.iter().map(|input| input.rows + 1.0).product();
             Bound { rows, visited: visited + rows }

@@ -1,12 +1,12 @@
-//! Makes a plan yield, and ask whether it may go on.
+//! Makes a plan yield its thread, and check its interrupt.
 //!
-//! In DataFusion 55 a nested loop join goes over all rows of its left side for one batch of its right one within a single
-//! poll, a hash join whose filter rejects what it finds does the same, and whatever gathers the output of a cross join
-//! reads it in one go. So, before it runs, a plan is rewritten: join filters look at the query's interrupt, the right sides
-//! of such joins come in small slices, and operators that may be read in a loop give up their turn every few milliseconds.
-//! What a plan computes, its schemas and its orders stay the same.
+//! In DataFusion 55 a nested loop join goes over all rows of its left side for one batch of its right one within a
+//! single poll, a hash join whose filter rejects what it finds does the same, and whatever gathers the output of a
+//! cross join reads it in one go. So, before it runs, a plan is rewritten: join filters check the query's interrupt,
+//! the right sides of such joins come in small slices, and operators that may be read in a loop yield every few
+//! milliseconds. What a plan computes, its schemas and its orders stay the same.
 //!
-//! Operators that may still hold a thread for longer between two questions – building a hash table, handing out all groups
+//! Operators that may still hold a thread for longer between two checks – building a hash table, handing out all groups
 //! of an aggregate, a function on one huge value – are named in docs/design.md.
 
 use crate::domain::executor::interrupt::Interrupt;
@@ -41,15 +41,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// How long a plan computes before it lets others run.
-const TURN: Duration = Duration::from_millis(10);
+/// Time that a plan computes before it lets others run.
+const TIME_SLICE: Duration = Duration::from_millis(10);
 
-/// Rewrites `plan` so that it yields, and ends soon after `interrupt` says so.
+/// Rewrites `plan` so that it yields, and ends soon after it is interrupted.
 ///
 /// # Errors
 ///
 /// Those of DataFusion where a join does not take its new sides.
-pub fn paced(plan: Arc<dyn ExecutionPlan>, interrupt: &Arc<Interrupt>) -> Result<Arc<dyn ExecutionPlan>> {
+pub fn with_pacing(plan: Arc<dyn ExecutionPlan>, interrupt: &Arc<Interrupt>) -> Result<Arc<dyn ExecutionPlan>> {
     plan.transform_up(|node| {
         let node = if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() {
             nested_loop(join, interrupt)?
@@ -58,6 +58,7 @@ pub fn paced(plan: Arc<dyn ExecutionPlan>, interrupt: &Arc<Interrupt>) -> Result
         } else {
             node
         };
+        // The others may be read in a loop by their parents, without a pause.
         Ok(match passes_through(&node) {
             true => Transformed::no(node),
             false => Transformed::yes(wrap(node, interrupt, Pace::Plain)),
@@ -66,7 +67,7 @@ pub fn paced(plan: Arc<dyn ExecutionPlan>, interrupt: &Arc<Interrupt>) -> Result
     .data()
 }
 
-/// Returns whether a node hands on what it gets batch by batch: what is below it yields for it.
+/// Returns whether a node hands its input on batch by batch, so that its input yields for it.
 fn passes_through(node: &Arc<dyn ExecutionPlan>) -> bool {
     node.is::<FilterExec>()
         || node.is::<ProjectionExec>()
@@ -86,65 +87,65 @@ fn nested_loop(join: &NestedLoopJoinExec, interrupt: &Arc<Interrupt>) -> Result<
     let left = wrap(join.left().clone(), interrupt, Pace::Counted(collected.clone()));
     let right = wrap(join.right().clone(), interrupt, Pace::Product(collected));
     let made = NestedLoopJoinExecBuilder::new(left, right, *join.join_type())
-        .with_filter(Some(watched(join.filter(), interrupt)))
+        .with_filter(Some(interruptible(join.filter(), interrupt)))
         .with_projection_ref(join.projection().clone())
         .build()?;
     Ok(Arc::new(made))
 }
 
-/// A hash join that may go on for long without output; none where every few thousand pairs leave as a batch.
+/// Rewrites a hash join that may go on for long without output; none where every few thousand pairs leave as a batch.
 fn hash_join(join: &HashJoinExec, interrupt: &Arc<Interrupt>) -> Result<Option<Arc<dyn ExecutionPlan>>> {
     let emits_pairs = matches!(join.join_type(), JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full);
     if emits_pairs && join.filter().is_none() {
         return Ok(None);
     }
     let right = wrap(join.right().clone(), interrupt, Pace::Growing);
-    let filter = join.filter().map(|filter| watched(Some(filter), interrupt));
+    let filter = join.filter().map(|filter| interruptible(Some(filter), interrupt));
     let builder = join.builder().with_new_children(vec![join.left().clone(), right])?;
     builder.with_filter(filter).build_exec().map(Some)
 }
 
-/// `filter` that looks at the interrupt; a join without one gets one that lets everything pass.
-fn watched(filter: Option<&JoinFilter>, interrupt: &Arc<Interrupt>) -> JoinFilter {
-    let watch = |inner| Arc::new(WatchedExpr { inner, interrupt: interrupt.clone() }) as Arc<dyn PhysicalExpr>;
+/// Makes `filter` check the interrupt; a join without a filter gets one that is always true.
+fn interruptible(filter: Option<&JoinFilter>, interrupt: &Arc<Interrupt>) -> JoinFilter {
+    let check = |inner| Arc::new(InterruptibleExpr { inner, interrupt: interrupt.clone() }) as Arc<dyn PhysicalExpr>;
     match filter {
         Some(filter) => JoinFilter::new(
-            watch(filter.expression().clone()),
+            check(filter.expression().clone()),
             filter.column_indices().to_vec(),
             filter.schema().clone(),
         ),
-        None => JoinFilter::new(watch(lit(true)), Vec::new(), Arc::new(Schema::empty())),
+        None => JoinFilter::new(check(lit(true)), Vec::new(), Arc::new(Schema::empty())),
     }
 }
 
-/// An expression that looks at the interrupt before it is evaluated.
+/// An expression that checks the interrupt before it is evaluated.
 #[derive(Debug, Clone)]
-struct WatchedExpr {
+struct InterruptibleExpr {
     inner: Arc<dyn PhysicalExpr>,
     interrupt: Arc<Interrupt>,
 }
 
-impl PartialEq for WatchedExpr {
+impl PartialEq for InterruptibleExpr {
     fn eq(&self, other: &Self) -> bool {
         self.inner.eq(&other.inner) && Arc::ptr_eq(&self.interrupt, &other.interrupt)
     }
 }
 
-impl Eq for WatchedExpr {}
+impl Eq for InterruptibleExpr {}
 
-impl Hash for WatchedExpr {
+impl Hash for InterruptibleExpr {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.inner.hash(state);
     }
 }
 
-impl fmt::Display for WatchedExpr {
+impl fmt::Display for InterruptibleExpr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.inner, f)
     }
 }
 
-impl PhysicalExpr for WatchedExpr {
+impl PhysicalExpr for InterruptibleExpr {
     fn data_type(&self, schema: &Schema) -> Result<DataType> {
         self.inner.data_type(schema)
     }
@@ -169,7 +170,7 @@ impl PhysicalExpr for WatchedExpr {
     fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn PhysicalExpr>>) -> Result<Arc<dyn PhysicalExpr>> {
         match children.pop() {
             Some(inner) if children.is_empty() => Ok(Arc::new(Self { inner, interrupt: self.interrupt.clone() })),
-            _ => internal_err!("a watched expression has one inside"),
+            _ => internal_err!("an interruptible expression has one child"),
         }
     }
 
@@ -186,7 +187,7 @@ impl PhysicalExpr for WatchedExpr {
     }
 }
 
-/// Hands on the batches of its input, yields after each turn, and ends when the interrupt says so.
+/// Hands on the batches of its input, yields after each time slice, and ends when it is interrupted.
 #[derive(Debug)]
 struct PacedExec {
     input: Arc<dyn ExecutionPlan>,
@@ -205,7 +206,7 @@ impl ExecutionPlan for PacedExec {
         "PacedExec"
     }
 
-    /// The input's own: parents that find the very same properties keep theirs.
+    /// Returns the input's own: parents that find the very same properties keep theirs.
     fn properties(&self) -> &Arc<PlanProperties> {
         self.input.properties()
     }
@@ -257,7 +258,7 @@ impl ExecutionPlan for PacedExec {
             schema: self.input.schema(),
             input: Some(self.input.execute(partition, task)?),
             interrupt: self.interrupt.clone(),
-            turn: None,
+            slice_began: None,
             slicer: Slicer::new(self.pace.clone()),
         }))
     }
@@ -268,8 +269,8 @@ struct PacedStream {
     /// None once it has ended.
     input: Option<SendableRecordBatchStream>,
     interrupt: Arc<Interrupt>,
-    /// When its turn began.
-    turn: Option<Instant>,
+    /// When its time slice began.
+    slice_began: Option<Instant>,
     slicer: Slicer,
 }
 
@@ -281,13 +282,13 @@ impl Stream for PacedStream {
         let Some(input) = &mut this.input else { return Poll::Ready(None) };
         let now = Instant::now();
         if let Err(error) = this.interrupt.check_at(now) {
-            // All that is below goes, with its memory.
+            // Drops all operators below, with their memory.
             this.input = None;
             return Poll::Ready(Some(Err(error)));
         }
-        if now - *this.turn.get_or_insert(now) >= TURN {
+        if now - *this.slice_began.get_or_insert(now) >= TIME_SLICE {
             // To the back of the queue: a task that wakes itself waits behind all others.
-            this.turn = None;
+            this.slice_began = None;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -296,11 +297,11 @@ impl Stream for PacedStream {
         }
         match input.poll_next_unpin(cx) {
             Poll::Pending => {
-                this.turn = None;
+                this.slice_began = None;
                 this.slicer.pause();
                 Poll::Pending
             }
-            Poll::Ready(Some(Ok(batch))) => Poll::Ready(Some(Ok(this.slicer.take(batch, now)))),
+            Poll::Ready(Some(Ok(batch))) => Poll::Ready(Some(Ok(this.slicer.push(batch, now)))),
             other => other,
         }
     }

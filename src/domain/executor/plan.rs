@@ -1,233 +1,145 @@
-//! From a statement to a physical plan over one snapshot.
+//! From a statement to an optimised plan without data.
 //!
-//! Planning has two halves. `prepare` knows names and schemas alone, and what it makes may serve again; `bind` puts the
-//! segments of one snapshot in and plans how to read them. The schema that a plan promises is the physical one, and the
-//! only one: describing a statement and running it go through the same steps.
+//! Planning has two halves. `prepare` knows names and schemas alone, and its plan may serve again; `bind` puts in the
+//! segments of one snapshot.
 
 use crate::domain::catalog::Snapshot;
 use crate::domain::executor::Executor;
-use crate::domain::executor::chain::in_sequence;
-use crate::domain::executor::context::{NamedTable, SnapshotContext};
-use crate::domain::executor::error::from_datafusion;
+use crate::domain::executor::error::{from_datafusion, to_datafusion};
 use crate::domain::executor::functions::check_calls;
-use crate::domain::executor::lane::Lane;
-use crate::domain::executor::plan_facts::{Constants, constants, is_divisible, is_lasting, is_light, keeps_order};
+use crate::domain::executor::plan_facts::{
+    Constants, constants, is_partitionable, is_passthrough, is_repeatable, preserves_order,
+};
 use crate::domain::executor::plan_size::{PlanLimits, check_plan_size};
-use crate::domain::executor::scan::SegmentTable;
-use crate::domain::executor::sql::{Callee, Names, Refused, inspect};
-use crate::domain::executor::views::plain_views;
+use crate::domain::executor::planner_context::{SnapshotContext, SqlTypes};
+use crate::domain::executor::view_types::replace_computed_views;
+use crate::domain::sql::{Callee, Refused, ResolvedTables, inspect};
 use crate::domain::storage::Table;
-use crate::domain::types::arrow_type;
-use crate::ports::{Error, Part, Result};
+use crate::ports::{Error, Result};
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field};
 use datafusion::common::ScalarValue;
-use datafusion::common::stats::Precision;
-use datafusion::common::tree_node::Transformed;
-use datafusion::datasource::provider_as_source;
 use datafusion::error::DataFusionError;
-use datafusion::execution::TaskContext;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::logical_expr::planner::TypePlanner;
-use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::empty::EmptyExec;
-use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use sqlparser::ast;
 use std::sync::Arc;
 
 /// A statement to plan.
 #[derive(Debug)]
-pub struct Question {
+pub struct PlanRequest {
     /// The statement, its names as they were written.
     pub statement: ast::Statement,
-    /// The table that a change is about, read under [`crate::domain::executor::sql::TARGET`] with row numbers.
+    /// The table that a change is about, read under [`crate::domain::sql::TARGET`] with row numbers.
     pub target: Option<Arc<Table>>,
     /// Values of `$1…$n`.
-    pub values: Values,
+    pub parameters: Parameters,
 }
 
 /// Values of a statement's parameters.
 #[derive(Debug)]
-pub enum Values {
+pub enum Parameters {
     /// These, in one row.
-    Given(Option<RecordBatch>),
+    Bound(Option<RecordBatch>),
     /// Not known: the statement is only described. The type of each, where its place in the statement tells.
-    Open(Vec<Option<DataType>>),
+    Unbound(Vec<Option<DataType>>),
 }
 
 /// An optimised plan without data. It runs on any snapshot with the definitions that it was made under.
 #[derive(Debug)]
 pub struct Prepared {
-    logical: LogicalPlan,
+    /// The plan; its tables are names and schemas.
+    pub(super) logical: LogicalPlan,
     /// Whether rows leave in the order in which the tables hold them.
-    ordered: bool,
+    pub(super) preserves_order: bool,
     /// Whether a part of the tables' rows gives that part of the answer, in order.
-    divisible: bool,
-    /// Whether it hands out columns of tables as they lie, and computes nothing.
-    light: bool,
-    /// Whether it is the same plan at any other moment.
-    pub(super) lasting: bool,
-    /// What the optimiser has computed.
-    constants: Constants,
-    /// The types of open parameters.
+    pub(super) partitionable: bool,
+    /// Whether it hands out columns of tables unchanged, and computes nothing.
+    pub(super) passthrough: bool,
+    /// Whether it is the same plan at any other moment, and small enough to keep.
+    pub(super) cacheable: bool,
+    /// Values that the optimiser has computed.
+    pub(super) constants: Constants,
+    /// The types of unbound parameters.
     params: Vec<DataType>,
 }
 
 impl Prepared {
-    /// Whether it hands out columns of tables as they lie, and computes nothing.
-    pub fn is_light(&self) -> bool {
-        self.light
+    /// Returns whether it hands out columns of tables unchanged, and computes nothing.
+    pub fn is_passthrough(&self) -> bool {
+        self.passthrough
     }
 
-    /// The type that each open parameter is best given in.
+    /// Returns the type that each unbound parameter is best given in.
     pub fn params(&self) -> &[DataType] {
         &self.params
     }
 }
 
-/// What a plan reads.
-#[derive(Debug)]
-pub struct Source {
-    /// The state to read.
-    pub snapshot: Arc<Snapshot>,
-    /// The table that a change is about.
-    pub target: Option<Arc<Table>>,
-    /// Which part of the answer is wanted.
-    pub part: Option<Part>,
-}
-
-/// A plan that is ready to run, once.
-#[derive(Debug)]
-pub struct Plan {
-    pub(super) physical: Arc<dyn ExecutionPlan>,
-    pub(super) task: Arc<TaskContext>,
-    /// Whether it computes nothing.
-    pub(super) light: bool,
-    /// The threads that it runs on.
-    pub(super) lane: Lane,
-    /// The schema of every batch.
-    pub schema: SchemaRef,
-    /// Rows, where they are known exactly without running.
-    pub rows: Option<u64>,
-}
-
-/// Tables up to this many rows are read by one core: starting more takes longer.
-const SERIAL_ROWS_MAX: u64 = 65_536;
-
 impl Executor {
-    /// Plans `question` for the tables of `snapshot`. Takes a thread of the engine and its stack.
+    /// Plans `request` for the tables of `snapshot`. Takes a thread of the engine and its stack.
     ///
     /// # Errors
     ///
     /// `InvalidQuery` or `NotFound` where it does not plan.
-    pub fn prepare(&self, mut question: Question, snapshot: &Snapshot) -> Result<Prepared> {
+    pub fn prepare(&self, mut request: PlanRequest, snapshot: &Snapshot) -> Result<Prepared> {
         let mut state = self.serial.state.clone();
         state.mark_start_execution();
         let callee = |name: &str, windowed: bool| callee(&state, name, windowed);
-        if let Err(Refused::Change(what) | Refused::Clause(what)) = inspect(&question.statement, &callee) {
+        if let Err(Refused::Change(what) | Refused::Clause(what)) = inspect(&request.statement, &callee) {
             return Err(Error::unsupported(format!("{what} is not supported")));
         }
-        let names =
-            Names::resolve(&mut question.statement, snapshot, question.target.as_ref(), self.plan_limits.nodes_max)?;
-        let kept = matches!(question.values, Values::Given(None)) && question.target.is_none();
-        let (logical, params) =
-            logical(question.statement, &question.values, &names, &state, self.plan_limits).map_err(from_datafusion)?;
-        let lasting = is_lasting(&logical).map_err(from_datafusion)?;
+        let nodes_max = self.plan_limits.nodes_max;
+        let tables = ResolvedTables::resolve(&mut request.statement, snapshot, request.target.as_ref(), nodes_max)?;
+        let is_plain = matches!(request.parameters, Parameters::Bound(None)) && request.target.is_none();
+        let (logical, params) = logical_plan(request.statement, &request.parameters, &tables, &state, self.plan_limits)
+            .map_err(from_datafusion)?;
+        // Judged before optimising, which folds `now()` into a constant.
+        let repeatable = is_repeatable(&logical).map_err(from_datafusion)?;
         // Parts are planned each at its own moment, so what depends on the moment has no parts.
-        let (ordered, divisible) = (keeps_order(&logical), lasting && is_divisible(&logical));
+        let (preserves_order, partitionable) = (preserves_order(&logical), repeatable && is_partitionable(&logical));
         let logical = state.optimize(&logical).map_err(from_datafusion)?;
         check_calls(&logical).map_err(from_datafusion)?;
         let constants = constants(&logical);
-        let light = is_light(&logical);
-        let lasting = lasting && kept && constants.are_few();
-        Ok(Prepared { logical, ordered, divisible, light, lasting, constants, params })
-    }
-
-    /// Makes `prepared` ready to run over `source`.
-    ///
-    /// # Errors
-    ///
-    /// `InvalidQuery` or `NotFound` where it does not plan.
-    pub async fn bind(&self, prepared: &Prepared, source: Source) -> Result<Plan> {
-        // What cannot be divided is all in the first part.
-        let nothing = !prepared.divisible && source.part.is_some_and(|part| part.index() > 0);
-        let (logical, rows) = with_data(prepared, &source).map_err(from_datafusion)?;
-        prepared.constants.check(rows)?;
-        let session = if prepared.ordered || rows <= SERIAL_ROWS_MAX { &self.serial } else { &self.parallel };
-        let physical = if prepared.lasting {
-            session.physical(&logical, &session.state).await?
-        } else {
-            let mut state = session.state.clone();
-            state.mark_start_execution();
-            session.physical(&logical, &state).await?
-        };
-        let schema = Arc::new(Schema::new(physical.schema().fields().clone()));
-        let physical: Arc<dyn ExecutionPlan> =
-            if nothing { Arc::new(EmptyExec::new(physical.schema())) } else { physical };
-        let rows = exact_rows(physical.as_ref());
-        let physical = if prepared.ordered { in_sequence(physical).map_err(from_datafusion)? } else { physical };
-        let lane = if prepared.light { Lane::Quick } else { Lane::of(physical.as_ref()) };
-        Ok(Plan { physical, task: session.task.clone(), light: prepared.light, lane, schema, rows })
+        let passthrough = is_passthrough(&logical);
+        let cacheable = repeatable && is_plain && constants.are_few();
+        Ok(Prepared { logical, preserves_order, partitionable, passthrough, cacheable, constants, params })
     }
 }
 
-/// The plan with the tables of `source` in place of their names, and the rows of those.
-fn with_data(prepared: &Prepared, source: &Source) -> Result<(LogicalPlan, u64), DataFusionError> {
-    let part = source.part.filter(|_| prepared.divisible);
-    let mut rows = 0;
-    let plan = prepared.logical.clone().transform_down_with_subqueries(|plan| match plan {
-        LogicalPlan::TableScan(mut scan) => {
-            let Some(named) = scan.source.downcast_ref::<NamedTable>() else {
-                return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
-            };
-            let table = named.find(&source.snapshot, source.target.as_ref()).map_err(external)?;
-            rows += table.rows();
-            scan.source = provider_as_source(Arc::new(SegmentTable::new(table, named.is_numbered(), part)));
-            Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
-        }
-        other => Ok(Transformed::no(other)),
-    })?;
-    Ok((plan.data, rows))
-}
-
-fn external(error: Error) -> DataFusionError {
-    DataFusionError::External(Box::new(error))
-}
-
-fn logical(
+fn logical_plan(
     statement: ast::Statement,
-    values: &Values,
-    names: &Names,
+    parameters: &Parameters,
+    tables: &ResolvedTables,
     state: &SessionState,
     limits: PlanLimits,
 ) -> Result<(LogicalPlan, Vec<DataType>), DataFusionError> {
-    let context = SnapshotContext { state, names, types: Arc::new(Types) };
+    let context = SnapshotContext { state, tables, types: Arc::new(SqlTypes) };
     let options = ParserOptions::from(&state.config_options().sql_parser);
     let planner = SqlToRel::new_with_options(&context, options);
     let typed = |known: &Option<DataType>| known.clone().map(|known| Arc::new(Field::new("", known, true)));
-    let types = match values {
-        Values::Given(None) => Vec::new(),
-        Values::Given(Some(params)) => params.schema().fields().iter().cloned().map(Some).collect(),
-        Values::Open(types) => types.iter().map(typed).collect(),
+    let types = match parameters {
+        Parameters::Bound(None) => Vec::new(),
+        Parameters::Bound(Some(params)) => params.schema().fields().iter().cloned().map(Some).collect(),
+        Parameters::Unbound(types) => types.iter().map(typed).collect(),
     };
     let mut planner_context = PlannerContext::new().with_prepare_param_data_types(types);
     let plan = planner.sql_statement_to_plan_with_context(statement, &mut planner_context)?;
-    // Before anything else walks it: what it shares is written out by every walk.
-    check_plan_size(&plan, limits).map_err(external)?;
+    // Before anything else walks it: every walk visits what is shared once for each use.
+    check_plan_size(&plan, limits).map_err(to_datafusion)?;
     // The second lock, behind the allow-list of statements.
     let locked = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     locked.verify_plan(&plan)?;
-    let (plan, params) = match values {
-        Values::Given(params) => (bind(plan, params.as_ref())?, Vec::new()),
-        Values::Open(types) => bind_nulls(plan, types)?,
+    let (plan, params) = match parameters {
+        Parameters::Bound(params) => (bind_values(plan, params.as_ref())?, Vec::new()),
+        Parameters::Unbound(types) => bind_nulls(plan, types)?,
     };
-    Ok((plain_views(plan)?, params))
+    Ok((replace_computed_views(plan)?, params))
 }
 
-/// The plan with nulls for its parameters, and their types.
+/// Returns the plan with nulls for its parameters, and their types.
 fn bind_nulls(plan: LogicalPlan, hints: &[Option<DataType>]) -> Result<(LogicalPlan, Vec<DataType>), DataFusionError> {
     let found = plan.get_parameter_types()?;
     let known = |(at, hint): (usize, &Option<DataType>)| {
@@ -240,8 +152,9 @@ fn bind_nulls(plan: LogicalPlan, hints: &[Option<DataType>]) -> Result<(LogicalP
     Ok((plan, types.into_iter().map(|known| known.unwrap_or(DataType::Utf8)).collect()))
 }
 
-fn bind(plan: LogicalPlan, params: Option<&RecordBatch>) -> Result<LogicalPlan, DataFusionError> {
-    let refuse = |text: String| Err(external(Error::invalid(text)));
+/// Returns the plan with the one row of `params` in the place of its parameters.
+fn bind_values(plan: LogicalPlan, params: Option<&RecordBatch>) -> Result<LogicalPlan, DataFusionError> {
+    let refuse = |text: String| Err(to_datafusion(Error::invalid(text)));
     let wanted = plan.get_parameter_names()?;
     let given = params.map_or(0, RecordBatch::num_columns);
     let Some(params) = params.filter(|params| params.num_columns() > 0) else {
@@ -250,7 +163,7 @@ fn bind(plan: LogicalPlan, params: Option<&RecordBatch>) -> Result<LogicalPlan, 
     let highest = wanted.iter().filter_map(|name| name.trim_start_matches('$').parse::<usize>().ok()).max();
     if params.num_rows() != 1 || highest.unwrap_or(0) > given {
         return refuse(format!(
-            "the statement has parameters up to ${}, and {given} values came in {} rows; one row is wanted",
+            "the statement has parameters up to ${}, and {given} values were given in {} rows; one row is wanted",
             highest.unwrap_or(0),
             params.num_rows()
         ));
@@ -260,16 +173,8 @@ fn bind(plan: LogicalPlan, params: Option<&RecordBatch>) -> Result<LogicalPlan, 
     plan.with_param_values(values)
 }
 
-/// Rows of a plan's answer where statistics are exact.
-fn exact_rows(physical: &dyn ExecutionPlan) -> Option<u64> {
-    let statistics = StatisticsContext::new().compute(physical, &StatisticsArgs::new()).ok()?;
-    match statistics.num_rows {
-        Precision::Exact(rows) => Some(rows as u64),
-        _ => None,
-    }
-}
-
-/// Returns what the planner takes a call of `name` for, which has an OVER if `windowed`: it looks names up in this order.
+/// Returns what the planner takes a call of `name` for, which has an OVER if `windowed`: it looks names up in this
+/// order.
 fn callee(state: &SessionState, name: &str, windowed: bool) -> Callee {
     let is_scalar = state.scalar_functions().contains_key(name);
     let takes_lambdas = !is_scalar && state.higher_order_functions().contains_key(name);
@@ -283,16 +188,5 @@ fn callee(state: &SessionState, name: &str, windowed: bool) -> Callee {
         Callee::Window
     } else {
         Callee::Aggregate
-    }
-}
-
-/// Our type names in CAST and wherever else a type is named.
-#[derive(Debug)]
-pub struct Types;
-
-impl TypePlanner for Types {
-    fn plan_type_field(&self, sql_type: &ast::DataType) -> Result<Option<FieldRef>, DataFusionError> {
-        let found = arrow_type(sql_type).map_err(external)?;
-        Ok(found.map(|data_type| Arc::new(Field::new("", data_type, true))))
     }
 }

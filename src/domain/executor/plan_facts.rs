@@ -1,62 +1,63 @@
-//! What is known of a plan before it runs: whether it may be kept, cut into parts, run in order, or handed out as it is.
+//! Facts about a plan before it runs: whether it may be cached, cut into parts, run in order, or passed through.
 //!
 //! Each is decided from an allow-list of nodes: what is not on it is taken for the dearer case.
 
-use crate::domain::executor::context::NamedTable;
+use crate::domain::executor::planner_context::NamedTable;
 use crate::domain::executor::scan::BATCH_ROWS;
 use crate::ports::{Error, Result};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 
-/// Whether a plan means the same at any moment, and reads nothing but tables.
-pub fn is_lasting(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
-    let mut lasting = true;
+/// Returns whether a plan means the same at any moment, and reads nothing but tables.
+pub fn is_repeatable(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
+    let mut repeatable = true;
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node {
-            lasting &= scan.source.downcast_ref::<NamedTable>().is_some();
+            repeatable &= scan.source.downcast_ref::<NamedTable>().is_some();
         }
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
                 if let Expr::ScalarFunction(function) = expr {
-                    lasting &= function.func.signature().volatility == Volatility::Immutable;
+                    repeatable &= function.func.signature().volatility == Volatility::Immutable;
                 }
                 Ok(TreeNodeRecursion::Continue)
             })
         })
     })?;
-    Ok(lasting)
+    Ok(repeatable)
 }
 
-/// Most bytes of the values that stand in a kept plan: the optimiser computes what it can, `repeat('x', 1000000)` as well.
+/// Most bytes of the values that stand in a cached plan: the optimiser computes what it can, `repeat('x', 1000000)` as
+/// well.
 const VALUE_BYTES_MAX: usize = 64 << 10;
 
 /// Most bytes that constants come to where they are repeated for all rows of a batch.
 const REPEATED_BYTES_MAX: u64 = 256 << 20;
 
-/// Rows of a batch that a plan makes itself.
-const MADE_ROWS: u64 = 8_192;
+/// Rows of a batch that a plan computes itself.
+const COMPUTED_ROWS: u64 = 8_192;
 
 /// The values that stand in a plan.
 #[derive(Debug, Clone, Copy)]
 pub struct Constants {
-    /// Of all of them.
+    /// Bytes of all of them.
     bytes: usize,
-    /// Of text, bytes and lists among those that stand where rows are computed from them.
+    /// Bytes of text, binaries and lists that stand where rows are computed from them.
     repeated_bytes: u64,
     /// Whether they may be repeated: the plan reads more than a single row.
-    repeat: bool,
+    has_rows: bool,
 }
 
 /// Collects the constants of an optimised plan.
 pub fn constants(plan: &LogicalPlan) -> Constants {
-    let mut found = Constants { bytes: 0, repeated_bytes: 0, repeat: false };
+    let mut found = Constants { bytes: 0, repeated_bytes: 0, has_rows: false };
     let visited = plan.apply_with_subqueries(|node| {
         // The rows of VALUES are computed one by one, each once.
         let is_values = matches!(node, LogicalPlan::Values(_));
         let makes_rows =
             matches!(node, LogicalPlan::TableScan(_) | LogicalPlan::Unnest(_) | LogicalPlan::RecursiveQuery(_));
-        found.repeat |= is_values || makes_rows;
+        found.has_rows |= is_values || makes_rows;
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
                 match expr {
@@ -66,14 +67,14 @@ pub fn constants(plan: &LogicalPlan) -> Constants {
                             found.repeated_bytes += (value.size() - size_of_val(value)) as u64;
                         }
                     }
-                    // What a column is looked up in is kept once.
+                    // The list of an IN is stored once, not for each row.
                     Expr::InList(list) => {
-                        let kept: usize = list
+                        let listed: usize = list
                             .list
                             .iter()
                             .map(|item| if let Expr::Literal(value, _) = item { value.size() } else { 0 })
                             .sum();
-                        found.bytes += kept;
+                        found.bytes += listed;
                         return Ok(TreeNodeRecursion::Jump);
                     }
                     _ => {}
@@ -87,15 +88,19 @@ pub fn constants(plan: &LogicalPlan) -> Constants {
 }
 
 impl Constants {
-    /// Returns whether they may be kept.
+    /// Returns whether they are small enough for a cached plan.
     pub fn are_few(self) -> bool {
         self.bytes <= VALUE_BYTES_MAX
     }
 
-    /// Refuses constants that would be too much for each row of a batch over tables of `rows` rows: whatever takes them
-    /// repeats them, past every budget.
+    /// Refuses constants that would be too large for each row of a batch over tables of `rows` rows: kernels repeat
+    /// them, past every budget.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidQuery`.
     pub fn check(self, rows: u64) -> Result<()> {
-        let batch_rows = if self.repeat { rows.clamp(MADE_ROWS, BATCH_ROWS as u64) } else { 1 };
+        let batch_rows = if self.has_rows { rows.clamp(COMPUTED_ROWS, BATCH_ROWS as u64) } else { 1 };
         let bytes = self.repeated_bytes.saturating_mul(batch_rows);
         if bytes > REPEATED_BYTES_MAX {
             return Err(Error::invalid(format!(
@@ -107,19 +112,19 @@ impl Constants {
     }
 }
 
-/// Whether every row of the answer comes from one row of the one table that it reads.
-pub fn is_divisible(plan: &LogicalPlan) -> bool {
+/// Returns whether every row of the answer comes from one row of the one table that it reads.
+pub fn is_partitionable(plan: &LogicalPlan) -> bool {
     match plan {
         LogicalPlan::TableScan(scan) => scan.source.downcast_ref::<NamedTable>().is_some(),
         LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) => {
-            plan.inputs().into_iter().all(is_divisible) && !has_subqueries(plan)
+            plan.inputs().into_iter().all(is_partitionable) && !has_subqueries(plan)
         }
         _ => false,
     }
 }
 
-/// Whether a plan computes nothing.
-pub fn is_light(plan: &LogicalPlan) -> bool {
+/// Returns whether a plan computes nothing: it hands out columns of tables unchanged.
+pub fn is_passthrough(plan: &LogicalPlan) -> bool {
     let takes_columns = match plan {
         LogicalPlan::TableScan(scan) => {
             return scan.filters.is_empty() && scan.source.downcast_ref::<NamedTable>().is_some();
@@ -130,10 +135,10 @@ pub fn is_light(plan: &LogicalPlan) -> bool {
         LogicalPlan::SubqueryAlias(_) | LogicalPlan::Limit(_) => true,
         _ => false,
     };
-    takes_columns && plan.inputs().into_iter().all(is_light)
+    takes_columns && plan.inputs().into_iter().all(is_passthrough)
 }
 
-/// Whether an expression of this node reads a table of its own.
+/// Returns whether an expression of this node reads a table of its own.
 fn has_subqueries(plan: &LogicalPlan) -> bool {
     plan.expressions().iter().any(|expr| {
         expr.exists(|expr| {
@@ -143,8 +148,8 @@ fn has_subqueries(plan: &LogicalPlan) -> bool {
     })
 }
 
-/// Whether rows leave in the order in which the tables hold them, unless several cores shuffle them.
-pub fn keeps_order(plan: &LogicalPlan) -> bool {
+/// Returns whether rows leave in the order in which the tables hold them, unless several cores shuffle them.
+pub fn preserves_order(plan: &LogicalPlan) -> bool {
     match plan {
         LogicalPlan::TableScan(_) | LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => true,
         LogicalPlan::Projection(_)
@@ -152,7 +157,7 @@ pub fn keeps_order(plan: &LogicalPlan) -> bool {
         | LogicalPlan::SubqueryAlias(_)
         | LogicalPlan::Limit(_)
         | LogicalPlan::Unnest(_)
-        | LogicalPlan::Union(_) => plan.inputs().into_iter().all(keeps_order),
+        | LogicalPlan::Union(_) => plan.inputs().into_iter().all(preserves_order),
         _ => false,
     }
 }

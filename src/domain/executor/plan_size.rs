@@ -1,8 +1,9 @@
-//! How large a plan becomes when everything that it shares is written out.
+//! Bounds how large a plan becomes when everything that it shares is expanded.
 //!
-//! The optimiser puts a common table expression in wherever it is named, and the expression of a column wherever that is
-//! used: a few hundred bytes of SQL may grow by a factor with each level, and no time limit reaches what plans. So both
-//! growths are computed beforehand, in one pass that visits what is shared once, and refused past a bound.
+//! The optimiser puts a common table expression in wherever it is named, and the expression of a column wherever that
+//! is used: a few hundred bytes of SQL may grow by a factor with each level, and planning cannot be stopped by a time
+//! limit. So both growths are computed beforehand, in one pass that visits each shared node once, and refused past a
+//! bound.
 
 use crate::ports::{Error, Limits, Result};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
@@ -10,7 +11,7 @@ use datafusion::common::{Column, DFSchema};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use std::collections::HashMap;
 
-/// Bounds on what a statement grows to.
+/// Bounds on the expanded size of a statement.
 #[derive(Debug, Clone, Copy)]
 pub struct PlanLimits {
     /// Nodes of the plan.
@@ -35,19 +36,19 @@ pub fn check_plan_size(plan: &LogicalPlan, limits: PlanLimits) -> Result<()> {
     sizes.of(plan).map(drop)
 }
 
-/// What one node and all below it come to.
+/// The expanded size of a node with all nodes below it.
 #[derive(Debug, Clone)]
 struct Size {
     nodes: u64,
     /// Nodes of all expressions, each column replaced by what it is computed from.
     expressions: u64,
-    /// The same for each column that leaves it.
+    /// Nodes of the expanded expression of each output column.
     columns: Vec<u64>,
 }
 
 struct Sizes {
     limits: PlanLimits,
-    /// By address: what is shared is one node in memory.
+    /// By address: a shared node is one node in memory.
     known: HashMap<*const LogicalPlan, Size>,
 }
 
@@ -79,18 +80,18 @@ impl Sizes {
         let PlanLimits { nodes_max, expressions_max } = self.limits;
         if nodes > nodes_max {
             return Err(Error::invalid(format!(
-                "the statement reads {nodes} relations where all of it is written out, more than {nodes_max} (plan_nodes_max)"
+                "the statement expands to {nodes} relations, more than {nodes_max} (plan_nodes_max)"
             )));
         }
         if expressions > expressions_max {
             return Err(Error::invalid(format!(
-                "the statement has {expressions} terms where all of it is written out, more than {expressions_max} (plan_expressions_max)"
+                "the statement expands to {expressions} terms, more than {expressions_max} (plan_expressions_max)"
             )));
         }
         Ok(())
     }
 
-    /// An expression with what its columns are computed from, and the plans of its subqueries.
+    /// Returns the size of an expression with what its columns are computed from, and the plans of its subqueries.
     fn expression(&mut self, expr: &Expr, below: &Below) -> Result<Size> {
         let mut size = Size { nodes: 0, expressions: 0, columns: Vec::new() };
         let mut failed = None;
@@ -127,8 +128,8 @@ impl Sizes {
     }
 }
 
-/// How many copies simplifying makes of the innermost part of an expression: BETWEEN, coalesce and their kind become CASE
-/// and AND, which name what they test twice.
+/// Returns how many copies simplifying makes of the innermost part of an expression: BETWEEN, coalesce and their kind
+/// become CASE and AND, which name the tested expression twice.
 fn copies(expr: &Expr) -> u64 {
     fn depth(expr: &Expr) -> u32 {
         let mut deepest = 0;
@@ -147,7 +148,7 @@ fn copies(expr: &Expr) -> u64 {
     2_u64.saturating_pow(depth(expr).saturating_sub(1))
 }
 
-/// What columns of a node's inputs are computed from.
+/// The inputs of a node, to look up the sizes of their columns.
 struct Below<'a> {
     inputs: &'a [Size],
     schemas: &'a [&'a std::sync::Arc<DFSchema>],
@@ -163,7 +164,7 @@ impl Below<'_> {
     }
 }
 
-/// What the columns of `plan` are computed from, those of its inputs included where the optimiser puts them in.
+/// Returns the sizes of the columns of `plan`, those of its inputs included where the optimiser puts them in.
 fn columns(plan: &LogicalPlan, inputs: &[Size], own: &[u64]) -> Vec<u64> {
     let width = plan.schema().fields().len();
     let mut columns = match plan {
@@ -191,14 +192,14 @@ mod tests {
         LogicalPlanBuilder::empty(true).project([lit(1).alias("x")]).unwrap().build().unwrap()
     }
 
-    /// `levels` projections that each use the column below twice.
+    /// Makes `levels` projections that each use the column below twice.
     fn nested(levels: usize) -> LogicalPlan {
         (0..levels).fold(one(), |plan, _| {
             LogicalPlanBuilder::from(plan).project([(col("x") + col("x")).alias("x")]).unwrap().build().unwrap()
         })
     }
 
-    /// `levels` unions that each read the plan below twice.
+    /// Makes `levels` unions that each read the plan below twice.
     fn shared(levels: usize) -> LogicalPlan {
         (0..levels).fold(one(), |plan, _| LogicalPlanBuilder::from(plan.clone()).union(plan).unwrap().build().unwrap())
     }

@@ -1,4 +1,4 @@
-//! Which segments a filter can rule out by what is known of their columns.
+//! Rules out segments that cannot match a filter, by the statistics of their columns.
 
 use crate::domain::storage::Segment;
 use arrow::array::{ArrayRef, BooleanArray, UInt64Array, new_null_array};
@@ -13,7 +13,7 @@ use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// For every segment whether it may hold a row that passes all of `filters`. When in doubt, it may.
+/// Returns for every segment whether it may hold a row that passes all of `filters`; true when in doubt.
 pub fn may_match(segments: &[Arc<Segment>], schema: &SchemaRef, filters: &[Expr], state: &dyn Session) -> Vec<bool> {
     let everything = || vec![true; segments.len()];
     let Some(filter) = conjunction(filters.to_vec()) else { return everything() };
@@ -21,20 +21,20 @@ pub fn may_match(segments: &[Arc<Segment>], schema: &SchemaRef, filters: &[Expr]
         let columns = DFSchema::try_from(schema.as_ref().clone())?;
         let filter = state.create_physical_expr(filter, &columns)?;
         let predicate = PruningPredicateBuilder::new().with_file_schema(schema.clone()).try_build(filter)?;
-        predicate.prune(&Known { segments, schema })
+        predicate.prune(&SegmentStatistics { segments, schema })
     };
-    // A filter that cannot be decided on statistics is no error: rows are filtered later in any case.
+    // A filter that statistics cannot decide is not an error: rows are filtered later in any case.
     decide().unwrap_or_else(|_| everything())
 }
 
-/// What the segments know, in the shape that DataFusion asks for.
-struct Known<'a> {
+/// The statistics of the segments, in the shape that DataFusion asks for.
+struct SegmentStatistics<'a> {
     segments: &'a [Arc<Segment>],
     schema: &'a SchemaRef,
 }
 
-impl Known<'_> {
-    /// The smallest (`end` 0) or largest (1) value of a column for every segment.
+impl SegmentStatistics<'_> {
+    /// Returns the smallest (`end` 0) or largest (1) value of a column for every segment.
     fn bounds(&self, column: &Column, end: usize) -> Option<ArrayRef> {
         let index = self.schema.index_of(&column.name).ok()?;
         let unknown = new_null_array(self.schema.field(index).data_type(), 1);
@@ -47,7 +47,7 @@ impl Known<'_> {
     }
 }
 
-impl PruningStatistics for Known<'_> {
+impl PruningStatistics for SegmentStatistics<'_> {
     fn min_values(&self, column: &Column) -> Option<ArrayRef> {
         self.bounds(column, 0)
     }

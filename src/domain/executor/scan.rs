@@ -1,4 +1,4 @@
-//! Reads the segments of one table state.
+//! The table scan: reads the segments of one table state.
 //!
 //! Batches leave as they lie in memory: a projection picks columns, a long segment is handed out in slices, nothing is
 //! copied, unless so many rows between others are deleted that copying the rest costs less than many small slices.
@@ -9,6 +9,7 @@
 //! segment, deleted ones included, by which they lie in memory and by which row numbers count.
 
 use crate::domain::executor::prune::may_match;
+use crate::domain::sql::ROW_NUMBER;
 use crate::domain::storage::{Segment, Table};
 use crate::ports::Part;
 use arrow::array::{RecordBatch, UInt64Array};
@@ -30,10 +31,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The column of row numbers that the table of a DELETE or UPDATE is read with, UINT64, counted from its first row.
-pub const ROW_NUMBER: &str = "__zepto_row";
-
-/// Rows of one batch on its way through a plan: what fills a message where a row has 32 bytes.
+/// Rows of one batch on its way through a plan: they fill a message of 2 MiB where a row has 32 bytes.
 pub const BATCH_ROWS: usize = 65_536;
 
 /// A table as DataFusion reads it.
@@ -45,7 +43,7 @@ pub struct SegmentTable {
     wanted: Range<u64>,
 }
 
-/// The columns of `table`, with [`ROW_NUMBER`] as the last one if `numbered`.
+/// Returns the columns of `table`, with [`ROW_NUMBER`] as the last one if `numbered`.
 pub fn scan_schema(table: &Table, numbered: bool) -> SchemaRef {
     if !numbered {
         return table.schema().clone();
@@ -56,7 +54,8 @@ pub fn scan_schema(table: &Table, numbered: bool) -> SchemaRef {
 }
 
 impl SegmentTable {
-    /// `table`, or that part of its rows, with [`ROW_NUMBER`] as its last column if `numbered`.
+    /// Makes the provider of `table`, or of that part of its rows, with [`ROW_NUMBER`] as its last column if
+    /// `numbered`.
     pub fn new(table: Arc<Table>, numbered: bool, part: Option<Part>) -> Self {
         let schema = scan_schema(&table, numbered);
         let wanted = match part {
@@ -70,6 +69,7 @@ impl SegmentTable {
     fn pieces(&self, state: &dyn Session, filters: &[Expr], limit: Option<usize>) -> Vec<Piece> {
         let segments = self.table.segments();
         let may_match = may_match(segments, self.table.schema(), filters, state);
+        // With filters the scan cannot know which rows count for the limit.
         let mut left = if filters.is_empty() { limit.unwrap_or(usize::MAX) } else { usize::MAX };
         let (mut first_row, mut first_left) = (0, 0);
         let mut pieces = Vec::new();
@@ -127,7 +127,7 @@ impl TableProvider for SegmentTable {
     }
 }
 
-/// Some rows of a segment.
+/// Consecutive rows of a segment.
 #[derive(Debug, Clone)]
 struct Piece {
     segment: Arc<Segment>,

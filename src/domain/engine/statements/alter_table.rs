@@ -8,7 +8,7 @@ use crate::domain::engine::statements::answers::{definition_description, definit
 use crate::domain::engine::statements::matching_rows::column_index;
 use crate::domain::engine::statements::{Operation, Request};
 use crate::domain::engine::table_rules::table_schema;
-use crate::domain::executor::sql::{AlterTable, Alteration};
+use crate::domain::sql::{AlterTable, Alteration};
 use crate::domain::storage::{Reshape, Table};
 use crate::ports::{BatchStream, Description, Error, ErrorKind, Limits, Result};
 use arrow::datatypes::{Field, Schema};

@@ -5,12 +5,11 @@ use crate::domain::engine::Inner;
 use crate::domain::engine::statements::answers::{definition_description, definition_reply};
 use crate::domain::engine::statements::{Operation, Request};
 use crate::domain::engine::table_rules::{check_name, table_schema};
-use crate::domain::executor::sql::{CreateTable, NewColumns};
+use crate::domain::sql::{CreateTable, NewColumns, ReadStatement};
 use crate::domain::storage::{SchemaCoercion, Segment, Table};
 use crate::ports::{BatchStream, Description, Error, Query, Result};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
-use sqlparser::ast;
 use std::sync::Arc;
 
 #[async_trait]
@@ -19,8 +18,7 @@ impl Operation for CreateTable {
         match self.columns {
             NewColumns::From(source) if request.is_unbound() => {
                 let hints = vec![None; request.parameters.len()];
-                let source = ast::Statement::Query(source);
-                let (params, _) = engine.prepare_unbound(source, None, hints, &request).await?;
+                let (params, _) = engine.prepare_unbound(*source, None, hints, &request).await?;
                 Ok(Description { params, ..definition_description() })
             }
             _ => Ok(definition_description()),
@@ -57,10 +55,10 @@ impl Inner {
     /// Reads the columns and rows of a table from a query.
     async fn read_table(
         self: &Arc<Self>,
-        source: Box<ast::Query>,
+        source: Box<ReadStatement>,
         query: &Query,
     ) -> Result<(SchemaRef, Vec<Arc<Segment>>)> {
-        let batches = self.read_once(ast::Statement::Query(source), self.catalog.current(), query).await?;
+        let batches = self.read_once(*source, self.catalog.current(), query).await?;
         // A column that the query cannot answer null today may well hold nulls in the table tomorrow.
         let nullable = |field: &Arc<Field>| Field::clone(field).with_nullable(true);
         let fields: Vec<_> = batches.schema().fields().iter().map(nullable).collect();

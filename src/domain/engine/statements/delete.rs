@@ -7,7 +7,7 @@ use crate::domain::engine::Inner;
 use crate::domain::engine::statements::answers::{count_description, count_reply};
 use crate::domain::engine::statements::matching_rows::per_parameter_row;
 use crate::domain::engine::statements::{Operation, Request};
-use crate::domain::executor::sql::{Delete, rows_query};
+use crate::domain::sql::{Delete, rows_query};
 use crate::domain::storage::{DeletionMask, SegmentId, Table};
 use crate::ports::{BatchStream, Description, Error, Result};
 use arrow::array::{AsArray, BooleanBufferBuilder};

@@ -4,7 +4,7 @@ use crate::domain::catalog::{Change, Commit, Rejection, Snapshot, TableRef};
 use crate::domain::engine::Inner;
 use crate::domain::engine::statements::answers::{definition_description, definition_reply};
 use crate::domain::engine::statements::{Operation, Request};
-use crate::domain::executor::sql::DropTables;
+use crate::domain::sql::DropTables;
 use crate::ports::{BatchStream, Description, ErrorKind, Result};
 use async_trait::async_trait;
 use std::sync::Arc;

@@ -5,7 +5,7 @@
 
 use crate::domain::engine::Inner;
 use crate::domain::engine::table_rules::table_schema;
-use crate::domain::executor::sql::{Parsed, Statement};
+use crate::domain::sql::{Parsed, Statement};
 use crate::domain::storage::{SchemaCoercion, Table};
 use crate::ports::{Access, BatchStream, Error, INPUT, Query, Reply, Result, StatementKind};
 use std::sync::Arc;

@@ -6,22 +6,17 @@ use crate::domain::engine::parameters::type_hints;
 use crate::domain::engine::statements::answers::{count_description, count_reply};
 use crate::domain::engine::statements::matching_rows::{assign, column_indices, rewrite_failed};
 use crate::domain::engine::statements::{Operation, Request};
-use crate::domain::executor::ROW_NUMBER;
-use crate::domain::executor::sql::{Insert, Name, TARGET, placeholder, rows_query};
+use crate::domain::sql::{
+    Ident, Insert, Name, ROW_NUMBER, ReadStatement, TARGET, only_values_row, placeholders_to_columns, rows_query,
+    values_rows,
+};
 use crate::domain::storage::{Segment, Table};
 use crate::ports::{BatchStream, Description, Error, Query, Result};
 use arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use async_trait::async_trait;
 use futures::StreamExt;
-use sqlparser::ast::{self, Expr, Ident, SetExpr};
-use std::ops::ControlFlow;
 use std::sync::Arc;
-
-/// Returns whether a query is its VALUES alone, without anything that would make fewer rows of them.
-fn is_bare(query: &ast::Query) -> bool {
-    query.with.is_none() && query.order_by.is_none() && query.limit_clause.is_none() && query.fetch.is_none()
-}
 
 #[async_trait]
 impl Operation for Insert {
@@ -31,8 +26,7 @@ impl Operation for Insert {
         }
         let table = engine.table(&request.snapshot, &self.table)?;
         let hints = insert_hints(&self, &table, request.parameters.len())?;
-        let source = ast::Statement::Query(self.source);
-        let (params, _) = engine.prepare_unbound(source, None, hints, &request).await?;
+        let (params, _) = engine.prepare_unbound(*self.source, None, hints, &request).await?;
         Ok(Description { params, ..count_description("inserted") })
     }
 
@@ -42,7 +36,7 @@ impl Operation for Insert {
         let sources = column_sources(table.schema(), &self.columns)?;
         let batches = match &query.params {
             Some(params) if params.num_rows() != 1 => engine.rows_of(&self.source, params, snapshot, query).await?,
-            _ => engine.read_once(ast::Statement::Query(self.source), snapshot, query).await?,
+            _ => engine.read_once(*self.source, snapshot, query).await?,
         };
         let given = batches.schema().fields().len();
         let wanted = sources.iter().flatten().count();
@@ -63,28 +57,20 @@ impl Inner {
     /// Evaluates the one row of VALUES in `source` for each row of `params`, in their order.
     async fn rows_of(
         self: &Arc<Self>,
-        source: &ast::Query,
+        source: &ReadStatement,
         params: &RecordBatch,
         snapshot: Arc<Snapshot>,
         query: &Query,
     ) -> Result<BatchStream> {
-        let mut exprs = match source.body.as_ref() {
-            SetExpr::Values(values) if values.rows.len() == 1 && is_bare(source) => values.rows[0].content.clone(),
-            _ => {
-                return Err(Error::invalid(format!(
-                    "{} rows of parameters came, and only an INSERT of one row of VALUES takes other than one",
-                    params.num_rows()
-                )));
-            }
+        let Some(exprs) = only_values_row(source) else {
+            return Err(Error::invalid(format!(
+                "{} rows of parameters came, and only an INSERT of one row of VALUES takes other than one",
+                params.num_rows()
+            )));
         };
         // Each parameter is a column of a table of parameters.
         let names = (0..params.num_columns()).map(|at| format!("{ROW_NUMBER}${}", at + 1)).collect::<Vec<_>>();
-        let _: ControlFlow<()> = ast::visit_expressions_mut(&mut exprs, |expr| {
-            if let Some(name) = placeholder(expr).and_then(|number| names.get(number - 1)) {
-                *expr = Expr::Identifier(Ident::with_quote('"', name));
-            }
-            ControlFlow::Continue(())
-        });
+        let exprs = placeholders_to_columns(exprs, &names);
         let fields = params.schema_ref().fields().iter().zip(&names);
         let fields: Vec<_> = fields.map(|(field, name)| field.as_ref().clone().with_name(name)).collect();
         let schema = Arc::new(Schema::new(fields));
@@ -136,12 +122,12 @@ fn assigned_batch(batch: &RecordBatch, schema: &SchemaRef, columns: &[Option<usi
 
 /// Finds the types of parameters that stand alone in a row of VALUES: those of the columns that they go to.
 fn insert_hints(insert: &Insert, table: &Table, count: usize) -> Result<Vec<Option<DataType>>> {
-    let SetExpr::Values(values) = insert.source.body.as_ref() else { return Ok(vec![None; count]) };
+    let Some(rows) = values_rows(&insert.source) else { return Ok(vec![None; count]) };
     let sources = column_sources(table.schema(), &insert.columns)?;
     let fields = table.schema().fields();
-    let typed = values.rows.iter().flat_map(|row| {
+    let typed = rows.into_iter().flat_map(|row| {
         let value_of = |(field, value): (usize, &Option<usize>)| {
-            let expr = row.content.get((*value)?)?;
+            let expr = row.get((*value)?)?;
             Some((fields[field].data_type().clone(), expr.clone()))
         };
         sources.iter().enumerate().filter_map(value_of).collect::<Vec<_>>()

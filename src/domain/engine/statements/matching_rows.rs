@@ -5,14 +5,13 @@
 
 use crate::domain::catalog::{Snapshot, closest, resolve_name};
 use crate::domain::engine::Inner;
-use crate::domain::executor::sql::Name;
-use crate::domain::executor::{Question, Source, Values};
+use crate::domain::executor::{Parameters, PlanInput, PlanRequest};
+use crate::domain::sql::{Name, ReadStatement};
 use crate::domain::storage::{Table, cast_exact};
 use crate::ports::{BatchStream, Error, Query, Result};
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::{Field, Schema};
 use arrow::error::ArrowError;
-use sqlparser::ast;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -23,16 +22,16 @@ impl Inner {
     /// Runs `rows_query`, which asks for row numbers of `base` and values beside them.
     pub(super) async fn matching_rows(
         self: &Arc<Self>,
-        rows_query: ast::Statement,
+        rows_query: ReadStatement,
         snapshot: Arc<Snapshot>,
         base: &Arc<Table>,
         query: &Query,
     ) -> Result<BatchStream> {
         let limits = self.query_limits(query)?;
-        let values = Values::Given(query.params.clone());
-        let question = Question { statement: rows_query, target: Some(base.clone()), values };
-        let prepared = self.prepare_once(question, &snapshot, query).await?;
-        let source = Source { snapshot, target: Some(base.clone()), part: None };
+        let parameters = Parameters::Bound(query.params.clone());
+        let request = PlanRequest { statement: rows_query, target: Some(base.clone()), parameters };
+        let prepared = self.prepare_once(request, &snapshot, query).await?;
+        let source = PlanInput { snapshot, target: Some(base.clone()), part: None };
         let plan = self.executor.bind(&prepared, source).await?;
         self.executor.run(plan, limits).await
     }

@@ -17,7 +17,7 @@ mod update;
 
 use crate::domain::catalog::Snapshot;
 use crate::domain::engine::Inner;
-use crate::domain::executor::sql::Statement;
+use crate::domain::sql::Statement;
 use crate::ports::{BatchStream, Description, Error, Query, Result};
 use async_trait::async_trait;
 use std::sync::Arc;

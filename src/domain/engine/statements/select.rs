@@ -4,16 +4,16 @@ use crate::domain::catalog::Snapshot;
 use crate::domain::engine::Inner;
 use crate::domain::engine::parameters::parameter_schema;
 use crate::domain::engine::statements::{Operation, Request};
-use crate::domain::executor::{Allowance, Plan, Prepared, Question, Source, Values};
+use crate::domain::executor::{BoundPlan, Parameters, PlanInput, PlanRequest, Prepared, QueryLimits};
+use crate::domain::sql::ReadStatement;
 use crate::domain::storage::Table;
 use crate::ports::{BatchStream, Description, Query, Result, StatementKind};
 use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
-use sqlparser::ast;
 use std::sync::Arc;
 
 /// A statement that reads.
-pub struct Select(pub ast::Statement);
+pub struct Select(pub ReadStatement);
 
 #[async_trait]
 impl Operation for Select {
@@ -53,7 +53,7 @@ impl Inner {
         prepared: &Prepared,
         snapshot: Arc<Snapshot>,
         query: &Query,
-        limits: Allowance,
+        limits: QueryLimits,
     ) -> Result<BatchStream> {
         let plan = self.bind(prepared, snapshot, query).await?;
         self.executor.run(plan, limits).await
@@ -62,13 +62,13 @@ impl Inner {
     /// Plans and runs a read whose plan is of no use to others.
     pub(in crate::domain::engine) async fn read_once(
         self: &Arc<Self>,
-        statement: ast::Statement,
+        statement: ReadStatement,
         snapshot: Arc<Snapshot>,
         query: &Query,
     ) -> Result<BatchStream> {
         let limits = self.query_limits(query)?;
-        let question = Question { statement, target: None, values: Values::Given(query.params.clone()) };
-        let prepared = self.prepare_once(question, &snapshot, query).await?;
+        let plan = PlanRequest { statement, target: None, parameters: Parameters::Bound(query.params.clone()) };
+        let prepared = self.prepare_once(plan, &snapshot, query).await?;
         self.run_prepared(&prepared, snapshot, query, limits).await
     }
 
@@ -76,37 +76,37 @@ impl Inner {
     /// parameters and the plan.
     pub(in crate::domain::engine) async fn prepare_unbound(
         self: &Arc<Self>,
-        statement: ast::Statement,
+        statement: ReadStatement,
         target: Option<Arc<Table>>,
         hints: Vec<Option<DataType>>,
         request: &Request,
     ) -> Result<(SchemaRef, Prepared)> {
-        let question = Question { statement, target, values: Values::Open(hints) };
-        let prepared = self.prepare_once(question, &request.snapshot, &request.query).await?;
+        let plan = PlanRequest { statement, target, parameters: Parameters::Unbound(hints) };
+        let prepared = self.prepare_once(plan, &request.snapshot, &request.query).await?;
         Ok((parameter_schema(&request.parameters, prepared.params()), prepared))
     }
 
     /// Plans what is of no use to others.
     pub(in crate::domain::engine) async fn prepare_once(
         self: &Arc<Self>,
-        question: Question,
+        plan: PlanRequest,
         snapshot: &Arc<Snapshot>,
         query: &Query,
     ) -> Result<Prepared> {
         let snapshot = snapshot.clone();
-        self.planning(self.time_limit(query), move |inner| inner.executor.prepare(question, &snapshot)).await
+        self.planning(self.time_limit(query), move |inner| inner.executor.prepare(plan, &snapshot)).await
     }
 
     /// Plans a read, and caches the plan where it may serve again.
-    async fn prepare(self: &Arc<Self>, statement: ast::Statement, request: &Request) -> Result<Arc<Prepared>> {
+    async fn prepare(self: &Arc<Self>, statement: ReadStatement, request: &Request) -> Result<Arc<Prepared>> {
         let query = &request.query;
-        let question = Question { statement, target: None, values: Values::Given(query.params.clone()) };
+        let plan = PlanRequest { statement, target: None, parameters: Parameters::Bound(query.params.clone()) };
         let (sql, snapshot) = (query.sql.clone(), request.snapshot.clone());
-        self.planning(self.time_limit(query), move |inner| inner.executor.prepare_to_keep(&sql, question, &snapshot))
+        self.planning(self.time_limit(query), move |inner| inner.executor.prepare_and_cache(&sql, plan, &snapshot))
             .await
     }
 
-    async fn bind(&self, prepared: &Prepared, snapshot: Arc<Snapshot>, query: &Query) -> Result<Plan> {
-        self.executor.bind(prepared, Source { snapshot, target: None, part: query.part }).await
+    async fn bind(&self, prepared: &Prepared, snapshot: Arc<Snapshot>, query: &Query) -> Result<BoundPlan> {
+        self.executor.bind(prepared, PlanInput { snapshot, target: None, part: query.part }).await
     }
 }

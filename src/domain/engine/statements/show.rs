@@ -5,8 +5,8 @@
 use crate::domain::engine::Inner;
 use crate::domain::engine::statements::answers::single_batch;
 use crate::domain::engine::statements::{Operation, Request};
-use crate::domain::executor::sql::Name;
-use crate::domain::types::sql_name;
+use crate::domain::sql::Name;
+use crate::domain::sql::sql_name;
 use crate::ports::{BatchStream, Description, Result, StatementKind};
 use arrow::array::{Int64Array, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};

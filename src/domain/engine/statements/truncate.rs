@@ -5,7 +5,7 @@ use crate::domain::engine::Inner;
 use crate::domain::engine::statements::answers::{count_description, count_reply};
 use crate::domain::engine::statements::{Operation, Request};
 use crate::domain::engine::table_lock::LockedTable;
-use crate::domain::executor::sql::Truncate;
+use crate::domain::sql::Truncate;
 use crate::ports::{BatchStream, Description, ErrorKind, Result};
 use async_trait::async_trait;
 use std::sync::Arc;

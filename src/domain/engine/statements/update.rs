@@ -10,7 +10,7 @@ use crate::domain::engine::statements::matching_rows::{
 };
 use crate::domain::engine::statements::{Operation, Request};
 use crate::domain::engine::table_lock::LockedTable;
-use crate::domain::executor::sql::{Update, rows_query};
+use crate::domain::sql::{Update, rows_query};
 use crate::domain::storage::{Segment, Table};
 use crate::ports::{BatchStream, Description, Reservation, Result};
 use arrow::array::{ArrayRef, AsArray, RecordBatch};

@@ -1,10 +1,10 @@
-//! What a call of a guarded function would make and how long it would take, before it is made.
+//! Bounds the size and time of a call of a guarded function, before it is made.
 //!
-//! Each bound is proved by the kernel of DataFusion 55.2 that it belongs to, as a formula over the sizes of its arguments;
-//! sums run over the rows of the batch, and a constant counts once for each row, because kernels repeat it. Numbers are
-//! 128 bits wide, so nothing that a statement can say wraps them.
+//! Each bound is proved by the kernel of DataFusion 55.2 that it belongs to, as a formula over the sizes of its
+//! arguments; sums run over the rows of the batch, and a constant counts once for each row, because kernels repeat it.
+//! Numbers are 128 bits wide, so nothing that a statement can say wraps them.
 
-use crate::domain::executor::functions::guarded::{refused, unsupported};
+use crate::domain::executor::error::{refused, unsupported};
 use crate::domain::storage::{slice_bytes, text_lengths};
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
@@ -13,26 +13,27 @@ use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::ColumnarValue;
 use std::collections::HashSet;
 
-/// Bytes that one call may make for one batch.
+/// Largest result of one call for one batch, in bytes.
 const RESULT_BYTES_MAX: u128 = 256 << 20;
 
-/// Bytes that a call of constants may make: what it makes stands in the plan, and every pass of the optimiser copies it.
+/// Largest result of a call of constants, in bytes: it stands in the plan, and every pass of the optimiser copies it.
 const CONSTANT_BYTES_MAX: u128 = 16 << 20;
 
-/// Steps that one call may take: about a second.
+/// Most steps of one call: about a second.
 const STEPS_MAX: u128 = 1_000_000_000;
 
-/// Bytes of one pattern of a regular expression with its flags: a class of two bytes takes thousands when it is compiled.
+/// Longest pattern of a regular expression with its flags, in bytes: a class of two bytes takes thousands when
+/// compiled.
 const PATTERN_BYTES_MAX: u64 = 4 << 10;
 
-/// Patterns of one batch: all of them are kept compiled.
+/// Most patterns of one batch: all of them are kept compiled.
 const PATTERNS_MAX: usize = 32;
 
 /// Longest text that names a type, and deepest nesting in it.
 const TYPE_BYTES_MAX: usize = 1 << 10;
 const TYPE_DEPTH_MAX: usize = 16;
 
-/// Refuses a call of `name` that would make too much or take too long.
+/// Refuses a call of `name` whose result would be too large, or that would take too long.
 ///
 /// # Errors
 ///
@@ -52,7 +53,7 @@ pub fn check_bounds(name: &str, args: &[ColumnarValue], rows: usize) -> Result<(
     Ok(())
 }
 
-/// Refuses a type that takes room for each row whatever is in it, and text that nests without end.
+/// Refuses a type that takes a fixed size for each row, and text that is nested too deeply.
 ///
 /// # Errors
 ///
@@ -61,7 +62,7 @@ pub fn check_type_text(text: &ScalarValue) -> Result<()> {
     let Some(Some(text)) = text.try_as_str() else { return Ok(()) };
     let depth = text.bytes().filter(|byte| *byte == b'(').count();
     if text.len() > TYPE_BYTES_MAX || depth > TYPE_DEPTH_MAX {
-        return Err(refused("the name of a type is too long, or nests too deep".to_owned()));
+        return Err(refused("a type name is too long, or nested too deeply".to_owned()));
     }
     let lower = text.to_ascii_lowercase();
     match ["fixedsize", "union", "runendencoded", "listview"].iter().find(|part| lower.contains(*part)) {
@@ -96,7 +97,7 @@ impl Args<'_> {
         self.values.len()
     }
 
-    /// Bytes of constants, repeated for each row.
+    /// Returns the bytes of constants, repeated for each row.
     fn repeated_bytes(&self) -> u128 {
         let constants = self.values.iter().map(|arg| match arg {
             ColumnarValue::Scalar(value) => u128::from(scalar_bytes(value)),
@@ -105,7 +106,7 @@ impl Args<'_> {
         constants.sum::<u128>() * self.rows as u128
     }
 
-    /// Bytes of all arguments, each for every row.
+    /// Returns the bytes of all arguments, each for every row.
     fn all_bytes(&self) -> u128 {
         (0..self.len()).map(|at| self.bytes(at)).sum()
     }
@@ -118,7 +119,7 @@ impl Args<'_> {
         }
     }
 
-    /// Lengths of texts, 0 where there is none.
+    /// Returns the lengths of texts, 0 where there is none.
     fn lengths(&self, at: usize) -> PerRow<u64> {
         match self.values.get(at) {
             None => PerRow::Same(0),
@@ -127,7 +128,7 @@ impl Args<'_> {
         }
     }
 
-    /// Numbers as they are, 0 for null.
+    /// Returns numbers as they are, 0 for null.
     fn numbers(&self, at: usize) -> PerRow<i64> {
         match self.values.get(at) {
             None => PerRow::Same(0),
@@ -139,7 +140,7 @@ impl Args<'_> {
         }
     }
 
-    /// Items of lists, 0 where there is none.
+    /// Returns the number of items of lists, 0 where there is none.
     fn items(&self, at: usize) -> PerRow<u64> {
         match self.values.get(at) {
             None => PerRow::Same(0),
@@ -151,7 +152,7 @@ impl Args<'_> {
         }
     }
 
-    /// Bytes of the value of each row.
+    /// Returns the bytes of the value of each row.
     fn row_bytes(&self, at: usize) -> PerRow<u64> {
         match self.values.get(at) {
             None => PerRow::Same(0),
@@ -166,7 +167,7 @@ impl Args<'_> {
         matches!(self.values.get(at), Some(ColumnarValue::Scalar(_)))
     }
 
-    /// The sum of `of` over all rows.
+    /// Returns the sum of `of` over all rows.
     fn sum(&self, of: impl Fn(usize) -> u128) -> u128 {
         (0..self.rows).map(of).fold(0, u128::saturating_add)
     }
@@ -180,7 +181,7 @@ fn positive(value: i64) -> u128 {
     u128::from(value.max(0).unsigned_abs())
 }
 
-/// Bytes that a call makes, about; 0 where its arguments are all that it makes.
+/// Returns the approximate bytes of a result; 0 where it is no larger than the arguments.
 fn result_bytes(name: &str, args: &Args) -> Result<u128> {
     Ok(match name {
         "repeat" => {
@@ -192,7 +193,7 @@ fn result_bytes(name: &str, args: &Args) -> Result<u128> {
             if let PerRow::Each(counts) = &count
                 && counts.iter().any(|count| *count < 0)
             {
-                return Err(refused(format!("{name} takes no negative length")));
+                return Err(refused(format!("{name} does not take a negative length")));
             }
             args.sum(|row| 4 * positive(count.get(row)))
         }
@@ -262,7 +263,7 @@ fn list_bytes(name: &str, args: &Args) -> Result<u128> {
     })
 }
 
-/// Bytes of a series. A step whose parts have different signs may never come to an end, whatever they add up to.
+/// Returns the bytes of a series. A step whose parts have different signs may never reach the end, whatever their sum.
 fn series_bytes(args: &Args) -> Result<u128> {
     if let Some(step) = args.values.get(2) {
         check_step(step)?;
@@ -295,7 +296,7 @@ fn check_step(step: &ColumnarValue) -> Result<()> {
     Ok(())
 }
 
-/// Steps that a call takes where they are more than its arguments have bytes.
+/// Returns the steps of a call where they are more than its arguments have bytes.
 fn steps(name: &str, args: &Args) -> Result<u128> {
     Ok(match name {
         "levenshtein" | "btrim" | "ltrim" | "rtrim" => {
@@ -319,7 +320,7 @@ fn steps(name: &str, args: &Args) -> Result<u128> {
     })
 }
 
-/// Refuses patterns that are too long, or too many.
+/// Refuses patterns that are too long or too many.
 fn check_patterns(args: &Args) -> Result<()> {
     for value in args.values.iter().skip(1) {
         let longest = match value {
@@ -340,7 +341,7 @@ fn check_patterns(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Returns whether `value` is the third of four arguments, or of three: what regexp_replace puts in.
+/// Returns whether `value` is the third argument: the replacement of regexp_replace.
 fn is_replacement(args: &Args, value: &ColumnarValue) -> bool {
     args.values.get(2).is_some_and(|third| std::ptr::eq(third, value))
 }
@@ -371,7 +372,7 @@ fn list_lengths(array: &ArrayRef) -> Vec<u64> {
     (0..array.len()).map(of).collect()
 }
 
-/// Numbers as they are, times and intervals in nanoseconds; 0 for null.
+/// Returns numbers as they are, times and intervals in nanoseconds; 0 for null.
 fn integers(array: &ArrayRef) -> Option<Vec<i64>> {
     if matches!(array.data_type(), DataType::Interval(_)) {
         let intervals = cast(array, &DataType::Interval(IntervalUnit::MonthDayNano)).ok()?;

@@ -1,29 +1,29 @@
-//! Functions, with a bound on what each may do.
+//! Bounds the cost of SQL functions.
 //!
-//! The planner finds functions in the registry, and makes some without asking it (`||`, `[…]`, EXTRACT, OVERLAY …). So
-//! guarded ones take the place of DataFusion's twice: in the registry, and by a rewriting of every expression before
-//! anything of it is computed. Nothing is folded through a function that is not of the linear class, or guarded.
+//! The planner finds functions in the registry, and makes some without it (`||`, `[…]`, EXTRACT, OVERLAY …). So guarded
+//! functions replace DataFusion's twice: in the registry, and by rewriting every expression before anything of it is
+//! computed. Constants are folded only through functions that are of the linear class, or guarded.
 
 mod bounds;
-mod guarded;
-mod rewrite;
-mod table;
+mod call_checks;
+mod classes;
+mod cost_guard;
 
 pub use bounds::check_bounds;
-pub use guarded::unsupported;
-pub use rewrite::{Rewrite, check_calls};
-pub use table::is_table_function;
+pub use call_checks::check_calls;
+pub use classes::is_table_function;
+pub use cost_guard::GuardFunctions;
 
-use crate::domain::executor::functions::guarded::guarded;
-use crate::domain::executor::functions::table::{Class, class_of};
+use crate::domain::executor::functions::classes::{Class, class_of};
+use crate::domain::executor::functions::cost_guard::guarded;
 use datafusion::logical_expr::ScalarUDF;
 use std::sync::Arc;
 
-/// Returns those of `functions` that take the place of DataFusion's own.
+/// Returns guarded versions of those `functions` that need a guard.
 pub fn replacements<'a>(functions: impl Iterator<Item = &'a Arc<ScalarUDF>>) -> Vec<Arc<ScalarUDF>> {
     let needs_guard = |function: &&Arc<ScalarUDF>| match class_of(function.name()) {
         Some(Class::Guarded) => true,
-        // Its bounds are wrong where a time of nanoseconds cannot hold them.
+        // Guarded for its preimage, which is wrong where a time of nanoseconds cannot hold a bound.
         Some(Class::Linear) => function.name() == "date_part",
         Some(Class::Refused) | None => false,
     };

@@ -1,8 +1,8 @@
-//! Where DataFusion 55.2 would answer something else than SQL, or than what was written.
+//! Corrects DataFusion 55.2 where its answers differ from the SQL that was written.
 //!
-//! Each correction is a rule that DataFusion itself applies while it plans, so nothing is forked: operators that check for
-//! overflow, sums that do not wrap, spans of time that compare by their length, limits that stay where they were put, and
-//! refusals of what has no correction. docs/design.md lists them with the issues that they answer.
+//! Each correction is a rule that DataFusion itself applies while it plans, so nothing is forked: operators that check
+//! for overflow, sums that do not wrap, time spans that compare by their length, limits that stay in their place, and
+//! refusals of what cannot be corrected. docs/design.md lists them with the issues that they answer.
 
 mod operators;
 mod rules;

@@ -1,8 +1,9 @@
-//! Operators that DataFusion would let wrap: arithmetic on integers and decimals, and the joining of text.
+//! Checked operators: arithmetic on numbers, and the concatenation of text.
 //!
-//! Integers and decimals that overflow are errors. Floats are as IEEE 754 has them, but that every NaN comes out as the
-//! same one: x86 makes a negative one of 0/0, and a sign bit must not tell two of them apart when they are compared,
-//! grouped or sorted. Text that is joined counts its bytes first, since joining a column with itself doubles it.
+//! DataFusion lets integers and decimals wrap; here their overflow is an error. Floats follow IEEE 754, except that
+//! every NaN comes out as the same one: x86 makes a negative one of 0/0, and a sign bit must not tell two of them apart
+//! when they are compared, grouped or sorted. The bytes of concatenated text are bounded first, since concatenating a
+//! column with itself doubles it.
 
 use crate::domain::executor::functions::check_bounds;
 use arrow::array::{Array, ArrayRef, AsArray, Datum, Decimal128Array, Decimal256Array, PrimitiveArray};
@@ -19,8 +20,8 @@ use std::sync::Arc;
 
 /// Returns the checked form of a binary operator, which is called `shown` in headings.
 ///
-/// The name is kept rather than made of the arguments: DataFusion asks for it at every level of an expression, and a
-/// chain of a thousand operators would take minutes to plan.
+/// The heading is stored rather than made of the arguments: DataFusion asks for it at every level of an expression, and
+/// a chain of a thousand operators would take minutes to plan.
 pub fn checked(op: Operator, shown: String) -> Arc<ScalarUDF> {
     let name = match op {
         Operator::Plus => "__zepto_add",
@@ -144,7 +145,7 @@ pub fn one_nan(array: ArrayRef) -> ArrayRef {
     }
 }
 
-/// The array with `nan` for every NaN; none where there is nothing to do, which is found out without a copy.
+/// Returns the array with `nan` for every NaN; none, without a copy, where it has no NaN.
 fn canonical<T: ArrowPrimitiveType>(
     array: &ArrayRef,
     is_nan: fn(T::Native) -> bool,
@@ -163,7 +164,7 @@ mod tests {
     use std::sync::Arc;
 
     #[test]
-    fn there_is_one_nan() {
+    fn every_nan_becomes_the_same_one() {
         let mixed: ArrayRef = Arc::new(Float64Array::from(vec![Some(-f64::NAN), None, Some(1.0), Some(f64::NAN)]));
         let one = one_nan(mixed);
         let bits: Vec<_> = one.as_primitive::<Float64Type>().iter().map(|value| value.map(f64::to_bits)).collect();

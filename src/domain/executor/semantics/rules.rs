@@ -1,6 +1,6 @@
-//! The rule that goes over every expression once its types are settled.
+//! The analyzer rule that makes expressions exact once their types are settled.
 
-use crate::domain::executor::functions::unsupported;
+use crate::domain::executor::error::unsupported;
 use crate::domain::executor::semantics::operators::checked;
 use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
@@ -16,8 +16,8 @@ use datafusion::optimizer::analyzer::AnalyzerRule;
 use datafusion::optimizer::utils::NamePreserver;
 use std::sync::{Arc, LazyLock};
 
-/// Puts checked operators in the place of those that wrap, hides casts that lose something from the optimiser, and refuses
-/// subqueries that it would decorrelate wrongly.
+/// Replaces operators that wrap by checked ones, hides lossy casts from the optimiser, and refuses subqueries that it
+/// would decorrelate wrongly.
 #[derive(Debug)]
 pub struct ExactOperators;
 
@@ -46,7 +46,8 @@ fn rewrite_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     })
 }
 
-/// Rewrites one expression before those within it: the types of what is not yet rewritten are soon found.
+/// Rewrites one expression before those within it: the types of expressions that are not rewritten yet are cheap to
+/// find.
 fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     match expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
@@ -63,7 +64,7 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 return Ok(Transformed::new_transformed(Expr::BinaryExpr(comparison), changed));
             }
             if matches!(op, Operator::And | Operator::Or) {
-                return Ok(apart(*left, op, *right));
+                return Ok(keep_lists_apart(*left, op, *right));
             }
             Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })))
         }
@@ -118,8 +119,8 @@ fn is_comparison(op: Operator) -> bool {
     matches!(op, Operator::Eq | Operator::NotEq | Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq)
 }
 
-/// Hides a cast that loses something: the optimiser would move it to the other side of a comparison, where it loses
-/// something else (apache/datafusion issue 23095).
+/// Hides a lossy cast: the optimiser would move it to the other side of a comparison, where it loses something else
+/// (apache/datafusion issue 23095).
 fn opaque(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let (inner, to) = match &expr {
         Expr::Cast(cast) => (&cast.expr, cast.field.data_type()),
@@ -129,10 +130,10 @@ fn opaque(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     if matches!(**inner, Expr::Literal(..)) {
         return Ok(Transformed::no(expr));
     }
-    if loses(&inner.get_type(schema)?, to) {
+    if is_lossy(&inner.get_type(schema)?, to) {
         return Ok(Transformed::yes(hidden(expr, 0)));
     }
-    // One that coercion put around it loses nothing, and is moved first.
+    // A cast that coercion put around it is not lossy, and is moved first.
     Ok(match expr {
         Expr::Cast(cast) => opaque(*cast.expr, schema)?
             .update_data(|inner| Expr::Cast(Cast { expr: Box::new(inner), field: cast.field })),
@@ -140,7 +141,7 @@ fn opaque(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     })
 }
 
-fn loses(from: &DataType, to: &DataType) -> bool {
+fn is_lossy(from: &DataType, to: &DataType) -> bool {
     use DataType::{Decimal128, Decimal256};
     match (from, to) {
         (Decimal128(..) | Decimal256(..), to) if to.is_integer() => true,
@@ -153,9 +154,9 @@ fn loses(from: &DataType, to: &DataType) -> bool {
     }
 }
 
-/// Keeps two lists that the same expression is looked up in apart: their union and intersection forget about NULL
+/// Keeps the optimiser from merging two IN lists of the same expression: their union and intersection ignore NULL
 /// (apache/datafusion issue 24246).
-fn apart(left: Expr, op: Operator, right: Expr) -> Transformed<Expr> {
+fn keep_lists_apart(left: Expr, op: Operator, right: Expr) -> Transformed<Expr> {
     let is_sound = |negated: bool| negated == (op == Operator::And);
     let right = match (&left, right) {
         (Expr::InList(a), Expr::InList(mut b))
@@ -171,7 +172,7 @@ fn apart(left: Expr, op: Operator, right: Expr) -> Transformed<Expr> {
     Transformed::new_transformed(Expr::BinaryExpr(both), changed)
 }
 
-/// Returns `expr` as the argument of a function that hands it on, and that the optimiser cannot see through.
+/// Returns `expr` as the argument of an identity function that the optimiser cannot see through.
 fn hidden(expr: Expr, number: i64) -> Expr {
     static OPAQUE: LazyLock<Arc<ScalarUDF>> =
         LazyLock::new(|| Arc::new(ScalarUDF::from(Opaque { signature: Signature::any(2, Volatility::Immutable) })));
@@ -206,9 +207,9 @@ impl ScalarUDFImpl for Opaque {
     }
 }
 
-/// Refuses subqueries that DataFusion 55.2 decorrelates wrongly: NOT IN anywhere but at the top of WHERE, over one column
-/// and uncorrelated (25340, 25347, 25336, 25473); EXISTS and IN over a correlated aggregate, which has a row for every row
-/// around it (25519).
+/// Refuses subqueries that DataFusion 55.2 decorrelates wrongly: NOT IN anywhere but at the top of WHERE, over one
+/// column and uncorrelated (25340, 25347, 25336, 25473); EXISTS and IN over a correlated aggregate, which has a row for
+/// every row around it (25519).
 fn check_subqueries(expr: &Expr, is_filter: bool) -> Result<()> {
     let mut simple = Vec::new();
     if is_filter {
@@ -222,16 +223,16 @@ fn check_subqueries(expr: &Expr, is_filter: bool) -> Result<()> {
                 if within.negated && !(is_simple && is_plain) {
                     return Err(unsupported(
                         "NOT IN (SELECT …) is supported for a bare column, in WHERE, not within OR or NOT, over a subquery \
-                         that does not name outer columns; NOT EXISTS does the rest"
+                         that does not name outer columns; use NOT EXISTS otherwise"
                             .to_owned(),
                     ));
                 }
-                // A negation around IN makes a NOT IN of it.
                 check_aggregate(&within.subquery)?;
             }
             Expr::Exists(exists) => check_aggregate(&exists.subquery)?,
+            // The optimiser turns this into NOT IN.
             Expr::Not(inner) if inner.exists(|part| Ok(matches!(part, Expr::InSubquery(_))))? => {
-                return Err(unsupported("NOT around IN (SELECT …) is not supported; NOT EXISTS does it".to_owned()));
+                return Err(unsupported("NOT around IN (SELECT …) is not supported; use NOT EXISTS".to_owned()));
             }
             _ => {}
         }

@@ -1,8 +1,8 @@
-//! Limits that stay where they were put.
+//! Limits that no sort passes through.
 //!
-//! DataFusion 55.2 moves a sort below a limit that stands beneath it, and forgets the limit's OFFSET on the way
-//! (apache/datafusion issues 24958, 25378): `SELECT * FROM (SELECT a FROM t LIMIT 4 OFFSET 3) ORDER BY a` lost rows, and
-//! without OFFSET it took other ones. A limit that something stands above is sealed: nothing passes through it.
+//! DataFusion 55.2 moves a sort below a limit that stands beneath it, and loses the limit's OFFSET on the way
+//! (apache/datafusion issues 24958, 25378): `SELECT * FROM (SELECT a FROM t LIMIT 4 OFFSET 3) ORDER BY a` lost rows,
+//! and without OFFSET it took other ones. So every limit below another operator is sealed: nothing passes through it.
 
 use datafusion::common::Result;
 use datafusion::common::config::ConfigOptions;
@@ -19,10 +19,10 @@ use datafusion::physical_plan::{
 use std::fmt;
 use std::sync::Arc;
 
-/// The rule before which limits are sealed.
+/// The rule of DataFusion before which limits are sealed.
 pub const BEFORE: &str = "EnsureRequirements";
 
-/// Seals every limit that something stands above.
+/// Seals every limit below another operator.
 #[derive(Debug)]
 pub struct SealLimits;
 
@@ -32,7 +32,7 @@ impl PhysicalOptimizerRule for SealLimits {
     }
 
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        // The outermost one has nothing above it.
+        // Nothing stands above the outermost one, so nothing can pass through it.
         if let Some(limit) = plan.downcast_ref::<GlobalLimitExec>() {
             let input = seal(limit.input().clone())?;
             return Ok(Arc::new(GlobalLimitExec::new(input, limit.skip(), limit.fetch())));
@@ -58,7 +58,7 @@ fn seal(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     .data()
 }
 
-/// A limit that no sort passes through.
+/// A limit operator that DataFusion's rules do not know, so that they leave it in its place.
 #[derive(Debug)]
 struct SealedLimitExec {
     limit: GlobalLimitExec,
@@ -87,7 +87,7 @@ impl ExecutionPlan for SealedLimitExec {
         vec![Distribution::SinglePartition]
     }
 
-    /// The order that its input has by now is meant: which rows are taken hangs on it.
+    /// Requires the order that its input has by now: the rows that are taken depend on it.
     fn required_input_ordering(&self) -> Vec<Option<OrderingRequirements>> {
         vec![self.limit.input().output_ordering().cloned().map(OrderingRequirements::from)]
     }

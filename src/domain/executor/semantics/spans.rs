@@ -1,10 +1,10 @@
-//! Spans of time that compare by their length.
+//! Makes time spans compare by their length.
 //!
-//! arrow compares intervals field by field, months before days before nanoseconds, and DataFusion makes an interval of a
-//! duration before it compares the two: a duration of 25 hours is then less than an interval of one day (apache/datafusion
-//! issue 8468). Before types are settled, both sides of such a comparison become intervals whose fields are carried over:
-//! a day has 24 hours and a month 30 days, as PostgreSQL and DuckDB compare them. Windows that are ordered by spans get
-//! frames that need no arithmetic on them (issue 24915).
+//! arrow compares intervals field by field, months before days before nanoseconds, and DataFusion converts a duration
+//! to an interval before it compares the two: a duration of 25 hours is then less than an interval of one day
+//! (apache/datafusion issue 8468). Before types are settled, both sides of such a comparison become normalised
+//! intervals: a day has 24 hours and a month 30 days, as PostgreSQL and DuckDB compare them. Windows that are ordered
+//! by spans get frames that need no arithmetic on them (issue 24915).
 
 use arrow::array::{Array, ArrayRef, AsArray, IntervalMonthDayNanoArray};
 use arrow::compute::cast;
@@ -28,7 +28,7 @@ const SPAN: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
 const DAY_NS: i128 = 86_400_000_000_000;
 const MONTH_NS: i128 = 30 * DAY_NS;
 
-/// Puts carried spans in comparisons, lists and windows.
+/// Normalises spans in comparisons, lists and windows.
 #[derive(Debug)]
 pub struct CompareSpans;
 
@@ -73,7 +73,7 @@ fn are_spans(sides: &[&Expr], schema: &DFSchema) -> bool {
         && types.iter().any(is_interval)
 }
 
-/// Ranges over spans are what their neighbours of the same length are.
+/// Rewrites windows that are ordered by spans: a range over spans is the group of rows of the same length.
 fn in_window(mut call: WindowFunction, schema: &DFSchema) -> Transformed<Expr> {
     let frame = &call.params.window_frame;
     let is_simple = |bound: &WindowFrameBound| match bound {
@@ -105,17 +105,18 @@ fn in_window(mut call: WindowFunction, schema: &DFSchema) -> Transformed<Expr> {
 }
 
 fn span(expr: Expr) -> Expr {
-    static CARRY: LazyLock<Arc<ScalarUDF>> =
-        LazyLock::new(|| Arc::new(ScalarUDF::from(Carry { signature: Signature::any(1, Volatility::Immutable) })));
-    Expr::ScalarFunction(ScalarFunction::new_udf(CARRY.clone(), vec![expr]))
+    static NORMALISE: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
+        Arc::new(ScalarUDF::from(NormaliseSpan { signature: Signature::any(1, Volatility::Immutable) }))
+    });
+    Expr::ScalarFunction(ScalarFunction::new_udf(NORMALISE.clone(), vec![expr]))
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Carry {
+struct NormaliseSpan {
     signature: Signature,
 }
 
-impl ScalarUDFImpl for Carry {
+impl ScalarUDFImpl for NormaliseSpan {
     fn name(&self) -> &str {
         "__zepto_span"
     }
@@ -134,9 +135,9 @@ impl ScalarUDFImpl for Carry {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         match args.args.first() {
-            Some(ColumnarValue::Array(array)) => Ok(ColumnarValue::Array(Arc::new(carried(array)?))),
+            Some(ColumnarValue::Array(array)) => Ok(ColumnarValue::Array(Arc::new(normalised(array)?))),
             Some(ColumnarValue::Scalar(value)) => {
-                let array = carried(&value.to_array()?)?;
+                let array = normalised(&value.to_array()?)?;
                 Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?))
             }
             None => exec_err!("a span is made of one value"),
@@ -144,8 +145,8 @@ impl ScalarUDFImpl for Carry {
     }
 }
 
-/// Carries nanoseconds over into days, and days into months, so that longer is greater.
-fn carried(array: &ArrayRef) -> Result<IntervalMonthDayNanoArray> {
+/// Carries nanoseconds over into days, and days into months, so that a longer span is a greater interval.
+fn normalised(array: &ArrayRef) -> Result<IntervalMonthDayNanoArray> {
     let ns: Vec<Option<i128>> = match array.data_type() {
         DataType::Duration(_) => {
             let durations = cast(array, &DataType::Duration(TimeUnit::Nanosecond))?;
@@ -170,7 +171,7 @@ fn carried(array: &ArrayRef) -> Result<IntervalMonthDayNanoArray> {
 
 #[cfg(test)]
 mod tests {
-    use crate::domain::executor::semantics::spans::carried;
+    use crate::domain::executor::semantics::spans::normalised;
     use arrow::array::{ArrayRef, DurationSecondArray, IntervalMonthDayNanoArray};
     use arrow::datatypes::IntervalMonthDayNano;
     use std::sync::Arc;
@@ -186,10 +187,10 @@ mod tests {
             IntervalMonthDayNano::new(1, 0, 0),
             hours(-1),
         ]));
-        let spans = carried(&spans).unwrap();
+        let spans = normalised(&spans).unwrap();
         let at = |row: usize| spans.value(row);
         assert!(at(0) > at(1) && at(1) == at(2) && at(3) > at(4) && at(4) > at(0) && at(5) < hours(0));
         let duration: ArrayRef = Arc::new(DurationSecondArray::from(vec![90_000]));
-        assert_eq!(carried(&duration).unwrap().value(0), at(0));
+        assert_eq!(normalised(&duration).unwrap().value(0), at(0));
     }
 }

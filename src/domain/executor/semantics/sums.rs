@@ -1,8 +1,8 @@
-//! Sums that do not wrap.
+//! Makes sums that do not wrap.
 //!
-//! DataFusion adds integers in 64 bits and decimals in 128, and lets both wrap. Here integers are added as decimals of 38
-//! digits and long decimals as ones of 76, and the sum is cast back, which fails where it does not fit. So a sum whose
-//! parts would overflow is still right if the whole fits.
+//! DataFusion adds integers in 64 bits and decimals in 128, and lets both wrap. Here integers are added as decimals of
+//! 38 digits and long decimals as ones of 76, and the sum is cast back, which fails where it does not fit. So a sum
+//! whose parts would overflow is still right if the whole fits.
 
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType};
 use datafusion::common::config::ConfigOptions;
@@ -15,10 +15,10 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::analyzer::AnalyzerRule;
 use std::sync::Arc;
 
-/// Digits of a decimal whose sum may have more than 38 of them, within as many rows as there are.
+/// Digits of a decimal whose sum over many rows may have more than 38 digits.
 const LONG_DIGITS: u8 = 19;
 
-/// Widens what is summed, and narrows the sum.
+/// Widens the values of sums, and narrows the results.
 #[derive(Debug)]
 pub struct WideSums;
 
@@ -59,7 +59,7 @@ fn in_window(window: Window) -> Result<Transformed<LogicalPlan>> {
     narrowed(LogicalPlan::Window(wide), &window.schema)
 }
 
-/// `plan` under the columns of `schema`, with its types.
+/// Returns `plan` under the columns of `schema`, with its types.
 fn narrowed(plan: LogicalPlan, schema: &DFSchema) -> Result<Transformed<LogicalPlan>> {
     let made = plan.schema().clone();
     let columns = schema.iter().zip(made.iter()).map(|((qualifier, field), (made_qualifier, made_field))| {
@@ -74,7 +74,7 @@ fn narrowed(plan: LogicalPlan, schema: &DFSchema) -> Result<Transformed<LogicalP
     Ok(Transformed::yes(LogicalPlanBuilder::from(plan).project(columns)?.build()?))
 }
 
-/// A sum of wider values, under the name that it had; none where there is nothing to widen.
+/// Returns a sum of wider values under the name that it had; none where there is nothing to widen.
 fn widened(expr: &Expr, schema: &Arc<DFSchema>) -> Result<Option<Expr>> {
     let name = expr.schema_name().to_string();
     let bare = expr.clone().unalias();

@@ -1,0 +1,41 @@
+//! What the server prints when every port is open.
+
+use crate::adapters::gate::About;
+use crate::app::Backend;
+use crate::ports::Result;
+use std::fmt::Write;
+
+/// Writes the banner: addresses, where data lives, the tables, and a client to paste.
+pub async fn text(about: &About, backend: &Backend) -> Result<String> {
+    let mut text = format!("zepto-flight {}\n", about.version);
+    for (protocol, place) in &about.protocols {
+        let _ = writeln!(text, "  {:<8} {place}", format!("{protocol}:"));
+    }
+    let where_data_lives = match about.backend.as_str() {
+        "memory:" => "memory: gone when this process ends".to_owned(),
+        "stub:" => "stub: nowhere, answers are canned".to_owned(),
+        elsewhere => elsewhere.to_owned(),
+    };
+    let _ = writeln!(text, "  {:<8} {where_data_lives}", "data:");
+    // A backend somewhere else may be started later than this one.
+    let tables = backend.query.tables().await.unwrap_or_default();
+    for table in tables.iter().take(20) {
+        let _ = writeln!(text, "  {:<8} {} ({} rows)", "table:", table.name, table.rows);
+    }
+    if tables.is_empty() {
+        let _ = writeln!(
+            text,
+            "  {:<8} none yet; DoPut and CREATE TABLE make them, --ticks 1000 makes sample trades",
+            "tables:"
+        );
+    }
+    if let Some((_, place)) = about.protocols.iter().find(|(_, place)| place.starts_with("grpc://")) {
+        let sql =
+            tables.first().map_or("SELECT 1".to_owned(), |table| format!("SELECT * FROM {} LIMIT 10", table.name));
+        let _ = write!(
+            text,
+            "\n  import pyarrow.flight as fl\n  client = fl.connect(\"{place}\")\n  print(client.do_get(fl.Ticket(\"{sql}\")).read_all().to_pandas())\n"
+        );
+    }
+    Ok(text)
+}

@@ -1,0 +1,189 @@
+//! The composition root: the only room that names every layer.
+//!
+//! A backend is chosen by its URL, a protocol by its name; whichever it is, the rest can't tell. The engine gets two
+//! runtimes of its own, apart from the one that serves sockets: a heavy query holds up neither a ping nor a small query.
+
+mod banner;
+pub mod sample;
+
+use crate::adapters::gate::{About, BrowserPolicy, ServerOptions};
+use crate::adapters::{flight, http, stub};
+use crate::config::{Config, Protocol};
+use crate::domain::{Engine, EngineOptions, Lanes, STACK_BYTES};
+use crate::ports::{Error, IngestPort, Limits, QueryPort, Result};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio_util::sync::CancellationToken;
+
+/// An implementation of both ports.
+#[derive(Debug, Clone)]
+pub struct Backend {
+    /// Its query port.
+    pub query: Arc<dyn QueryPort>,
+    /// Its ingest port.
+    pub ingest: Arc<dyn IngestPort>,
+}
+
+/// A runtime that can be dropped anywhere: it does not wait for its tasks.
+#[derive(Debug)]
+struct EngineRuntime(Option<Runtime>);
+
+impl Drop for EngineRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Connects to the backend at `url`: `memory:` for tables in this process, `stub:`, `grpc://host:port` or `http://host:port`.
+///
+/// # Errors
+///
+/// `InvalidQuery` for any other URL, `Unsupported` for one that this build can't reach.
+pub fn connect(url: &str, options: EngineOptions) -> Result<Backend> {
+    fn both<T: QueryPort + IngestPort>(ports: T) -> Backend {
+        let ports = Arc::new(ports);
+        Backend { query: ports.clone(), ingest: ports }
+    }
+    let scheme = url.split_once(':').map_or(url, |(scheme, _)| scheme);
+    match scheme {
+        "memory" => {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            let quick = engine_runtime("engine", cores + 1)?;
+            let heavy = engine_runtime("engine-heavy", (4 * cores).max(8))?;
+            let lanes = Lanes { quick: quick.handle().clone(), heavy: heavy.handle().clone() };
+            let engine = Engine::new(lanes, options)?;
+            let runtimes = [quick, heavy].map(|runtime| EngineRuntime(Some(runtime)));
+            Ok(both(engine.keeping(Arc::new(runtimes))))
+        }
+        "stub" => Ok(both(stub::Ports)),
+        "grpc" => Ok(both(flight::Client::new(url, &options.limits)?)),
+        "http" => Ok(both(http::Client::new(url, &options.limits)?)),
+        _ => Err(Error::invalid(format!(
+            "no backend at {url:?}: there are memory:, stub:, grpc://HOST:PORT and http://HOST:PORT"
+        ))),
+    }
+}
+
+/// Starts threads of the engine.
+fn engine_runtime(name: &str, threads: usize) -> Result<Runtime> {
+    Builder::new_multi_thread()
+        .thread_name(name)
+        .worker_threads(threads)
+        .thread_stack_size(STACK_BYTES)
+        .enable_time()
+        .build()
+        .map_err(|error| Error::internal("the engine's threads did not start").with_source(error))
+}
+
+/// Serves what `config` says until `shutdown`. `ready` is called with the banner once every port is open.
+///
+/// # Errors
+///
+/// `Unavailable` for an address that cannot be had, and whatever the backend fails to start with.
+pub async fn serve(
+    config: &Config,
+    shutdown: impl Future<Output = ()> + Send,
+    ready: impl FnOnce(&str) + Send,
+) -> Result<()> {
+    let settings = &config.settings;
+    let limits = config.limits();
+    let backend =
+        connect(&settings.backend, EngineOptions { limits: limits.clone(), create_tables: settings.create_tables })?;
+    if settings.ticks > 0 {
+        sample::seed(backend.query.as_ref(), backend.ingest.as_ref(), settings.ticks).await?;
+    }
+    let has = |protocol| settings.protocols.contains(&protocol);
+    let flight_listener =
+        listen(has(Protocol::Flight) && flight::BUILT, settings.flight_host, settings.flight_port).await?;
+    let http_listener = listen(has(Protocol::Http) && http::BUILT, settings.http_host, settings.http_port).await?;
+    let about = About {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        backend: without_password(&settings.backend),
+        protocols: vec![
+            ("flight".to_owned(), place(flight::BUILT, "grpc", flight_listener.as_ref())),
+            ("http".to_owned(), place(http::BUILT, "http", http_listener.as_ref())),
+        ],
+    };
+    ready(&banner::text(&about, &backend).await?);
+    let named = |names: &[String]| names.iter().filter(|name| !name.is_empty()).cloned().collect();
+    let browsers = BrowserPolicy {
+        allowed_hosts: named(&settings.http_allowed_hosts),
+        allowed_origins: named(&settings.http_allow_origins),
+    };
+    let options = ServerOptions { limits, browsers, about };
+    let stop = CancellationToken::new();
+    let serving = async {
+        let Backend { query, ingest } = backend.clone();
+        let flight = flight::Server::new(query.clone(), ingest.clone(), options.clone());
+        let http = http::Server::new(query, ingest, options);
+        tokio::try_join!(
+            run(flight_listener, &stop, |listener| flight.serve(listener, stop.clone().cancelled_owned())),
+            run(http_listener, &stop, |listener| http.serve(listener, stop.clone().cancelled_owned())),
+        )
+    };
+    let stopping = async {
+        shutdown.await;
+        stop.cancel();
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        served = serving => served.map(|_| ()),
+        () = stopping => Ok(()),
+    }
+}
+
+/// Serves a listener; where there is none, waits.
+async fn run<F: Future<Output = Result<()>>>(
+    listener: Option<TcpListener>,
+    stop: &CancellationToken,
+    serve: impl FnOnce(TcpListener) -> F,
+) -> Result<()> {
+    match listener {
+        Some(listener) => serve(listener).await,
+        None => {
+            stop.cancelled().await;
+            Ok(())
+        }
+    }
+}
+
+async fn listen(wanted: bool, host: IpAddr, port: u16) -> Result<Option<TcpListener>> {
+    if !wanted {
+        return Ok(None);
+    }
+    let address = SocketAddr::new(host, port);
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| Error::unavailable(format!("cannot listen on {address}: {error}")).with_source(error))?;
+    Ok(Some(listener))
+}
+
+/// Says where a protocol is to be found, or why it is not.
+fn place(built: bool, scheme: &str, listener: Option<&TcpListener>) -> String {
+    match listener.and_then(|listener| listener.local_addr().ok()) {
+        Some(address) => format!("{scheme}://{address}"),
+        None if built => "off".to_owned(),
+        None => "stub (left out of this build)".to_owned(),
+    }
+}
+
+/// Returns a backend's URL as anybody may see it: without user information.
+fn without_password(url: &str) -> String {
+    match url.split_once("://").map(|(scheme, rest)| (scheme, rest.rsplit_once('@'))) {
+        Some((scheme, Some((_, place)))) => format!("{scheme}://{place}"),
+        _ => url.to_owned(),
+    }
+}
+
+/// Makes a backend in this process with default settings: for tests, examples and embedding.
+///
+/// # Errors
+///
+/// Those of [`connect`].
+pub fn in_memory() -> Result<Backend> {
+    connect("memory:", EngineOptions { limits: Limits::default(), create_tables: true })
+}

@@ -1,0 +1,103 @@
+//! The DataFusion session: functions, rules and options that every statement is planned and run with.
+//!
+//! A session is made once for each number of partitions and shared by all statements: making one registers every
+//! function there is, which takes longer than a small query.
+
+use crate::domain::executor::error::from_datafusion;
+use crate::domain::executor::functions::{GuardFunctions, replacements};
+use crate::domain::executor::planner_context::SqlTypes;
+use crate::domain::executor::semantics::{CompareSpans, ExactOperators, SEAL_BEFORE, SealLimits, WideSums};
+use crate::ports::Result;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::GreedyMemoryPool;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::SessionState;
+use datafusion::execution::{FunctionRegistry, SessionStateBuilder, TaskContext};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::prelude::SessionConfig;
+use std::sync::Arc;
+
+/// The state that statements are planned with, and the context that their plans run in.
+pub struct Session {
+    /// Functions, rules and options of the planner.
+    pub state: SessionState,
+    /// The context that plans run in.
+    pub task: Arc<TaskContext>,
+}
+
+impl Session {
+    /// Makes the session of plans with `partitions` partitions.
+    ///
+    /// # Errors
+    ///
+    /// `Internal` where DataFusion refuses a function.
+    pub fn new(partitions: usize, runtime: Arc<RuntimeEnv>) -> Result<Self> {
+        let mut state = SessionStateBuilder::new_with_default_features()
+            .with_config(session_config(partitions))
+            .with_runtime_env(runtime)
+            .with_type_planner(Arc::new(SqlTypes))
+            .with_analyzer_rule(Arc::new(ExactOperators))
+            .with_analyzer_rule(Arc::new(WideSums))
+            .with_physical_optimizer_rules(physical_rules())
+            .build();
+        for function in replacements(state.scalar_functions().clone().values()) {
+            state.register_udf(function).map_err(from_datafusion)?;
+        }
+        // Functions that the planner makes without the registry are guarded first, then spans are compared.
+        state.register_function_rewrite(Arc::new(GuardFunctions)).map_err(from_datafusion)?;
+        state.register_function_rewrite(Arc::new(CompareSpans)).map_err(from_datafusion)?;
+        Ok(Self { task: state.task_ctx(), state })
+    }
+
+    /// Plans how to run `logical`, under the options of `state`.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidQuery` where it does not plan.
+    pub async fn physical_plan(&self, logical: &LogicalPlan, state: &SessionState) -> Result<Arc<dyn ExecutionPlan>> {
+        self.state.query_planner().create_physical_plan(logical, state).await.map_err(from_datafusion)
+    }
+}
+
+/// Makes the memory pool that all queries share, of `query_memory_bytes_max` bytes; nothing is spilled to disk.
+///
+/// # Errors
+///
+/// `Internal` where DataFusion does not start.
+pub fn shared_runtime(query_memory_bytes_max: u64) -> Result<Arc<RuntimeEnv>> {
+    let bytes_max = usize::try_from(query_memory_bytes_max).unwrap_or(usize::MAX);
+    let no_spilling = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
+    RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(GreedyMemoryPool::new(bytes_max)))
+        .with_disk_manager_builder(no_spilling)
+        .build_arc()
+        .map_err(from_datafusion)
+}
+
+/// Returns DataFusion's physical rules with ours among them.
+fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let mut rules = PhysicalOptimizer::new().rules;
+    // If DataFusion drops the named rule, the first place is early enough.
+    let at = rules.iter().position(|rule| rule.name() == SEAL_BEFORE).unwrap_or(0);
+    rules.insert(at, Arc::new(SealLimits));
+    rules
+}
+
+fn session_config(partitions: usize) -> SessionConfig {
+    let mut config = SessionConfig::new().with_target_partitions(partitions).with_information_schema(false);
+    let options = config.options_mut();
+    // Names keep their case: DataFrames have columns like `Px`. `sql::ResolvedTables` finds what unquoted ones mean.
+    options.sql_parser.enable_ident_normalization = false;
+    options.sql_parser.map_string_types_to_utf8view = false;
+    // A computation vanishes where a struct's field is read beside it (apache/datafusion issue 25414).
+    options.optimizer.enable_leaf_expression_pushdown = false;
+    // Scans take no filters that are found while they run, which also avoids several bugs of those filters.
+    options.optimizer.enable_dynamic_filter_pushdown = false;
+    options.optimizer.enable_join_dynamic_filter_pushdown = false;
+    options.optimizer.enable_topk_dynamic_filter_pushdown = false;
+    options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+    config
+}
