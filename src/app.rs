@@ -3,7 +3,7 @@
 //! A backend is chosen by its URL, a protocol by its name; whichever it is, the rest can't tell. The engine gets two
 //! runtimes of its own, apart from the one that serves sockets: a heavy query holds up neither a ping nor a small query.
 
-use crate::adapters::gate::{About, BrowserPolicy, ServerOptions};
+use crate::adapters::serving::{BrowserPolicy, ServerInfo, ServerOptions};
 use crate::adapters::{flight, http, stub};
 use crate::config::{Config, Protocol};
 use crate::domain::{Engine, EngineOptions, Lanes, STACK_BYTES};
@@ -99,7 +99,7 @@ pub async fn serve(
     let flight_listener =
         listen(has(Protocol::Flight) && flight::BUILT, settings.flight_host, settings.flight_port).await?;
     let http_listener = listen(has(Protocol::Http) && http::BUILT, settings.http_host, settings.http_port).await?;
-    let about = About {
+    let about = ServerInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         backend: without_password(&settings.backend),
         protocols: vec![
@@ -113,7 +113,7 @@ pub async fn serve(
         allowed_hosts: named(&settings.http_allowed_hosts),
         allowed_origins: named(&settings.http_allow_origins),
     };
-    let options = ServerOptions { limits, browsers, about };
+    let options = ServerOptions { limits, browsers, info: about };
     let stop = CancellationToken::new();
     let serving = async {
         let Backend { query, ingest } = backend.clone();
@@ -178,7 +178,7 @@ fn without_password(url: &str) -> String {
     }
 }
 
-async fn banner(about: &About, backend: &Backend) -> Result<String> {
+async fn banner(about: &ServerInfo, backend: &Backend) -> Result<String> {
     let mut text = format!("zepto-flight {}\n", about.version);
     for (protocol, place) in &about.protocols {
         let _ = writeln!(text, "  {:<8} {place}", format!("{protocol}:"));

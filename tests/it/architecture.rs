@@ -40,10 +40,9 @@ const DOMAIN: &[&str] = &[
     "tokio",
     "tracing",
 ];
-const SHARED: &[&str] = &["arrow", "bytes", "futures", "tokio", "tokio_util", "tracing", "uuid", "async_trait"];
 
 /// The first layer whose root a file begins with is its own.
-const LAYERS: [Layer; 10] = [
+const LAYERS: [Layer; 9] = [
     Layer { root: "src/ports/", inside: &["ports"], outside: PORTS },
     Layer { root: "src/domain/executor/", inside: &["ports", "domain"], outside: DOMAIN },
     Layer { root: "src/domain/", inside: &["ports", "domain"], outside: DOMAIN },
@@ -52,12 +51,19 @@ const LAYERS: [Layer; 10] = [
         inside: &["ports", "adapters::ipc"],
         outside: &["arrow", "async_trait", "bytes", "futures"],
     },
-    Layer { root: "src/adapters/gate.rs", inside: &["ports", "adapters::gate"], outside: SHARED },
-    Layer { root: "src/adapters/listen.rs", inside: &["ports"], outside: &["tokio", "tracing"] },
-    Layer { root: "src/adapters/stub.rs", inside: &["ports", "adapters::gate", "adapters::stub"], outside: SHARED },
+    Layer {
+        root: "src/adapters/serving/",
+        inside: &["ports", "adapters::ipc", "adapters::serving"],
+        outside: &["arrow", "bytes", "futures", "tokio", "tokio_util", "tracing", "uuid", "async_trait", "serde_json"],
+    },
+    Layer {
+        root: "src/adapters/stub.rs",
+        inside: &["ports", "adapters::serving", "adapters::stub"],
+        outside: &["arrow", "async_trait", "tokio"],
+    },
     Layer {
         root: "src/adapters/flight/",
-        inside: &["ports", "adapters::ipc", "adapters::gate", "adapters::listen", "adapters::flight"],
+        inside: &["ports", "adapters::ipc", "adapters::serving", "adapters::flight"],
         outside: &[
             "arrow",
             "async_trait",
@@ -83,7 +89,7 @@ const LAYERS: [Layer; 10] = [
     },
     Layer {
         root: "src/adapters/http/",
-        inside: &["ports", "adapters::ipc", "adapters::gate", "adapters::listen", "adapters::http"],
+        inside: &["ports", "adapters::ipc", "adapters::serving", "adapters::http"],
         outside: &[
             "arrow",
             "async_trait",
