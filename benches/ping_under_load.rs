@@ -7,7 +7,7 @@ use futures::StreamExt;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use zepto_flight::adapters::flight;
-use zepto_flight::adapters::gate::ServerOptions;
+use zepto_flight::adapters::serving::ServerOptions;
 use zepto_flight::app;
 use zepto_flight::domain::EngineOptions;
 use zepto_flight::ports::Query;

@@ -1,11 +1,11 @@
-//! The adapters: what stands between the ports and the outside.
+//! The adapters between the ports and the outside.
 //!
 //! Each protocol has a server, which drives the ports, and a client, which implements them across the wire; the two
-//! know nothing of each other. A protocol that is left out of the build is replaced by its stub here, and only here.
+//! know nothing of each other. A protocol that is left out of the build is replaced by its stub in this file,
+//! and nowhere else.
 
-pub mod gate;
 pub mod ipc;
-pub mod listen;
+pub mod serving;
 pub mod stub;
 
 #[cfg(feature = "flight")]

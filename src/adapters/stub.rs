@@ -1,8 +1,8 @@
-//! The stubs: a backend with nothing behind it, and a server that does not listen.
+//! The stubs: a backend without an engine, and a server that does not listen.
 //!
-//! Each says what it is. [`Ports`] answers reads with one fixed row and refuses the rest, for a protocol to be tried
-//! without an engine. [`stand_ins`] stand in for a protocol that was left out of the build: the same names,
-//! and every method a no-op or a refusal, so that nothing else needs to know.
+//! Each tells that it is a stub. [`Ports`] answers reads with one fixed row and refuses the rest, so that a protocol
+//! can be tried without an engine. [`stand_ins`] replace a protocol that was left out of the build: the same names, and
+//! every method does nothing or refuses, so that no other code has to know.
 
 use crate::ports::{
     Access, Append, BatchStream, Description, Error, IngestPort, IngestSummary, Query, QueryPort, Reply, Result,
@@ -13,7 +13,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use std::sync::Arc;
 
-/// A backend that has one row to say for itself.
+/// A backend that answers every read with one fixed row.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Ports;
 
@@ -64,15 +64,15 @@ impl IngestPort for Ports {
 
 macro_rules! left_out {
     ($protocol:ident, $name:literal) => {
-        #[doc = concat!("What stands in for ", $name, " where it is left out of the build.")]
+        #[doc = concat!("The replacement of ", $name, " in a build without it.")]
         pub mod $protocol {
-            use crate::adapters::gate::ServerOptions;
+            use crate::adapters::serving::ServerOptions;
             use crate::adapters::stub::Ports;
             use crate::ports::{Error, IngestPort, Limits, QueryPort, Result};
             use std::sync::Arc;
             use tokio::net::TcpListener;
 
-            /// Whether this is the real thing.
+            /// Whether the protocol is in the build.
             pub const BUILT: bool = false;
 
             /// A server that does not listen.
@@ -80,7 +80,7 @@ macro_rules! left_out {
             pub struct Server;
 
             impl Server {
-                /// Takes everything and keeps nothing.
+                /// Creates the stub; ignores its arguments.
                 pub fn new(_: Arc<dyn QueryPort>, _: Arc<dyn IngestPort>, _: ServerOptions) -> Self {
                     Self
                 }
@@ -96,7 +96,7 @@ macro_rules! left_out {
                 }
             }
 
-            /// A client that can't be had.
+            /// A client of a protocol that is not in the build.
             #[derive(Debug)]
             pub struct Client;
 
@@ -118,7 +118,7 @@ macro_rules! left_out {
     };
 }
 
-/// The protocols that are not there.
+/// The replacements of the protocols.
 pub mod stand_ins {
     left_out!(flight, "Flight");
     left_out!(http, "HTTP");

@@ -1,12 +1,12 @@
 //! What the server prints when every port is open.
 
-use crate::adapters::gate::About;
+use crate::adapters::serving::ServerInfo;
 use crate::app::Backend;
 use crate::ports::Result;
 use std::fmt::Write;
 
 /// Writes the banner: addresses, where data lives, the tables, and a client to paste.
-pub async fn text(about: &About, backend: &Backend) -> Result<String> {
+pub async fn text(about: &ServerInfo, backend: &Backend) -> Result<String> {
     let mut text = format!("zepto-flight {}\n", about.version);
     for (protocol, place) in &about.protocols {
         let _ = writeln!(text, "  {:<8} {place}", format!("{protocol}:"));

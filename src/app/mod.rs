@@ -6,7 +6,7 @@
 mod banner;
 pub mod sample;
 
-use crate::adapters::gate::{About, BrowserPolicy, ServerOptions};
+use crate::adapters::serving::{BrowserPolicy, ServerInfo, ServerOptions};
 use crate::adapters::{flight, http, stub};
 use crate::config::{Config, Protocol};
 use crate::domain::{Engine, EngineOptions, Lanes, STACK_BYTES};
@@ -100,7 +100,7 @@ pub async fn serve(
     let flight_listener =
         listen(has(Protocol::Flight) && flight::BUILT, settings.flight_host, settings.flight_port).await?;
     let http_listener = listen(has(Protocol::Http) && http::BUILT, settings.http_host, settings.http_port).await?;
-    let about = About {
+    let about = ServerInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         backend: without_password(&settings.backend),
         protocols: vec![
@@ -114,7 +114,7 @@ pub async fn serve(
         allowed_hosts: named(&settings.http_allowed_hosts),
         allowed_origins: named(&settings.http_allow_origins),
     };
-    let options = ServerOptions { limits, browsers, about };
+    let options = ServerOptions { limits, browsers, info: about };
     let stop = CancellationToken::new();
     let serving = async {
         let Backend { query, ingest } = backend.clone();

@@ -5,7 +5,7 @@ use arrow::datatypes::SchemaRef;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use zepto_flight::adapters::gate::{About, ServerOptions};
+use zepto_flight::adapters::serving::{ServerInfo, ServerOptions};
 use zepto_flight::adapters::{flight, http};
 use zepto_flight::app::{self, Backend};
 use zepto_flight::domain::EngineOptions;
@@ -40,8 +40,8 @@ pub fn memory_with(limits: Limits) -> Backend {
 }
 
 pub fn server_options(limits: Limits) -> ServerOptions {
-    let about = About { version: "test".into(), backend: "test:".into(), protocols: Vec::new() };
-    ServerOptions { limits, about, ..ServerOptions::default() }
+    let info = ServerInfo { version: "test".into(), backend: "test:".into(), protocols: Vec::new() };
+    ServerOptions { limits, info, ..ServerOptions::default() }
 }
 
 pub async fn serve_flight(backend: Backend, limits: Limits) -> Served {

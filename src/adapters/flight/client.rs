@@ -1,12 +1,12 @@
-//! Both ports, answered by a Flight server somewhere else.
+//! The client: both ports, implemented by a remote Flight server.
 //!
-//! Thin on purpose: no pool, no retry, no cache. Reads go as tickets, changes as Flight SQL updates, streams as DoPut.
+//! It has no pool, no retries and no cache. Reads are sent as tickets, changes as Flight SQL updates, streams as DoPut.
 
-use crate::adapters::flight::actions::{DESCRIBE, HEALTHCHECK, SNAPSHOT};
 use crate::adapters::flight::command::Command;
-use crate::adapters::flight::handle::Handle;
-use crate::adapters::flight::put::summary_from_json;
-use crate::adapters::flight::wire::{error_from_status, flight_data};
+use crate::adapters::flight::ticket::Handle;
+use crate::adapters::flight::wire::{
+    DESCRIBE, HEALTHCHECK, SNAPSHOT, error_from_status, flight_data, summary_from_json,
+};
 use crate::adapters::ipc::{DecodeLimits, Decoder, Encoder, Encoding, decode_description, decode_schema};
 use crate::ports::{
     Access, Append, BatchSource, BatchStream, Description, Error, IngestPort, IngestSummary, Limits, Query, QueryPort,
@@ -36,20 +36,20 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the server at `url`, such as `grpc://127.0.0.1:8815`. It connects when it is first used.
+    /// Creates a client of the server at `url`, such as `grpc://127.0.0.1:8815`. It connects on first use.
     ///
     /// # Errors
     ///
-    /// `InvalidQuery` where `url` is none.
+    /// `InvalidQuery` for an invalid `url`.
     pub fn new(url: &str, limits: &Limits) -> Result<Self> {
         let address = url.replacen("grpc://", "http://", 1);
         let endpoint = Endpoint::from_shared(address)
-            .map_err(|error| Error::invalid(format!("{url:?} is no address of a Flight server: {error}")))?
+            .map_err(|error| Error::invalid(format!("{url:?} is not the address of a Flight server: {error}")))?
             .initial_stream_window_size(16 << 20)
             .initial_connection_window_size(64 << 20)
             .connect_timeout(Duration::from_secs(10))
             .tcp_nodelay(true);
-        // What a server sends is bounded by what it holds: one value may be larger than any message of ours.
+        // No limit on replies: a single value may be larger than any message that we would send.
         let service = FlightServiceClient::new(endpoint.connect_lazy())
             .max_decoding_message_size(usize::MAX)
             .max_encoding_message_size(usize::MAX);
@@ -62,11 +62,11 @@ impl Client {
         })
     }
 
-    /// What the server says of its health, as JSON.
+    /// Requests the server's health, as JSON.
     ///
     /// # Errors
     ///
-    /// `Unavailable` where it is not there.
+    /// `Unavailable` if it does not answer.
     pub async fn health(&self) -> Result<String> {
         let body = self.act(HEALTHCHECK, Bytes::new(), &Query::default()).await?;
         Ok(String::from_utf8_lossy(&body).into_owned())
@@ -76,7 +76,7 @@ impl Client {
         let ticket = Ticket::new(Handle::of(query).encode()?);
         let reply = self.service.clone().do_get(request(ticket, query)).await;
         let messages = reply.map_err(|status| error_from_status(&status))?.into_inner();
-        Reading { messages, decoder: Decoder::new(self.limits) }.into_batches().await
+        ReplyReader { messages, decoder: Decoder::new(self.limits) }.into_batches().await
     }
 
     async fn update(&self, query: &Query) -> Result<i64> {
@@ -112,7 +112,7 @@ impl Client {
     }
 }
 
-/// A request with what a query says about itself.
+/// Makes a request with the timeout and the id of a query.
 fn request<T>(body: T, query: &Query) -> Request<T> {
     let mut request = Request::new(body);
     if let Some(timeout_ms) = query.timeout_ms {
@@ -126,14 +126,14 @@ fn request<T>(body: T, query: &Query) -> Request<T> {
     request
 }
 
-/// A reply that is being read.
-struct Reading {
+/// The messages of a reply, and their decoder.
+struct ReplyReader {
     messages: Streaming<FlightData>,
     decoder: Decoder,
 }
 
-impl Reading {
-    /// The batches, once their schema has come.
+impl ReplyReader {
+    /// Waits for the schema, and returns the batches.
     async fn into_batches(mut self) -> Result<BatchStream> {
         let first = self.until_schema().await?;
         let schema = self.decoder.schema().ok_or_else(|| Error::unavailable("the reply ended before its schema"))?;
@@ -159,7 +159,7 @@ impl Reading {
 }
 
 #[async_trait]
-impl BatchSource for Reading {
+impl BatchSource for ReplyReader {
     async fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
         while let Some(data) = self.messages.message().await.map_err(|status| error_from_status(&status))? {
             if let Some(batch) = self.decode(data)? {
@@ -181,7 +181,7 @@ impl QueryPort for Client {
         if query.access == Access::Read {
             return Ok(Reply { kind: StatementKind::Read, batches: self.get(&query).await? });
         }
-        // Which of the two roads a statement takes, its server knows.
+        // Only the server knows whether the statement reads or changes, and the two are sent differently.
         let described = self.describe(query.clone()).await?;
         let batches = match described.kind {
             StatementKind::Read => self.get(&query).await?,
@@ -209,7 +209,7 @@ impl QueryPort for Client {
             reply = service.do_exchange(request(messages, &query)) => reply,
         };
         let messages = reply.map_err(|status| error_from_status(&status))?.into_inner();
-        let batches = Reading { messages, decoder: Decoder::new(self.limits) }.into_batches().await?;
+        let batches = ReplyReader { messages, decoder: Decoder::new(self.limits) }.into_batches().await?;
         Ok(Reply { kind: StatementKind::Read, batches })
     }
 
@@ -250,7 +250,7 @@ impl IngestPort for Client {
         let descriptor = FlightDescriptor::new_cmd(Command::encode_append(&append));
         let messages = put_messages(descriptor, batches, self.message_bytes_target, failed);
         let result = tokio::select! {
-            // The call is dropped here, which the server sees as a stream that was cut off.
+            // Dropping the call makes the server see a stream that was cut off, so it publishes nothing.
             Ok(error) = failure => return Err(error),
             result = self.put(request(messages, &query)) => result?,
         };
@@ -258,7 +258,9 @@ impl IngestPort for Client {
     }
 }
 
-/// The messages of a DoPut or DoExchange. Where `batches` fail they never end: an end would publish what came before.
+/// Encodes the messages of a DoPut or DoExchange.
+///
+/// If `batches` fail, the stream never ends: an end would publish what was sent before. The error goes to `failed`.
 fn put_messages(
     descriptor: FlightDescriptor,
     batches: BatchStream,

@@ -1,9 +1,9 @@
-//! What tickets, commands and descriptors say.
+//! Decodes tickets, commands and descriptors.
 //!
-//! Bytes are a handle of this server, else a Flight SQL message, else SQL text. They are Flight SQL only if they decode as
-//! an `Any` with a type URL of Flight SQL's: some SQL text is well-formed protobuf.
+//! The bytes are a handle of this server, else a Flight SQL message, else SQL text. They are Flight SQL only if they
+//! decode as an `Any` with a type URL of Flight SQL: some SQL text is well-formed protobuf.
 
-use crate::adapters::flight::handle::{HANDLE_MARK, Handle};
+use crate::adapters::flight::ticket::{HANDLE_MARK, Handle};
 use crate::ports::{Append, Error, IfExists, IfMissing, Result};
 use arrow_flight::FlightDescriptor;
 use arrow_flight::flight_descriptor::DescriptorType;
@@ -14,23 +14,23 @@ use arrow_flight::sql::{
 use bytes::Bytes;
 use prost::Message as _;
 
-/// Type URLs of Flight SQL messages begin with this.
+/// Prefix of the type URLs of Flight SQL messages.
 pub const FLIGHT_SQL_PREFIX: &str = "type.googleapis.com/arrow.flight.protocol.sql.";
 
-/// The one catalogue and schema there is. `names.rs` takes tables under them.
+/// The only catalogue. The engine takes names of tables that are qualified with it and [`DB_SCHEMA`].
 pub const CATALOG: &str = "zepto";
-/// See [`CATALOG`].
+/// The only schema.
 pub const DB_SCHEMA: &str = "public";
 
-/// Options of a Flight SQL ingestion that are ours: they say what its own fields can't.
+/// Our own options of a Flight SQL ingestion, for what its fields cannot express.
 const SUMMARY: &str = "zepto.summary";
 const IF_MISSING: &str = "zepto.if_missing";
 const IF_EXISTS: &str = "zepto.if_exists";
 
-/// What a descriptor begins with that asks how a query is doing.
+/// Prefix of a descriptor that asks for the progress of a query.
 const POLL_MARK: &[u8] = b"\xffzepto\x02";
 
-/// What the bytes of a ticket or command say.
+/// A decoded ticket or command.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     /// SQL text.
@@ -44,11 +44,11 @@ pub enum Command {
 }
 
 impl Command {
-    /// Reads the bytes of a ticket or command.
+    /// Decodes a ticket or command.
     ///
     /// # Errors
     ///
-    /// `InvalidQuery` for bytes that are none of these, `Unsupported` for a Flight SQL message that is not known here.
+    /// `InvalidQuery` for bytes that are none of these, `Unsupported` for an unknown Flight SQL message.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         if bytes.starts_with(HANDLE_MARK) {
             return Handle::decode(bytes).map(|handle| Self::Handle(Box::new(handle)));
@@ -70,12 +70,12 @@ impl Command {
         }
     }
 
-    /// A change as a Flight SQL command.
+    /// Encodes a change as a Flight SQL command.
     pub fn encode_update(sql: &str) -> Bytes {
         CommandStatementUpdate { query: sql.to_owned(), transaction_id: None }.as_any().encode_to_vec().into()
     }
 
-    /// An ingestion as a Flight SQL command, which asks for the whole summary.
+    /// Encodes an ingestion as a Flight SQL command that asks for the whole summary.
     pub fn encode_append(append: &Append) -> Bytes {
         let options = [
             (SUMMARY.to_owned(), "json".to_owned()),
@@ -90,17 +90,17 @@ impl Command {
         ingest.as_any().encode_to_vec().into()
     }
 
-    /// What asks how the query of this id is doing.
+    /// Encodes the command that asks for the progress of query `id`.
     pub fn encode_poll(id: u128) -> Bytes {
         [POLL_MARK, &id.to_be_bytes()].concat().into()
     }
 }
 
-/// What a descriptor says.
+/// Decodes a descriptor.
 ///
 /// # Errors
 ///
-/// `InvalidQuery` where it says nothing.
+/// `InvalidQuery` if it has neither a command nor a path, and as [`Command::decode`].
 pub fn command_of(descriptor: &FlightDescriptor) -> Result<Command> {
     match descriptor.r#type() {
         DescriptorType::Cmd => Command::decode(&descriptor.cmd),
@@ -113,26 +113,26 @@ fn no_descriptor() -> Error {
     Error::invalid("the descriptor is neither a command nor a path")
 }
 
-/// Where a DoPut goes.
+/// The target of a DoPut.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PutTarget {
-    /// Into a table; the answer is the summary as JSON.
+    /// A table; the answer is the summary as JSON.
     Table(Append),
-    /// Into a table, as Flight SQL; the answer is the number of rows.
+    /// A table, in Flight SQL's form; the answer is the number of rows.
     Ingest(Append),
-    /// Nowhere: it is a change.
+    /// None: the command is a change.
     Update(Box<Handle>),
-    /// Nowhere: it is a change, and what follows are its parameters, if any do.
+    /// None: the command is a prepared change, and batches that follow are its parameters.
     Prepared(Box<Handle>),
-    /// Into a prepared statement, as its parameters.
+    /// A prepared statement, whose parameters the batches are.
     Bind(Box<Handle>),
 }
 
-/// What the descriptor of a DoPut says.
+/// Decodes the descriptor of a DoPut.
 ///
 /// # Errors
 ///
-/// `InvalidQuery` where it says nothing, `Unsupported` for what Flight SQL asks for and is not had here.
+/// `InvalidQuery` if it has no target, `Unsupported` for parts of Flight SQL that this server does not have.
 pub fn put_target(descriptor: &FlightDescriptor) -> Result<PutTarget> {
     let table = |table| PutTarget::Table(Append { table, ..Append::default() });
     let command = match descriptor.r#type() {
@@ -149,7 +149,7 @@ pub fn put_target(descriptor: &FlightDescriptor) -> Result<PutTarget> {
     match command {
         SqlCommand::CommandStatementUpdate(update) => {
             no_transaction(update.transaction_id.as_ref())?;
-            Ok(PutTarget::Update(Box::new(Handle { sql: update.query, change: true, ..Handle::default() })))
+            Ok(PutTarget::Update(Box::new(Handle { sql: update.query, may_change: true, ..Handle::default() })))
         }
         SqlCommand::CommandPreparedStatementUpdate(update) => {
             Ok(PutTarget::Prepared(Box::new(Handle::decode(&update.prepared_statement_handle)?)))
@@ -195,7 +195,7 @@ fn ingest_target(ingest: CommandStatementIngest) -> Result<Append> {
     Ok(Append { table: ingest.table, if_missing, if_exists, ..Append::default() })
 }
 
-/// Refuses what should be part of a transaction.
+/// Refuses a statement that is to be part of a transaction.
 ///
 /// # Errors
 ///
@@ -207,13 +207,13 @@ pub fn no_transaction(id: Option<&Bytes>) -> Result<()> {
     }
 }
 
-/// The error for a Flight SQL message that is not known here.
+/// Returns the error for an unknown Flight SQL message.
 pub fn unknown_command(type_url: &str) -> Error {
     let name: String = short_name(type_url).chars().take(80).collect();
     Error::unsupported(format!("the Flight SQL message {name} is not supported; send SQL text as ticket or command"))
 }
 
-/// A type URL without what all of them begin with.
+/// Strips the common prefix from a type URL.
 pub fn short_name(type_url: &str) -> &str {
     type_url.strip_prefix(FLIGHT_SQL_PREFIX).unwrap_or(type_url)
 }
@@ -225,7 +225,7 @@ fn path_table(descriptor: &FlightDescriptor) -> Result<String> {
     }
 }
 
-/// All of a table, as SQL.
+/// Returns the SQL that reads all of a table.
 pub fn select_all(table: &str) -> String {
     format!("SELECT * FROM \"{}\"", table.replace('"', "\"\""))
 }
@@ -233,7 +233,7 @@ pub fn select_all(table: &str) -> String {
 #[cfg(test)]
 mod tests {
     use crate::adapters::flight::command::{Command, PutTarget, put_target};
-    use crate::adapters::flight::handle::Handle;
+    use crate::adapters::flight::ticket::Handle;
     use crate::ports::{ErrorKind, IfExists, IfMissing};
     use arrow_flight::FlightDescriptor;
     use arrow_flight::sql::{CommandStatementIngest, ProstMessageExt, TableDefinitionOptions};

@@ -1,34 +1,30 @@
 //! Arrow Flight: the server that drives the ports, the client that implements them, and the bytes between.
+//!
+//! `server` accepts connections, `service` dispatches calls, `rpc` answers them. `state` is all that the server
+//! remembers, `sql` is Flight SQL, `grpc` the framing of calls that carry batches. Imports go one way: server, service,
+//! rpc, call, state.
 
-mod actions;
-mod bound;
+mod call;
+mod call_stream;
 mod client;
-mod columns;
 mod command;
-mod get;
+mod connection_threads;
 mod grpc;
-mod handle;
-mod handshake;
-mod held;
-mod incoming;
-mod info;
-mod metadata;
-mod polled;
-mod put;
-mod recent;
-mod running;
+mod reply_stream;
+mod rpc;
 mod server;
 mod service;
 mod session;
-mod sql_info;
-mod threads;
+mod sql;
+mod state;
+mod ticket;
 mod wire;
 
-/// Whether this is the real thing, or its stand-in.
+/// Whether the protocol is in the build.
 pub const BUILT: bool = true;
 
 pub use client::Client;
 pub use command::{Command, put_target};
-pub use handle::Handle;
 pub use server::Server;
+pub use ticket::Handle;
 pub use wire::{error_from_status, status_from_error};

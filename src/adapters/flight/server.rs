@@ -1,14 +1,12 @@
-//! The listening half of Flight: one gRPC server over whatever implements the ports.
+//! The Flight server: one gRPC server over any implementation of the ports.
+//!
+//! A stop goes in order: admit nothing more, let requests finish, cut off the rest, flush connections.
 
-use crate::adapters::flight::bound::Bound;
-use crate::adapters::flight::grpc;
-use crate::adapters::flight::held::Results;
-use crate::adapters::flight::polled;
-use crate::adapters::flight::running::Running;
+use crate::adapters::flight::connection_threads::ConnectionThreads;
+use crate::adapters::flight::grpc::outgoing;
 use crate::adapters::flight::service::Service;
-use crate::adapters::flight::threads::Threads;
-use crate::adapters::gate::{Gate, ServerOptions};
-use crate::adapters::listen::{Connection, Listener};
+use crate::adapters::flight::state::State;
+use crate::adapters::serving::{Connection, Listener, ServerOptions};
 use crate::ports::{IngestPort, Limits, QueryPort, Result};
 use arrow_flight::flight_service_server::FlightServiceServer;
 use futures::future::{BoxFuture, FutureExt};
@@ -24,64 +22,50 @@ use tonic::transport::Server as GrpcServer;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use tonic_health::server::health_reporter;
 
-/// Calls that one connection may have open.
+/// Most calls that one connection may have open.
 const STREAMS_MAX: u32 = 256;
 
-/// HTTP/2 windows: large enough that loopback and a fast network are never waiting for one.
+/// HTTP/2 windows, large enough that neither loopback nor a fast network waits for them.
 const STREAM_WINDOW_BYTES: u32 = 16 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
 const FRAME_BYTES: u32 = 1 << 20;
 
-/// How long connections get to send what is left after a stop.
+/// How long connections may go on sending after a stop.
 const FLUSH: Duration = Duration::from_secs(2);
 
 /// A Flight server that is ready to listen.
 #[derive(Debug)]
 pub struct Server {
-    service: Service,
-    gate: Gate,
-    options: ServerOptions,
+    state: Arc<State>,
 }
 
 impl Server {
-    /// A server over any implementation of the ports.
+    /// Creates a server over any implementation of the ports.
     pub fn new(query: Arc<dyn QueryPort>, ingest: Arc<dyn IngestPort>, options: ServerOptions) -> Self {
-        let gate = Gate::default();
-        let limits = &options.limits;
-        let service = Service {
-            query,
-            ingest,
-            gate: gate.clone(),
-            options: options.clone(),
-            results: Arc::new(Results::new(limits)),
-            running: Running::new(limits),
-            polled: Arc::new(polled::none(limits)),
-            bound: Arc::new(Bound::new(limits)),
-        };
-        Self { service, gate, options }
+        Self { state: State::new(query, ingest, options) }
     }
 
     /// Serves `listener` until `shutdown`, then lets requests finish for the grace period and cuts off the rest.
     ///
     /// # Errors
     ///
-    /// `Unavailable` where the system gives no thread.
+    /// `Unavailable` if the system refuses a thread.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
-        let Self { service, gate, options } = self;
-        let grace = Duration::from_millis(options.limits.shutdown_grace_ms);
-        let listener = Listener::new(listener, &options.limits);
-        let (results, polled, bound) = (service.results.clone(), service.polled.clone(), service.bound.clone());
+        let state = self.state;
+        let limits = state.options.limits.clone();
+        let grace = Duration::from_millis(limits.shutdown_grace_ms);
+        let listener = Listener::new(listener, &limits);
         let (health, health_service) = health_reporter();
         health.set_serving::<FlightServiceServer<Service>>().await;
         let drained = CancellationToken::new();
-        // Whatever becomes of this call, its threads end.
+        // The threads end also if this future is dropped.
         let _end = drained.clone().drop_guard();
-        let service = Arc::new(service);
-        let threads = Threads::start({
+        let service = Arc::new(Service { state: state.clone() });
+        let threads = ConnectionThreads::start({
             let drained = drained.clone();
             move |connections| {
-                let flight = Flight::new(service.clone(), &options.limits);
-                let serving = grpc_server(&options.limits)
+                let flight = Flight::new(service.clone(), &limits);
+                let serving = grpc_server(&limits)
                     .add_service(health_service.clone())
                     .add_service(flight)
                     .serve_with_incoming_shutdown(connections, drained.clone().cancelled_owned());
@@ -94,22 +78,20 @@ impl Server {
         })?;
         let accepting = async {
             loop {
-                threads.give(listener.accept().await);
+                threads.assign(listener.accept().await);
             }
         };
         let stop = async {
             shutdown.await;
             health.set_not_serving::<FlightServiceServer<Service>>().await;
-            gate.drain(grace).await;
+            state.admission.drain(grace).await;
         };
         tokio::select! {
             () = stop => {}
             () = accepting => {}
-            () = results.expire() => {}
-            () = polled.expire() => {}
-            () = bound.expire() => {}
+            () = state.expire() => {}
         }
-        // What was cut off still has to reach its clients, behind whatever they have not read yet.
+        // The errors of what was cut off still have to reach the clients, after what they have not read yet.
         drained.cancel();
         let _ = tokio::time::timeout(FLUSH, threads.ended()).await;
         Ok(())
@@ -122,7 +104,7 @@ fn grpc_server(limits: &Limits) -> GrpcServer {
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES)
         .http2_max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
-        // A client may open streams and reset them at once (CVE-2023-44487): no more than these wait at a time.
+        // A client may open streams and reset them at once (CVE-2023-44487); this bounds how many wait.
         .max_concurrent_streams(Some(STREAMS_MAX))
         .http2_max_pending_accept_reset_streams(Some(20))
         .http2_max_local_error_reset_streams(Some(1_024))
@@ -138,7 +120,8 @@ impl Connected for Connection {
     }
 }
 
-/// The Flight service: the calls that carry batches by our own hand, the rest by tonic's.
+/// The Flight service on a connection: calls that carry batches are answered without tonic's codec, the rest through
+/// it.
 #[derive(Debug, Clone)]
 struct Flight {
     service: Arc<Service>,
@@ -170,9 +153,9 @@ impl tower::Service<http::Request<Body>> for Flight {
         let service = self.service.clone();
         let method = request.uri().path().rsplit('/').next().unwrap_or_default();
         match method {
-            "DoGet" => async move { Ok(grpc::response(service.get(request).await)) }.boxed(),
-            "DoPut" => async move { Ok(grpc::response(service.put(request).await)) }.boxed(),
-            "DoExchange" => async move { Ok(grpc::response(service.exchange(request).await)) }.boxed(),
+            "DoGet" => async move { Ok(outgoing::response(service.get(request).await)) }.boxed(),
+            "DoPut" => async move { Ok(outgoing::response(service.put(request).await)) }.boxed(),
+            "DoExchange" => async move { Ok(outgoing::response(service.exchange(request).await)) }.boxed(),
             _ => self.by_tonic.call(request),
         }
     }

@@ -1,11 +1,11 @@
-//! Sessions: options that hold for all calls of a client.
+//! Sessions: options that apply to all calls of a client.
 //!
-//! A session is its cookie: the options stand in it, so the server keeps nothing, no session is ever lost, and one that
-//! nobody closes costs nothing. Headers of a call go before the session. The messages are Flight.proto's; arrow-flight
-//! does not have them yet.
+//! A session is its cookie, which contains the options: the server keeps nothing, no session is ever lost, and a
+//! session that is never closed costs nothing. Headers of a call take precedence over the session. The messages are
+//! those of Flight.proto; arrow-flight does not have them yet.
 
 use crate::adapters::flight::command::{CATALOG, DB_SCHEMA};
-use crate::adapters::ipc::{OPTIONS, Presentation};
+use crate::adapters::serving::{OPTIONS, ResultOptions};
 use crate::ports::{Error, ErrorKind, Result};
 use arrow_flight::Action;
 use bytes::Bytes;
@@ -13,11 +13,11 @@ use prost::Message as _;
 use std::collections::HashMap;
 use tonic::metadata::MetadataMap;
 
-/// Names of the actions.
+/// Action that sets options.
 pub const SET_OPTIONS: &str = "SetSessionOptions";
-/// Answers every option.
+/// Action that returns all options.
 pub const GET_OPTIONS: &str = "GetSessionOptions";
-/// Forgets them.
+/// Action that forgets the options.
 pub const CLOSE: &str = "CloseSession";
 
 /// The cookie's name, as Flight.proto suggests it.
@@ -82,68 +82,68 @@ struct CloseResult {
 
 const CLOSED: i32 = 1;
 
-/// The choices that a call comes with: those of its headers, then those of its session.
+/// Returns the options of a call: those of its headers, then those of its session.
 ///
 /// # Errors
 ///
-/// `InvalidQuery` for a header that does not say what it may.
-pub fn choices(metadata: &MetadataMap) -> Result<Presentation> {
+/// `InvalidQuery` for an invalid value of a header.
+pub fn result_options(metadata: &MetadataMap) -> Result<ResultOptions> {
     let header = |name: &str| metadata.get(name).map(|value| value.to_str().unwrap_or("?"));
-    Ok(Presentation::from_headers(header)?.or(&session(metadata)))
+    Ok(ResultOptions::from_headers(header)?.or(&session(metadata)))
 }
 
-/// The choices of the session alone.
-fn session(metadata: &MetadataMap) -> Presentation {
+/// Returns the options of the session alone.
+fn session(metadata: &MetadataMap) -> ResultOptions {
     let cookies = metadata.get_all("cookie").iter().filter_map(|cookies| cookies.to_str().ok());
     let mut cookies = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|cookie| cookie.trim().split_once('='));
     match cookies.find(|(name, _)| *name == COOKIE) {
-        // A cookie of another server or release says nothing here; a client that keeps one must still get through.
+        // A cookie of another server or release is ignored: a client that keeps one must still be served.
         Some((_, text)) => from_cookie(text).unwrap_or_default(),
-        None => Presentation::default(),
+        None => ResultOptions::default(),
     }
 }
 
-/// Hexadecimal: every value of an option is safe in it, and so is every cookie.
-fn to_cookie(choices: &Presentation) -> String {
-    choices.to_line().bytes().map(|byte| format!("{byte:02x}")).collect()
+/// Encodes options in hexadecimal, which is safe for every value and in every cookie.
+fn to_cookie(options: &ResultOptions) -> String {
+    options.encode().bytes().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn from_cookie(text: &str) -> Option<Presentation> {
+fn from_cookie(text: &str) -> Option<ResultOptions> {
     let digits = text.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
     let line = String::from_utf8(digits.collect::<Option<_>>()?).ok()?;
-    let mut choices = Presentation::default();
-    for (name, value) in line.split(';').filter_map(|choice| choice.split_once('=')) {
-        // What an older or newer release called otherwise is passed over.
-        let _ = choices.set(name, value);
+    let mut options = ResultOptions::default();
+    for (name, value) in line.split(';').filter_map(|entry| entry.split_once('=')) {
+        // Options of an older or newer release are ignored.
+        let _ = options.set(name, value);
     }
-    Some(choices)
+    Some(options)
 }
 
-/// What an action on the session answers: its body, and the cookie to set.
+/// Runs an action on the session, and returns the body of its answer and the cookie to set.
 ///
 /// # Errors
 ///
 /// `InvalidQuery` for a request that does not decode.
-pub fn act(action: &Action, metadata: &MetadataMap) -> Result<(Bytes, Option<String>)> {
-    let mut choices = session(metadata);
+pub fn run_action(action: &Action, metadata: &MetadataMap) -> Result<(Bytes, Option<String>)> {
+    let mut chosen = session(metadata);
     match action.r#type.as_str() {
         SET_OPTIONS => {
             let wrong = |error| Error::invalid(format!("the session's options do not decode: {error}"));
             let wanted = Options::decode(action.body.clone()).map_err(wrong)?;
             let mut errors = HashMap::new();
             for (name, OptionValue { value }) in wanted.options {
-                if let Err(error) = set(&mut choices, &name, value) {
+                if let Err(error) = set(&mut chosen, &name, value) {
                     let value = if error.kind() == ErrorKind::NotFound { INVALID_NAME } else { INVALID_VALUE };
                     errors.insert(name, SetError { value });
                 }
             }
-            let cookie = format!("{COOKIE}={}; Path=/", to_cookie(&choices));
+            let cookie = format!("{COOKIE}={}; Path=/", to_cookie(&chosen));
             Ok((SetResult { errors }.encode_to_vec().into(), Some(cookie)))
         }
         GET_OPTIONS => {
             let text = |value: &str| OptionValue { value: Some(Value::Text(value.to_owned())) };
             let mut options: HashMap<_, _> =
-                choices.choices().into_iter().map(|(name, value)| (name.to_owned(), text(&value))).collect();
+                chosen.entries().into_iter().map(|(name, value)| (name.to_owned(), text(&value))).collect();
             options.insert("catalog".to_owned(), text(CATALOG));
             options.insert("schema".to_owned(), text(DB_SCHEMA));
             Ok((Options { options }.encode_to_vec().into(), None))
@@ -155,34 +155,34 @@ pub fn act(action: &Action, metadata: &MetadataMap) -> Result<(Bytes, Option<Str
     }
 }
 
-fn set(choices: &mut Presentation, name: &str, value: Option<Value>) -> Result<()> {
+fn set(chosen: &mut ResultOptions, name: &str, value: Option<Value>) -> Result<()> {
     let text = match value {
         Some(Value::Text(text)) => text,
         Some(Value::Int(number)) => number.to_string(),
         Some(Value::Bool(_) | Value::Double(_) | Value::List(_)) => {
             return Err(Error::invalid(format!("{name} takes text or a whole number")));
         }
-        // A value that is none takes the option back.
+        // A missing value unsets the option.
         None if OPTIONS.contains(&name) => {
-            choices.unset(name);
+            chosen.unset(name);
             return Ok(());
         }
-        None => return choices.set(name, ""),
+        None => return chosen.set(name, ""),
     };
     match name {
-        // There is one of each, and whoever asks for it has it.
+        // There is one catalogue and one schema, so choosing them changes nothing.
         "catalog" if text == CATALOG => Ok(()),
         "schema" if text == DB_SCHEMA => Ok(()),
         "catalog" | "schema" => Err(Error::invalid(format!("there is no {name} {text:?}"))),
-        _ => choices.set(name, &text),
+        _ => chosen.set(name, &text),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use crate::adapters::flight::session::{
-        CLOSE, GET_OPTIONS, INVALID_NAME, INVALID_VALUE, OptionValue, Options, SET_OPTIONS, SetResult, Value, act,
-        choices,
+        CLOSE, GET_OPTIONS, INVALID_NAME, INVALID_VALUE, OptionValue, Options, SET_OPTIONS, SetResult, Value,
+        result_options, run_action,
     };
     use arrow_flight::Action;
     use prost::Message as _;
@@ -192,7 +192,7 @@ mod tests {
         let options =
             options.iter().map(|(name, value)| ((*name).to_owned(), OptionValue { value: value.clone() })).collect();
         let action = Action::new(SET_OPTIONS, Options { options }.encode_to_vec());
-        let (body, cookie) = act(&action, metadata).unwrap();
+        let (body, cookie) = run_action(&action, metadata).unwrap();
         (SetResult::decode(body).unwrap(), cookie.unwrap().split(';').next().unwrap().to_owned())
     }
 
@@ -209,10 +209,10 @@ mod tests {
         );
         assert!(result.errors.is_empty());
         metadata.insert("cookie", format!("other=1; {cookie}").parse().unwrap());
-        assert_eq!(choices(&metadata).unwrap().to_line(), "time_zone=Asia/Tokyo;batch_rows=10");
+        assert_eq!(result_options(&metadata).unwrap().encode(), "time_zone=Asia/Tokyo;batch_rows=10");
         metadata.insert("x-zepto-time-zone", "UTC".parse().unwrap());
-        assert_eq!(choices(&metadata).unwrap().to_line(), "time_zone=UTC;batch_rows=10", "headers go first");
-        let (body, none) = act(&Action::new(GET_OPTIONS, ""), &metadata).unwrap();
+        assert_eq!(result_options(&metadata).unwrap().encode(), "time_zone=UTC;batch_rows=10", "headers go first");
+        let (body, none) = run_action(&Action::new(GET_OPTIONS, ""), &metadata).unwrap();
         assert_eq!(Options::decode(body).unwrap().options["time_zone"].value, text("Asia/Tokyo"));
         assert!(none.is_none());
         let (result, cookie) =
@@ -221,10 +221,10 @@ mod tests {
         assert_eq!((errors, result.errors.len()), (vec![INVALID_NAME, INVALID_VALUE], 2));
         metadata.clear();
         metadata.insert("cookie", cookie.parse().unwrap());
-        assert_eq!(choices(&metadata).unwrap().to_line(), "batch_rows=10");
-        let (_, cookie) = act(&Action::new(CLOSE, ""), &metadata).unwrap();
+        assert_eq!(result_options(&metadata).unwrap().encode(), "batch_rows=10");
+        let (_, cookie) = run_action(&Action::new(CLOSE, ""), &metadata).unwrap();
         assert!(cookie.unwrap().contains("Max-Age=0"));
         metadata.insert("cookie", "arrow_flight_session_id=nonsense".parse().unwrap());
-        assert_eq!(choices(&metadata).unwrap().to_line(), "", "a stale cookie breaks nothing");
+        assert_eq!(result_options(&metadata).unwrap().encode(), "", "a stale cookie breaks nothing");
     }
 }

@@ -1,16 +1,19 @@
-//! The bytes of Flight, both directions in one place: errors, messages, headers. Handles and commands have files of their
-//! own.
+//! Encodes and decodes what Flight carries beside batches: errors, headers, ingest summaries, names of actions.
+//!
+//! Both directions of each stand here together. Handles and commands have files of their own.
 
 use crate::adapters::ipc::{self, Encoding};
-use crate::ports::{Error, ErrorKind, Limits, Result};
+use crate::ports::{Error, ErrorKind, IngestSummary, Limits, Reply, Result, StatementKind};
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
 use arrow_flight::FlightData;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
-/// Status codes of Arrow C++ (`arrow::StatusCode`), which pyarrow and R rebuild their exceptions from.
+/// Trailer with a status code of Arrow C++ (`arrow::StatusCode`), which pyarrow and R choose their exceptions by.
 const ARROW_STATUS: &str = "x-arrow-status";
 
-/// The one table between kinds, gRPC codes and Arrow's codes. One to one in its first two columns.
+/// Kinds of errors, gRPC codes and Arrow's codes. The first two columns are one to one.
 const CODES: [(ErrorKind, Code, Option<u16>); 12] = [
     (ErrorKind::InvalidQuery, Code::InvalidArgument, Some(4)),
     (ErrorKind::NotFound, Code::NotFound, Some(2)),
@@ -26,7 +29,7 @@ const CODES: [(ErrorKind, Code, Option<u16>); 12] = [
     (ErrorKind::Internal, Code::Internal, None),
 ];
 
-/// An error as a gRPC status, with the trailers that pyarrow reads.
+/// Converts an error to a gRPC status, with the trailers that pyarrow reads.
 pub fn status_from_error(error: &Error) -> Status {
     let (_, code, arrow) = CODES.into_iter().find(|(kind, ..)| *kind == error.kind()).unwrap_or((
         ErrorKind::Internal,
@@ -40,11 +43,11 @@ pub fn status_from_error(error: &Error) -> Status {
     Status::with_metadata(code, shortened(error.message()), trailers)
 }
 
-/// Bytes of a message that trailers carry: clients refuse metadata of more than 8 to 16 KiB, and percent-encoding makes
+/// Most bytes of a message in trailers: clients refuse metadata of more than 8 to 16 KiB, and percent-encoding makes
 /// three bytes of one.
 const MESSAGE_BYTES_MAX: usize = 2 << 10;
 
-/// Returns the beginning of a message, as much as trailers carry.
+/// Cuts a message to what trailers carry.
 fn shortened(message: &str) -> String {
     if message.len() <= MESSAGE_BYTES_MAX {
         return message.to_owned();
@@ -52,11 +55,11 @@ fn shortened(message: &str) -> String {
     format!("{} …", &message[..message.floor_char_boundary(MESSAGE_BYTES_MAX)])
 }
 
-/// A gRPC status as an error. Codes that our servers never send are a bug of theirs, or a lost connection.
+/// Converts a gRPC status to an error. Codes that our servers never send mean a lost connection.
 pub fn error_from_status(status: &Status) -> Error {
     let known = CODES.into_iter().find(|(_, code, _)| *code == status.code()).map(|(kind, ..)| kind);
     let kind = match status.code() {
-        // The transport's own failures have a source, and codes of all kinds.
+        // Failures of the transport have a source, and all kinds of codes.
         _ if std::error::Error::source(status).is_some() => ErrorKind::Unavailable,
         Code::Unknown | Code::Aborted => ErrorKind::Unavailable,
         _ => known.unwrap_or(ErrorKind::Internal),
@@ -64,43 +67,45 @@ pub fn error_from_status(status: &Status) -> Error {
     Error::new(kind, status.message())
 }
 
-/// An IPC message as a protobuf message, its body in one piece: for tonic's client. The server has [`super::grpc`].
+/// Encodes an IPC message as a protobuf message with its body in one piece, for tonic's client. The server uses `grpc`.
 pub fn flight_data(message: &ipc::Message) -> FlightData {
     FlightData { data_header: message.header(), data_body: message.body().concat().into(), ..FlightData::default() }
 }
 
-/// How a caller wants its reply written.
+/// Reads from the headers how a reply is to be encoded.
 ///
 /// # Errors
 ///
-/// `InvalidQuery` for a header that says something else than it may.
+/// `InvalidQuery` for an invalid value of a header.
 pub fn encoding(metadata: &MetadataMap, limits: &Limits) -> Result<Encoding> {
-    Encoding::choose(|name| metadata.get(name).map(|value| value.to_str().unwrap_or("?")), limits)
+    Encoding::from_headers(|name| metadata.get(name).map(|value| value.to_str().unwrap_or("?")), limits)
 }
 
-/// Request header of GetFlightInfo: how many endpoints to answer with.
+/// Request header of GetFlightInfo: number of endpoints.
 const ENDPOINTS: &str = "x-zepto-endpoints";
 
 /// Most endpoints that a caller may ask for.
 const ENDPOINTS_MAX: u32 = 256;
 
-/// How many endpoints a caller wants; one, if it does not say.
+/// Reads from the headers how many endpoints the caller wants; the default is one.
 ///
 /// # Errors
 ///
-/// `InvalidQuery` for a header that is no such number.
+/// `InvalidQuery` for an invalid value of the header.
 pub fn endpoints(metadata: &MetadataMap) -> Result<u32> {
     let Some(text) = metadata.get(ENDPOINTS).map(|value| value.to_str().unwrap_or("?")) else { return Ok(1) };
     text.parse().ok().filter(|count| (1..=ENDPOINTS_MAX).contains(count)).ok_or_else(|| {
-        Error::invalid(format!("header {ENDPOINTS} can't be {text:?}; it takes a number from 1 to {ENDPOINTS_MAX}"))
+        Error::invalid(format!(
+            "invalid value {text:?} for header {ENDPOINTS}; expected a number from 1 to {ENDPOINTS_MAX}"
+        ))
     })
 }
 
-/// How much earlier than its caller a call ends, at most.
+/// Most time by which a call ends before the deadline of its caller.
 const DEADLINE_MARGIN_MS: u64 = 20;
 
-/// `grpc-timeout` in milliseconds (gRPC over HTTP/2, "Timeout"), less a little: tonic cuts a call off at its deadline with
-/// CANCELLED, and whoever knows better has to say so before.
+/// Reads `grpc-timeout` in milliseconds (gRPC over HTTP/2, "Timeout"), less a margin: tonic cuts a call off at its
+/// deadline with CANCELLED, so DEADLINE_EXCEEDED has to be sent before.
 pub fn timeout_ms(metadata: &MetadataMap) -> Option<u64> {
     let text = metadata.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -116,6 +121,56 @@ pub fn timeout_ms(metadata: &MetadataMap) -> Option<u64> {
     };
     let timeout_ms = count.saturating_mul(nanos).div_ceil(1_000_000);
     Some(timeout_ms - (timeout_ms / 10).min(DEADLINE_MARGIN_MS))
+}
+
+/// Action that returns the server's health.
+pub const HEALTHCHECK: &str = "healthcheck";
+/// Action that describes a statement without running it.
+pub const DESCRIBE: &str = "describe";
+/// Action that pins the present state of all tables.
+pub const SNAPSHOT: &str = "snapshot";
+
+/// Encodes an ingest summary as DoPut answers it.
+pub fn summary_json(summary: &IngestSummary) -> String {
+    serde_json::json!({
+        "rows": summary.rows,
+        "batches": summary.batches,
+        "bytes": summary.bytes,
+        "table_created": summary.table_created,
+    })
+    .to_string()
+}
+
+/// Decodes the summary of [`summary_json`].
+///
+/// # Errors
+///
+/// `Internal` for anything else: only our own servers send these.
+pub fn summary_from_json(text: &[u8]) -> Result<IngestSummary> {
+    let wrong = || Error::internal("the server's summary of a DoPut does not decode");
+    let value: serde_json::Value = serde_json::from_slice(text).map_err(|error| wrong().with_source(error))?;
+    let number = |key: &str| value[key].as_u64().ok_or_else(wrong);
+    Ok(IngestSummary {
+        rows: number("rows")?,
+        batches: number("batches")?,
+        bytes: number("bytes")?,
+        table_created: value["table_created"].as_bool().ok_or_else(wrong)?,
+    })
+}
+
+/// Returns the number of rows that a change reports; 0 for a definition.
+///
+/// # Errors
+///
+/// Those of the reply's stream.
+pub async fn change_count(reply: Reply) -> Result<i64> {
+    let batches = reply.batches.collect().await?;
+    Ok(match (reply.kind, batches.first()) {
+        (StatementKind::Change, Some(count)) => {
+            count.column(0).as_primitive_opt::<Int64Type>().map_or(-1, |count| count.value(0))
+        }
+        _ => 0,
+    })
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 //! Invariant: the check runs on the headers alone, before any route and before a byte of the body is read.
 //! Sources: Fetch Standard (`Origin`, CORS), Fetch Metadata (`Sec-Fetch-Site`), RFC 9110 15.5.20 (421).
 
-use crate::adapters::gate::BrowserPolicy;
+use crate::adapters::serving::BrowserPolicy;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, CACHE_CONTROL,
@@ -175,8 +175,8 @@ pub fn protect(headers: &mut HeaderMap, passed: &Passed) {
 
 #[cfg(test)]
 mod tests {
-    use crate::adapters::gate::BrowserPolicy;
     use crate::adapters::http::guard::check;
+    use crate::adapters::serving::BrowserPolicy;
     use http::Request;
 
     fn policy() -> BrowserPolicy {

@@ -1,6 +1,5 @@
 //! The routes: each takes its request apart, asks a port, and puts the answer together.
 
-use crate::adapters::gate::{Gate, Request as Admitted, ServerOptions};
 use crate::adapters::http::format::Format;
 use crate::adapters::http::guard::Refused;
 use crate::adapters::http::incoming::{Failure, Incoming, Meta};
@@ -10,7 +9,8 @@ use crate::adapters::http::render::{NanStyle, Style, body};
 use crate::adapters::http::wire::{
     ACCESS, FORMAT, STATEMENT_KIND, description_json, error_json, query_from_headers, status_from_kind, table_json,
 };
-use crate::adapters::ipc::{Encoding, Presentation};
+use crate::adapters::ipc::Encoding;
+use crate::adapters::serving::{Admission, AdmittedRequest as Admitted, ResultOptions, ServerOptions, health_json};
 use crate::ports::{
     BatchStream, Description, Error, ErrorKind, IngestPort, Query, QueryPort, Reply, Result, StatementKind,
 };
@@ -30,7 +30,7 @@ use warp::reply::Response;
 pub struct Handlers {
     pub(super) query: Arc<dyn QueryPort>,
     pub(super) ingest: Arc<dyn IngestPort>,
-    pub(super) gate: Gate,
+    pub(super) gate: Admission,
     pub(super) options: ServerOptions,
 }
 
@@ -76,13 +76,13 @@ impl Handlers {
         let (style, presentation) = self.style(incoming, behind)?;
         let query = query_from_headers(sql.to_owned(), &incoming.headers, admitted.id())?;
         let query = bound(query, &incoming.query, self.query.as_ref()).await?;
-        let reply = admitted.unless_cut(self.query.query(query)).await?;
+        let reply = admitted.or_shutdown(self.query.query(query)).await?;
         admitted.kind(reply.kind);
-        Ok((admitted.unless_cut(presented(reply, &presentation)).await?, style))
+        Ok((admitted.or_shutdown(presented(reply, &presentation)).await?, style))
     }
 
     /// How a request wants its result, and the columns of that; `behind` is the format that stood behind its statement.
-    pub(super) fn style(&self, incoming: &Incoming, behind: Option<Format>) -> Result<(Style, Presentation), Failure> {
+    pub(super) fn style(&self, incoming: &Incoming, behind: Option<Format>) -> Result<(Style, ResultOptions), Failure> {
         let chosen = match behind {
             Some(format) => Some(format),
             None => Format::choose(&incoming.query, &incoming.headers)?,
@@ -100,7 +100,7 @@ impl Handlers {
             Some("string") => NanStyle::Text,
             Some(other) => return Err(Error::invalid(format!("nan can't be {other:?}: null or string")).into()),
         };
-        let encoding = Encoding::choose(|name| header(incoming, name), &self.options.limits)?;
+        let encoding = Encoding::from_headers(|name| header(incoming, name), &self.options.limits)?;
         Ok((Style { format, nan, encoding }, presentation(incoming)?))
     }
 
@@ -213,7 +213,7 @@ impl Handlers {
 
     /// `GET /openapi.json`
     pub async fn openapi(&self, incoming: Incoming) -> Response {
-        self.probe(&incoming, || document(&self.options.about.version))
+        self.probe(&incoming, || document(&self.options.info.version))
     }
 
     /// `GET /version`
@@ -230,7 +230,7 @@ impl Handlers {
     }
 
     fn about_json(&self) -> Value {
-        let about = &self.options.about;
+        let about = &self.options.info;
         json!({"status": "ok", "engine": "zepto-flight", "version": about.version, "backend": about.backend})
     }
 
@@ -244,17 +244,7 @@ impl Handlers {
 
     /// `GET /health`: whether the process is well, and what it is.
     pub async fn health(&self, incoming: Incoming) -> Response {
-        let about = &self.options.about;
-        let protocols: std::collections::BTreeMap<_, _> = about.protocols.iter().cloned().collect();
-        self.probe(&incoming, || {
-            json!({
-                "status": "healthy",
-                "version": about.version,
-                "backend": about.backend,
-                "protocols": protocols,
-                "uptime_s": self.gate.uptime().as_secs(),
-            })
-        })
+        self.probe(&incoming, || health_json("healthy", &self.options.info, self.gate.uptime()))
     }
 
     /// `GET /ready`: whether requests are taken, and the backend answers.
@@ -265,7 +255,7 @@ impl Handlers {
         let ready = !self.gate.is_draining() && self.query.tables().await.is_ok();
         let (status, word) =
             if ready { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not_ready") };
-        json_response(status, &json!({"status": word, "backend": self.options.about.backend}).to_string())
+        json_response(status, &json!({"status": word, "backend": self.options.info.backend}).to_string())
     }
 
     /// Answers a request that its headers keep out.
@@ -316,8 +306,8 @@ impl Handlers {
 }
 
 /// How a request wants columns.
-fn presentation(incoming: &Incoming) -> Result<Presentation> {
-    Presentation::from_headers(|name| header(incoming, name))
+fn presentation(incoming: &Incoming) -> Result<ResultOptions> {
+    ResultOptions::from_headers(|name| header(incoming, name))
 }
 
 /// A header's text; what is none is nothing that any header takes.
@@ -326,10 +316,10 @@ fn header<'a>(incoming: &'a Incoming, name: &str) -> Option<&'a str> {
 }
 
 /// `reply` with its columns as its caller wants them. Where its first rows cannot be given so, that is the answer.
-pub(super) async fn presented(reply: Reply, presentation: &Presentation) -> Result<Reply> {
+pub(super) async fn presented(reply: Reply, presentation: &ResultOptions) -> Result<Reply> {
     let given = reply.batches.schema();
     let schema = Arc::new(presentation.schema(&given));
-    let mut batches = presentation.present(reply.batches, schema.clone());
+    let mut batches = presentation.apply(reply.batches, schema.clone());
     if schema != given {
         let first = batches.next().await.transpose()?;
         batches = BatchStream::new(schema, stream::iter(first.map(Ok)).chain(batches));

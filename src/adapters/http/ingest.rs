@@ -1,12 +1,12 @@
 //! Routes whose bodies are data: ingestion, and reads over a stream of the caller's own.
 
-use crate::adapters::gate::Request as Admitted;
 use crate::adapters::http::decode::{BodyFormat, Columns, batches};
 use crate::adapters::http::handlers::{Handlers, answer, failed, presented, set};
 use crate::adapters::http::incoming::{Failure, Incoming};
 use crate::adapters::http::wire::{
     ARROW_STREAM, BATCHES, BYTES, FORMAT, IF_EXISTS, IF_MISSING, TABLE_CREATED, content_type, query_from_headers,
 };
+use crate::adapters::serving::AdmittedRequest as Admitted;
 use crate::ports::{Append, Caller, Error, IfExists, IngestSummary, Result};
 use arrow::datatypes::SchemaRef;
 use http::{Method, StatusCode};
@@ -61,7 +61,7 @@ impl Handlers {
         let batches = batches(format, incoming.body, types, &self.options.limits).await?;
         let batches = columns.applied(batches, schema.as_deref())?;
         let request = Append { table, if_missing, if_exists, caller };
-        Ok(self.ingest.append(request, admitted.until_cut(batches)).await?)
+        Ok(self.ingest.append(request, admitted.until_shutdown(batches)).await?)
     }
 
     /// The schema of the table that a stream is appended to, if there is one.
@@ -90,9 +90,9 @@ impl Handlers {
             let query = query_from_headers(sql, &incoming.headers, admitted.id())?;
             check_media_type(BodyFormat::Arrow, &incoming)?;
             let input = batches(BodyFormat::Arrow, incoming.body, None, &self.options.limits).await?;
-            let input = admitted.until_cut(input);
-            let reply = admitted.unless_cut(self.query.exchange(query, input)).await?;
-            Ok((admitted.unless_cut(presented(reply, &presentation)).await?, style))
+            let input = admitted.until_shutdown(input);
+            let reply = admitted.or_shutdown(self.query.exchange(query, input)).await?;
+            Ok((admitted.or_shutdown(presented(reply, &presentation)).await?, style))
         };
         let reply = reply.await;
         self.stream(reply, admitted)

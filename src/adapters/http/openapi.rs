@@ -4,7 +4,7 @@
 use crate::adapters::http::decode::BodyFormat;
 use crate::adapters::http::format::Format;
 use crate::adapters::http::wire::status_from_kind;
-use crate::adapters::ipc::HEADER_PREFIX;
+use crate::adapters::serving::HEADER_PREFIX;
 use crate::ports::{ErrorKind, IfExists, IfMissing};
 use serde_json::{Map, Value, json};
 

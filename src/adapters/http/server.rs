@@ -3,14 +3,13 @@
 //! warp's server sets no timers and no nodelay, and waits without limit at a stop; so hyper is driven here, and warp is
 //! what it is best at, the routes (field of `warp::service`).
 
-use crate::adapters::gate::{BrowserPolicy, Gate, ServerOptions, request_id};
 use crate::adapters::http::format::PARQUET;
 use crate::adapters::http::guard::{self, Passed, Refused};
 use crate::adapters::http::handlers::Handlers;
 use crate::adapters::http::incoming::Meta;
 use crate::adapters::http::routes::routes;
 use crate::adapters::http::wire::{ARROW_STREAM, REQUEST_ID};
-use crate::adapters::listen::Listener;
+use crate::adapters::serving::{Admission as Gate, BrowserPolicy, Listener, ServerOptions, request_id};
 use crate::ports::{IngestPort, Limits, QueryPort, Result};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;

@@ -5,7 +5,7 @@
 //! not begin at zero, bitmaps that begin within a byte. Compressed bodies are made of new buffers.
 
 use crate::adapters::ipc::compact::drags;
-use crate::adapters::ipc::encoding::{Compression, Encoding};
+use crate::adapters::ipc::options::{Compression, Encoding};
 use crate::adapters::ipc::split::{batch_bytes, split};
 use crate::ports::{Error, Result};
 use arrow::array::RecordBatch;

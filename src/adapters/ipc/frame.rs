@@ -4,7 +4,7 @@
 
 use crate::adapters::ipc::decode::{DecodeLimits, Decoder};
 use crate::adapters::ipc::encode::{Encoder, schema_message};
-use crate::adapters::ipc::encoding::Encoding;
+use crate::adapters::ipc::options::Encoding;
 use crate::adapters::ipc::rope::Rope;
 use crate::ports::{Error, Result};
 use arrow::array::RecordBatch;

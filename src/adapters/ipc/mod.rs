@@ -4,25 +4,23 @@
 //! stream (Arrow Columnar Format, "Encapsulated message format"). What comes from outside is bytes that may say
 //! anything: its sizes are checked before anything is allocated for them, and a decoder that panics is an error.
 
+mod column_metadata;
 mod compact;
 mod decode;
-mod describe;
-mod described;
+mod description;
 mod encode;
-mod encoding;
 mod frame;
-mod present;
+mod options;
 mod read;
 mod rope;
 mod split;
 
+pub use column_metadata::{SQL_METADATA_KEYS, strip_sql_metadata};
 pub use decode::{DecodeLimits, Decoder};
-pub use describe::{decode_description, encode_description};
-pub use described::{DESCRIPTIONS, undescribed};
+pub use description::{decode_description, encode_description};
 pub use encode::{Encoder, Message};
-pub use encoding::{COMPRESSION, Compression, Encoding, MESSAGE_BYTES};
 pub use frame::{Deframer, END_OF_STREAM, decode_batch, decode_schema, encode_batch, encode_schema};
-pub use present::{HEADER_PREFIX, OPTIONS, Presentation, Strings};
+pub use options::{COMPRESSION, Compression, Encoding, MESSAGE_BYTES};
 pub use read::{Ends, read_stream};
 pub use rope::Rope;
 pub use split::{batch_bytes, split};

@@ -11,11 +11,11 @@ mod texts;
 
 pub use cells::NanStyle;
 
-use crate::adapters::gate::Request as Admitted;
 use crate::adapters::http::format::Format;
 use crate::adapters::http::render::parquet::ParquetWriter;
 use crate::adapters::http::render::text::TextWriter;
 use crate::adapters::ipc::{END_OF_STREAM, Encoder, Encoding, Message, split};
+use crate::adapters::serving::AdmittedRequest as Admitted;
 use crate::ports::{BatchStream, Error, Result};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -71,7 +71,7 @@ pub fn body(
         Ok(begun) => begun,
         Err(error) => return Err(Box::new((error, admitted))),
     };
-    let batches = admitted.until_cut(batches);
+    let batches = admitted.until_shutdown(batches);
     let rendering = Rendering { batches, writer, pieces: VecDeque::new(), waiting: first, ended: false, admitted };
     let bytes = stream::unfold(Some(rendering), |rendering| async move {
         let mut rendering = rendering?;

@@ -1,8 +1,7 @@
-//! Accepts connections, no more at a time than there may be.
+//! Accepts connections, at most `connections_max` of them at a time.
 //!
-//! A connection takes its place with it and gives it back when it closes. While there is none, the next client waits in
-//! the listener's backlog, as it would for a busy server. Nagle's algorithm is off everywhere: it holds back small
-//! replies.
+//! A connection holds a permit until it closes. While there is none, the next client waits in the listener's backlog,
+//! as it would for a busy server. Nagle's algorithm is off everywhere: it holds back small replies.
 
 use crate::ports::Limits;
 use std::io::{self, IoSlice};
@@ -15,33 +14,34 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// A listener that keeps `connections_max`.
+/// A listener that accepts no more than `connections_max` connections at a time.
 #[derive(Debug)]
 pub struct Listener {
     listener: TcpListener,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 impl Listener {
-    /// `listener` within `limits`.
+    /// Wraps `listener` with the limit of `limits`.
     pub fn new(listener: TcpListener, limits: &Limits) -> Self {
-        let places = usize::try_from(limits.connections_max).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Self { listener, places: Arc::new(Semaphore::new(places)) }
+        let permits = usize::try_from(limits.connections_max).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        Self { listener, permits: Arc::new(Semaphore::new(permits)) }
     }
 
-    /// The next connection, once there is a place for it.
+    /// Waits for a permit, then accepts the next connection.
     pub async fn accept(&self) -> Connection {
         loop {
-            let place = self.places.clone().acquire_owned().await.expect("the semaphore is never closed");
+            // The permit first: a connection that was accepted without one would have to be held open unserved.
+            let permit = self.permits.clone().acquire_owned().await.expect("the semaphore is never closed");
             match self.listener.accept().await {
                 Ok((stream, peer)) => {
                     if let Err(error) = stream.set_nodelay(true) {
                         tracing::debug!(%error, "a connection was gone before it began");
                     }
-                    return Connection { stream, peer, _place: place, _load: None };
+                    return Connection { stream, peer, _permit: permit, _load: None };
                 }
                 Err(error) => {
-                    // Out of file descriptors, most likely: they come back.
+                    // Most likely there are no file descriptors left; some will be free again.
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
@@ -50,33 +50,34 @@ impl Listener {
     }
 }
 
-/// A connection with its place.
+/// A connection with its permit.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
     peer: SocketAddr,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
+    /// Counts the connections of a thread, by its strong references.
     _load: Option<Arc<()>>,
 }
 
 impl Connection {
-    /// Address of the other side.
+    /// Returns the address of the other side.
     pub fn peer(&self) -> SocketAddr {
         self.peer
     }
 
-    /// The same connection, which keeps `load` for as long as it is open.
+    /// Makes the connection hold `load` for as long as it is open.
     #[must_use]
-    pub fn counted_by(self, load: Arc<()>) -> Self {
+    pub fn with_load_token(self, load: Arc<()>) -> Self {
         Self { _load: Some(load), ..self }
     }
 
-    /// The same connection on the runtime that this is called on.
+    /// Moves the connection to the runtime that this is called on.
     ///
     /// # Errors
     ///
     /// The system's.
-    pub fn moved(self) -> io::Result<Self> {
+    pub fn onto_current_runtime(self) -> io::Result<Self> {
         let stream = TcpStream::from_std(self.stream.into_std()?)?;
         Ok(Self { stream, ..self })
     }

@@ -1,52 +1,21 @@
-//! What every request passes on its way in, whatever the protocol: admission, and the one line in the log.
+//! Admission of requests: counts them, logs each in one line, and refuses new ones while the server drains.
 //!
-//! While the server drains, nothing new is admitted and what runs may finish; after the grace period every stream is
-//! cut with `Unavailable`. A request that is dropped before it ended was cancelled by its client, and is logged so.
+//! While the server drains, running requests may finish; after the grace period every stream ends with `Unavailable`. A
+//! request that is dropped before it ended was cancelled by its client, and is logged as `Cancelled`.
 
-use crate::ports::{BatchStream, Error, ErrorKind, Limits, Result, StatementKind};
-use futures::stream::{self, StreamExt};
+use crate::adapters::serving::cancellation::{or_cancelled, until_cancelled};
+use crate::ports::{BatchStream, Error, ErrorKind, Result, StatementKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// SQL in the log is cut to this many characters.
+/// Most characters of SQL in a line of the log.
 const SQL_CHARS_MAX: usize = 200;
 
-/// A statement that takes longer is logged with its text.
+/// A statement that takes longer than this is logged with its text.
 const SLOW: Duration = Duration::from_millis(1_000);
-
-/// What a server says about itself.
-#[derive(Debug, Clone, Default)]
-pub struct About {
-    /// Version of the program.
-    pub version: String,
-    /// Name of the backend, so that a stub can't pass for the real thing.
-    pub backend: String,
-    /// Every protocol and its address, or that it is a stub.
-    pub protocols: Vec<(String, String)>,
-}
-
-/// Which names and web pages may reach an HTTP server, beside addresses, `localhost` and its own pages.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct BrowserPolicy {
-    /// Host names that mean this server, with or without a port.
-    pub allowed_hosts: Vec<String>,
-    /// Origins of other pages that may ask it, such as `https://desk.example`.
-    pub allowed_origins: Vec<String>,
-}
-
-/// How a server is to behave.
-#[derive(Debug, Clone, Default)]
-pub struct ServerOptions {
-    /// Its limits.
-    pub limits: Limits,
-    /// Who may reach it from a browser.
-    pub browsers: BrowserPolicy,
-    /// What it says about itself.
-    pub about: About,
-}
 
 /// Counters of a server since its start.
 #[derive(Debug, Default)]
@@ -61,44 +30,52 @@ pub struct Counters {
     pub bytes_sent: AtomicU64,
 }
 
-/// Admits requests until the server drains. Clones are the same gate.
+/// Admits requests until the server drains. Clones share their state.
 #[derive(Debug, Clone)]
-pub struct Gate(Arc<State>);
+pub struct Admission(Arc<State>);
 
 #[derive(Debug)]
 struct State {
     draining: AtomicBool,
     in_flight: AtomicUsize,
     idle: Notify,
-    cut: CancellationToken,
+    /// Cancelled once the grace period of a stop is over.
+    force_stop: CancellationToken,
     counters: Counters,
     began: Instant,
 }
 
-impl Default for Gate {
+impl Default for Admission {
     fn default() -> Self {
         Self(Arc::new(State {
             draining: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
             idle: Notify::new(),
-            cut: CancellationToken::new(),
+            force_stop: CancellationToken::new(),
             counters: Counters::default(),
             began: Instant::now(),
         }))
     }
 }
 
-impl Gate {
-    /// Lets a request in.
+impl Admission {
+    /// Admits a request.
     ///
     /// # Errors
     ///
     /// `Unavailable` while the server drains; the request is logged all the same.
-    pub fn admit(&self, protocol: &'static str, verb: String, request_id: String, peer: String) -> Result<Request> {
+    pub fn admit(
+        &self,
+        protocol: &'static str,
+        verb: String,
+        request_id: String,
+        peer: String,
+    ) -> Result<AdmittedRequest> {
+        // Counted before the flag is read, so that `drain` waits for a request that is admitted at the same moment.
         self.0.in_flight.fetch_add(1, Ordering::AcqRel);
         self.0.counters.requests.fetch_add(1, Ordering::Relaxed);
-        let mut request = Request {
-            gate: self.clone(),
+        let mut request = AdmittedRequest {
+            admission: self.clone(),
             protocol,
             verb,
             request_id,
@@ -110,35 +87,37 @@ impl Gate {
             bytes: 0,
             began: Instant::now(),
         };
+        // Dropping the refused request logs it and takes it off the count again.
         if self.is_draining() { Err(request.fail(Error::stopping())) } else { Ok(request) }
     }
 
-    /// Whether a stop has begun.
+    /// Returns whether a stop has begun.
     pub fn is_draining(&self) -> bool {
         self.0.draining.load(Ordering::Acquire)
     }
 
-    /// Counters since the start.
+    /// Returns the counters since the start.
     pub fn counters(&self) -> &Counters {
         &self.0.counters
     }
 
-    /// Time since the start.
+    /// Returns the time since the start.
     pub fn uptime(&self) -> Duration {
         self.0.began.elapsed()
     }
 
-    /// Admits nothing more, waits up to `grace` for what runs, then cuts it off.
+    /// Stops admitting, waits up to `grace` for running requests, then cuts them off.
     pub async fn drain(&self, grace: Duration) {
         self.0.draining.store(true, Ordering::Release);
         let _ = tokio::time::timeout(grace, self.idle()).await;
-        self.0.cut.cancel();
-        // A stream that was cut still has to tell its client.
+        self.0.force_stop.cancel();
+        // A stream that was cut off still has to tell its client.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.idle()).await;
     }
 
     async fn idle(&self) {
         loop {
+            // Made before the count is read: a request that ends in between still wakes this.
             let notified = self.0.idle.notified();
             if self.0.in_flight.load(Ordering::Acquire) == 0 {
                 return;
@@ -148,10 +127,10 @@ impl Gate {
     }
 }
 
-/// One admitted request. Logged when dropped.
+/// One admitted request. Dropping it writes its line to the log.
 #[derive(Debug)]
-pub struct Request {
-    gate: Gate,
+pub struct AdmittedRequest {
+    admission: Admission,
     protocol: &'static str,
     verb: String,
     request_id: String,
@@ -164,46 +143,46 @@ pub struct Request {
     began: Instant,
 }
 
-impl Request {
-    /// The id under which this request is logged.
+impl AdmittedRequest {
+    /// Returns the id under which the request is logged.
     pub fn id(&self) -> &str {
         &self.request_id
     }
 
-    /// Time since it came in.
+    /// Returns the time since it was admitted.
     pub fn elapsed(&self) -> Duration {
         self.began.elapsed()
     }
 
-    /// Notes the statement that it carries.
+    /// Notes the statement that it carries, for the log.
     pub fn statement(&mut self, sql: &str) {
         self.sql = Some(sql.chars().take(SQL_CHARS_MAX).collect());
     }
 
-    /// Notes what its statement does.
+    /// Notes the kind of its statement, for the log.
     pub fn kind(&mut self, kind: StatementKind) {
         self.kind = Some(kind);
     }
 
-    /// Notes what was sent for it.
+    /// Adds to the rows and bytes that were sent for it.
     pub fn sent(&mut self, rows: u64, bytes: u64) {
         self.rows += rows;
         self.bytes += bytes;
     }
 
-    /// Ends well.
+    /// Marks it as ended without an error.
     pub fn done(&mut self) {
         self.outcome = Some(Ok(()));
     }
 
-    /// Ends with `error`, which is handed back.
+    /// Marks it as ended with `error`, and returns that.
     pub fn fail(&mut self, error: Error) -> Error {
         self.outcome = Some(Err(error.clone()));
         error
     }
 
-    /// Notes how a result ends, and hands it on.
-    pub fn settle<T>(&mut self, result: Result<T>) -> Result<T> {
+    /// Marks it as ended by `result`, and returns that.
+    pub fn finish<T>(&mut self, result: Result<T>) -> Result<T> {
         match result {
             Ok(value) => {
                 self.done();
@@ -213,38 +192,22 @@ impl Request {
         }
     }
 
-    /// What `work` comes to, unless the server stops first.
+    /// Runs `work` until it ends or the grace period of a stop is over.
     ///
     /// # Errors
     ///
     /// Those of `work`, and `Unavailable`.
-    pub async fn unless_cut<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        tokio::select! {
-            () = self.gate.0.cut.cancelled() => Err(Error::stopping()),
-            done = work => done,
-        }
+    pub async fn or_shutdown<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        or_cancelled(&self.admission.0.force_stop, Error::stopping, work).await
     }
 
-    /// The same batches, cut off where the server stops.
-    pub fn until_cut(&self, batches: BatchStream) -> BatchStream {
-        let schema = batches.schema();
-        let running = Some((batches, self.gate.0.cut.clone()));
-        let batches = stream::unfold(running, |running| async move {
-            let (mut batches, cut) = running?;
-            tokio::select! {
-                () = cut.cancelled() => Some((Err(Error::stopping()), None)),
-                next = batches.next() => {
-                    let next = next?;
-                    let rest = next.is_ok().then_some((batches, cut));
-                    Some((next, rest))
-                }
-            }
-        });
-        BatchStream::new(schema, batches)
+    /// Passes `batches` on until they end or the grace period of a stop is over; then the last item is `Unavailable`.
+    pub fn until_shutdown(&self, batches: BatchStream) -> BatchStream {
+        until_cancelled(batches, self.admission.0.force_stop.clone(), (), Error::stopping)
     }
 }
 
-impl Drop for Request {
+impl Drop for AdmittedRequest {
     fn drop(&mut self) {
         let outcome =
             self.outcome.take().unwrap_or_else(|| Err(Error::new(ErrorKind::Cancelled, "the client went away")));
@@ -269,17 +232,18 @@ impl Drop for Request {
             }
             Err(error) => line!(warn, error = error.message(), "request"),
         }
-        let counters = self.gate.counters();
+        let counters = self.admission.counters();
         counters.errors.fetch_add(u64::from(outcome.is_err()), Ordering::Relaxed);
         counters.rows_sent.fetch_add(self.rows, Ordering::Relaxed);
         counters.bytes_sent.fetch_add(self.bytes, Ordering::Relaxed);
-        if self.gate.0.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.gate.0.idle.notify_waiters();
+        // Only the last one wakes `drain`, and after its line is in the log.
+        if self.admission.0.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.admission.0.idle.notify_waiters();
         }
     }
 }
 
-/// A caller's own request id where it is well-formed, else a new one.
+/// Returns the caller's request id if it is well-formed, else a new one.
 pub fn request_id(given: Option<&str>) -> String {
     let well_formed = |id: &&str| {
         (1..=128).contains(&id.len())

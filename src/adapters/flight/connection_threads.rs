@@ -1,36 +1,36 @@
-//! The threads that serve Flight's connections, one runtime each.
+//! The threads that serve Flight's connections, each with a runtime of its own.
 //!
-//! A connection stays on one thread with all of its streams. On a runtime of several threads its HTTP/2 task and the tasks
-//! of its streams would wake each other across cores for every frame, which takes longer than the frame.
+//! A connection stays on one thread with all of its streams. On a runtime of several threads its HTTP/2 task and the
+//! tasks of its streams would wake each other across cores for every frame, which takes longer than the frame.
 
-use crate::adapters::listen::Connection;
+use crate::adapters::serving::Connection;
 use crate::ports::{Error, Result};
 use futures::stream::{self, BoxStream, StreamExt};
 use std::io;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
-/// Connections as a thread gets to see them.
+/// The stream of connections that a thread serves.
 pub type Connections = BoxStream<'static, io::Result<Connection>>;
 
-/// All threads of a server. Those that are dropped end when their connections do.
+/// All threads of a server. Dropped threads end with their connections.
 #[derive(Debug)]
-pub struct Threads(Vec<Thread>);
+pub struct ConnectionThreads(Vec<Thread>);
 
 #[derive(Debug)]
 struct Thread {
     connections: mpsc::UnboundedSender<Connection>,
-    /// Held by each of its connections.
+    /// Token that each of its connections holds: the number of strong references is the load.
     load: Arc<()>,
     ended: oneshot::Receiver<()>,
 }
 
-impl Threads {
-    /// Starts a thread for each core, each to run what `serve` makes of its connections.
+impl ConnectionThreads {
+    /// Starts one thread for each core, which runs the future that `serve` makes of its connections.
     ///
     /// # Errors
     ///
-    /// `Unavailable` where the system gives no thread.
+    /// `Unavailable` if the system refuses a thread.
     pub fn start<F: Future<Output = ()> + 'static>(
         serve: impl Fn(Connections) -> F + Clone + Send + 'static,
     ) -> Result<Self> {
@@ -39,12 +39,12 @@ impl Threads {
         threads.map(Self).map_err(|error| Error::unavailable("no thread for Flight").with_source(error))
     }
 
-    /// Gives a connection to the thread that has fewest.
-    pub fn give(&self, connection: Connection) {
+    /// Hands a connection to the thread that has the fewest.
+    pub fn assign(&self, connection: Connection) {
         let serving = self.0.iter().filter(|thread| !thread.connections.is_closed());
         if let Some(thread) = serving.min_by_key(|thread| Arc::strong_count(&thread.load)) {
-            // A thread that is gone was told to stop, and so is this connection.
-            let _ = thread.connections.send(connection.counted_by(thread.load.clone()));
+            // The thread has ended meanwhile: the server stops, so the connection is dropped.
+            let _ = thread.connections.send(connection.with_load_token(thread.load.clone()));
         }
     }
 
@@ -63,8 +63,9 @@ impl Thread {
         let (end, ended) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new().name("flight".into()).spawn(move || {
-            let incoming =
-                stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?.moved(), receiver)));
+            let incoming = stream::unfold(receiver, async |mut receiver| {
+                Some((receiver.recv().await?.onto_current_runtime(), receiver))
+            });
             runtime.block_on(serve(incoming.boxed()));
             let _ = end.send(());
         })?;

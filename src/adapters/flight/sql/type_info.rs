@@ -1,8 +1,8 @@
-//! What Flight SQL says of columns and types: names, sizes, numbers that ODBC and JDBC know them by.
+//! SQL's view of Arrow types: names, sizes, and their numbers in ODBC and JDBC.
 //!
-//! One table serves both the metadata of a result's fields and GetXdbcTypeInfo. Names are ones that CREATE TABLE takes.
+//! One table serves both the metadata of a result's fields and GetXdbcTypeInfo. CREATE TABLE takes every name in it.
 
-use crate::adapters::ipc::DESCRIPTIONS;
+use crate::adapters::ipc::SQL_METADATA_KEYS;
 use crate::ports::{Error, Result};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -10,13 +10,13 @@ use arrow_flight::sql::metadata::{XdbcTypeInfo, XdbcTypeInfoData, XdbcTypeInfoDa
 use arrow_flight::sql::{Nullable, Searchable, XdbcDataType, XdbcDatetimeSubcode};
 use std::sync::Arc;
 
-/// A type as SQL drivers know it.
+/// A type of SQL.
 struct SqlType {
     name: &'static str,
     number: XdbcDataType,
-    /// Most digits, characters or bytes; none where there is no bound.
+    /// Most digits, characters or bytes; none if there is no bound.
     size: Option<i32>,
-    /// Digits after the point, or of a second.
+    /// Digits after the point, or of the fraction of a second.
     scale: Option<i32>,
 }
 
@@ -24,7 +24,7 @@ const fn sql(name: &'static str, number: XdbcDataType, size: Option<i32>, scale:
     SqlType { name, number, size, scale }
 }
 
-/// Types without arguments, each under one name.
+/// Types without arguments, each with one name.
 const TYPES: [SqlType; 19] = [
     sql("BOOLEAN", XdbcDataType::XdbcBit, Some(1), None),
     sql("TINYINT", XdbcDataType::XdbcTinyint, Some(3), Some(0)),
@@ -47,8 +47,8 @@ const TYPES: [SqlType; 19] = [
     sql("INTERVAL", XdbcDataType::XdbcInterval, None, None),
 ];
 
-/// What a type is called, and its entry where it has one.
-fn known(data_type: &DataType) -> Option<&'static SqlType> {
+/// Returns the entry of a type; none for nested types.
+fn sql_type(data_type: &DataType) -> Option<&'static SqlType> {
     let name = match data_type {
         DataType::Boolean => "BOOLEAN",
         DataType::Int8 => "TINYINT",
@@ -71,13 +71,13 @@ fn known(data_type: &DataType) -> Option<&'static SqlType> {
         DataType::Timestamp(_, None) => "TIMESTAMP",
         DataType::Timestamp(_, Some(_)) => "TIMESTAMPTZ",
         DataType::Interval(_) | DataType::Duration(_) => "INTERVAL",
-        DataType::Dictionary(_, values) => return known(values),
+        DataType::Dictionary(_, values) => return sql_type(values),
         _ => return None,
     };
-    TYPES.iter().find(|known| known.name == name)
+    TYPES.iter().find(|entry| entry.name == name)
 }
 
-/// Digits or characters of a type, and digits after its point.
+/// Returns the digits or characters of a type, and the digits after its point.
 fn size_and_scale(data_type: &DataType) -> (Option<i32>, Option<i32>) {
     match data_type {
         DataType::Decimal32(precision, scale)
@@ -85,44 +85,44 @@ fn size_and_scale(data_type: &DataType) -> (Option<i32>, Option<i32>) {
         | DataType::Decimal128(precision, scale)
         | DataType::Decimal256(precision, scale) => (Some(i32::from(*precision)), Some(i32::from(*scale))),
         DataType::FixedSizeBinary(width) => (Some(*width), None),
-        other => known(other).map_or((None, None), |known| (known.size, known.scale)),
+        other => sql_type(other).map_or((None, None), |entry| (entry.size, entry.scale)),
     }
 }
 
-/// `schema`, whose fields say what Flight SQL has to say of a column (FlightSql.proto, "CommandStatementQuery").
-pub fn described(schema: &Schema) -> Schema {
-    let fields: Vec<_> = schema.fields().iter().map(|field| Arc::new(described_field(field))).collect();
+/// Adds Flight SQL's metadata of columns to the fields of `schema` (FlightSql.proto, "CommandStatementQuery").
+pub fn annotate(schema: &Schema) -> Schema {
+    let fields: Vec<_> = schema.fields().iter().map(|field| Arc::new(annotate_field(field))).collect();
     Schema::new_with_metadata(fields, schema.metadata().clone())
 }
 
-fn described_field(field: &Field) -> Field {
+fn annotate_field(field: &Field) -> Field {
     let (size, scale) = size_and_scale(field.data_type());
-    let name = known(field.data_type()).map_or_else(|| field.data_type().to_string(), |known| known.name.to_owned());
+    let name = sql_type(field.data_type()).map_or_else(|| field.data_type().to_string(), |entry| entry.name.to_owned());
     let mut metadata = field.metadata().clone();
-    let said = [
+    let values = [
         Some(name),
         size.map(|size| size.to_string()),
         scale.map(|scale| scale.to_string()),
-        // Whether it counts by itself, minds the case, is read only, can be searched.
+        // Auto-increment, case-sensitive, read-only, searchable.
         Some("0".to_owned()),
         Some("1".to_owned()),
         Some("0".to_owned()),
         Some("1".to_owned()),
     ];
-    metadata.extend(DESCRIPTIONS.iter().zip(said).filter_map(|(key, value)| Some(((*key).to_owned(), value?))));
+    metadata.extend(SQL_METADATA_KEYS.iter().zip(values).filter_map(|(key, value)| Some(((*key).to_owned(), value?))));
     field.clone().with_metadata(metadata)
 }
 
-/// What GetXdbcTypeInfo answers, for one type by its number or for all.
+/// Answers GetXdbcTypeInfo, for one type by its number or for all.
 ///
 /// # Errors
 ///
-/// `Internal`, where the table does not fit its schema.
+/// `Internal` if the table does not fit its schema.
 pub fn xdbc_types(data_type: Option<i32>) -> Result<RecordBatch> {
     type_info()?.record_batch(data_type).map_err(|error| Error::internal("type info").with_source(error))
 }
 
-/// The schema of [`xdbc_types`].
+/// Returns the schema of [`xdbc_types`].
 ///
 /// # Errors
 ///
@@ -182,18 +182,18 @@ fn xdbc(entry: &SqlType) -> XdbcTypeInfo {
 
 #[cfg(test)]
 mod tests {
-    use crate::adapters::flight::columns::{TYPES, described, known, xdbc_types};
+    use crate::adapters::flight::sql::type_info::{TYPES, annotate, sql_type, xdbc_types};
     use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
     use std::collections::HashSet;
 
     #[test]
-    fn fields_say_what_drivers_read() {
+    fn fields_carry_what_drivers_read() {
         let fields = vec![
             Field::new("d", DataType::Decimal128(10, 2), true),
             Field::new("t", DataType::Timestamp(TimeUnit::Nanosecond, None), true),
             Field::new("l", DataType::new_list(DataType::Int64, true), true),
         ];
-        let schema = described(&Schema::new(fields));
+        let schema = annotate(&Schema::new(fields));
         let said = |column: &str, key: &str| {
             schema.field_with_name(column).unwrap().metadata().get(&format!("ARROW:FLIGHT:SQL:{key}")).cloned()
         };
@@ -210,6 +210,6 @@ mod tests {
         assert_eq!(xdbc_types(None).unwrap().num_rows(), TYPES.len());
         assert_eq!(xdbc_types(Some(93)).unwrap().num_rows(), 2);
         assert_eq!(xdbc_types(Some(4_711)).unwrap().num_rows(), 0);
-        assert_eq!(known(&DataType::Utf8View).unwrap().name, "VARCHAR");
+        assert_eq!(sql_type(&DataType::Utf8View).unwrap().name, "VARCHAR");
     }
 }

@@ -1,4 +1,7 @@
-//! A statement's description as bytes: its schema, with kind and rows as the schema's metadata, then that of its parameters.
+//! The bytes of a statement's description.
+//!
+//! Two framed schema messages: the schema of the result, with kind and number of rows in its metadata, then the schema
+//! of the parameters.
 
 use crate::adapters::ipc::frame::{decode_schema, encode_schema};
 use crate::ports::{Description, Error, Result};
@@ -9,7 +12,7 @@ use std::sync::Arc;
 const KIND: &str = "zepto.kind";
 const ROWS: &str = "zepto.rows";
 
-/// `description` as two framed schema messages.
+/// Encodes a description.
 pub fn encode_description(description: &Description) -> Bytes {
     let mut schema = description.schema.as_ref().clone();
     schema.metadata.insert(KIND.to_owned(), description.kind.to_string());
@@ -19,14 +22,15 @@ pub fn encode_description(description: &Description) -> Bytes {
     [encode_schema(&schema), encode_schema(&description.params)].concat().into()
 }
 
-/// The description of [`encode_description`].
+/// Decodes the description of [`encode_description`].
 ///
 /// # Errors
 ///
-/// `Internal` for any other bytes: they come from a server of ours.
+/// `Internal` for any other bytes: only our own servers send these.
 pub fn decode_description(mut bytes: Bytes) -> Result<Description> {
     let wrong = || Error::internal("the server's description of a statement does not decode");
     let length = bytes.get(4..8).and_then(|length| <[u8; 4]>::try_from(length).ok()).ok_or_else(wrong)?;
+    // A continuation mark of four bytes, four bytes of length, then the first message.
     let first = 8 + u32::from_le_bytes(length) as usize;
     if first > bytes.len() {
         return Err(wrong());

@@ -1,13 +1,13 @@
-//! Flight SQL's questions about the catalogue: what tables, types, keys and features there are.
+//! Answers Flight SQL's catalogue requests: tables, types, keys and features.
 //!
-//! Schemas are the specification's, nullability included: drivers compare them strictly. There are no keys, so those
-//! answers are empty, which is not the same as refusing to answer.
+//! Schemas are those of the specification, nullability included: drivers compare them strictly. There are no keys, so
+//! those answers are empty rather than refused.
 
-use crate::adapters::flight::columns::{described, xdbc_schema, xdbc_types};
+use crate::adapters::flight::call::CallContext;
 use crate::adapters::flight::command::{CATALOG, DB_SCHEMA, short_name};
-use crate::adapters::flight::sql_info::sql_info;
-use crate::adapters::gate::ServerOptions;
-use crate::adapters::ipc::Presentation;
+use crate::adapters::flight::sql::sql_info::sql_info;
+use crate::adapters::flight::sql::type_info::{annotate, xdbc_schema, xdbc_types};
+use crate::adapters::serving::{ResultOptions, ServerOptions, Strings};
 use crate::ports::{Error, Result, TableInfo};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -16,19 +16,27 @@ use arrow_flight::sql::metadata::{GetCatalogsBuilder, SqlInfoDataBuilder};
 use arrow_flight::sql::{Command as SqlCommand, CommandGetTableTypes, CommandGetTables};
 use std::sync::Arc;
 
-/// The one type of table.
+/// The only type of table.
 const TABLE_TYPE: &str = "TABLE";
 
-/// Whether a message asks about tables, so that its answer takes a list of them.
-pub fn asks_for_tables(command: &SqlCommand) -> bool {
-    matches!(command, SqlCommand::CommandGetTables(_))
-}
-
-/// The schema of the answer to a message.
+/// Answers a catalogue request.
 ///
 /// # Errors
 ///
-/// `InvalidQuery` for one that asks for something else than the catalogue.
+/// Those of [`schema`] and of listing tables.
+pub async fn batch(command: &SqlCommand, call: &CallContext) -> Result<RecordBatch> {
+    let lists_tables = matches!(command, SqlCommand::CommandGetTables(_));
+    let tables = if lists_tables { call.state.query.tables().await? } else { Vec::new() };
+    // Tables are described as a Flight SQL client would get their columns.
+    let options = call.result_options.clone().or(&ResultOptions::of_strings(Strings::Plain));
+    answer(command, &tables, &call.state.options, &options)
+}
+
+/// Returns the schema of the answer to a catalogue request.
+///
+/// # Errors
+///
+/// `InvalidQuery` for a message that is not a catalogue request.
 pub fn schema(command: &SqlCommand) -> Result<SchemaRef> {
     match command {
         SqlCommand::CommandGetXdbcTypeInfo(_) => xdbc_schema(),
@@ -48,17 +56,11 @@ pub fn schema(command: &SqlCommand) -> Result<SchemaRef> {
     }
 }
 
-/// The answer to a message. `tables` are all there are, where it asks for them; `presentation` is how their columns would
-/// be given.
-///
-/// # Errors
-///
-/// Those of [`schema`].
-pub fn answer(
+fn answer(
     command: &SqlCommand,
     tables: &[TableInfo],
     options: &ServerOptions,
-    presentation: &Presentation,
+    result_options: &ResultOptions,
 ) -> Result<RecordBatch> {
     match command {
         SqlCommand::CommandGetCatalogs(_) => {
@@ -71,7 +73,7 @@ pub fn answer(
             builder.append(CATALOG, DB_SCHEMA);
             builder.build().map_err(failed)
         }
-        SqlCommand::CommandGetTables(query) => list_tables(query, tables, presentation),
+        SqlCommand::CommandGetTables(query) => list_tables(query, tables, result_options),
         SqlCommand::CommandGetTableTypes(_) => {
             let mut builder = CommandGetTableTypes {}.into_builder();
             builder.append(TABLE_TYPE);
@@ -83,10 +85,10 @@ pub fn answer(
     }
 }
 
-fn list_tables(query: &CommandGetTables, tables: &[TableInfo], presentation: &Presentation) -> Result<RecordBatch> {
+fn list_tables(query: &CommandGetTables, tables: &[TableInfo], options: &ResultOptions) -> Result<RecordBatch> {
     let mut builder = query.clone().into_builder();
     for table in tables {
-        let schema = described(&presentation.schema(&table.schema));
+        let schema = annotate(&options.schema(&table.schema));
         builder.append(CATALOG, DB_SCHEMA, &table.name, TABLE_TYPE, &schema).map_err(failed)?;
     }
     builder.build().map_err(failed)
@@ -96,41 +98,42 @@ fn failed(error: FlightError) -> Error {
     Error::internal("the catalogue does not fit its schema").with_source(error)
 }
 
-fn utf8(name: &str) -> Field {
+fn nullable_text(name: &str) -> Field {
     Field::new(name, DataType::Utf8, true)
 }
 
-fn some(name: &str, data_type: DataType) -> Field {
+fn required(name: &str, data_type: DataType) -> Field {
     Field::new(name, data_type, false)
 }
 
-/// FlightSql.proto, "CommandGetPrimaryKeys".
+/// Returns the schema of primary keys (FlightSql.proto, "CommandGetPrimaryKeys").
 fn primary_keys() -> SchemaRef {
     Arc::new(Schema::new(vec![
-        utf8("catalog_name"),
-        utf8("db_schema_name"),
-        some("table_name", DataType::Utf8),
-        some("column_name", DataType::Utf8),
-        utf8("key_name"),
-        some("key_sequence", DataType::Int32),
+        nullable_text("catalog_name"),
+        nullable_text("db_schema_name"),
+        required("table_name", DataType::Utf8),
+        required("column_name", DataType::Utf8),
+        nullable_text("key_name"),
+        required("key_sequence", DataType::Int32),
     ]))
 }
 
-/// FlightSql.proto, "CommandGetExportedKeys", "CommandGetImportedKeys" and "CommandGetCrossReference".
+/// Returns the schema of foreign keys (FlightSql.proto, "CommandGetExportedKeys", "CommandGetImportedKeys" and
+/// "CommandGetCrossReference").
 fn foreign_keys() -> SchemaRef {
     Arc::new(Schema::new(vec![
-        utf8("pk_catalog_name"),
-        utf8("pk_db_schema_name"),
-        some("pk_table_name", DataType::Utf8),
-        some("pk_column_name", DataType::Utf8),
-        utf8("fk_catalog_name"),
-        utf8("fk_db_schema_name"),
-        some("fk_table_name", DataType::Utf8),
-        some("fk_column_name", DataType::Utf8),
-        some("key_sequence", DataType::Int32),
-        utf8("fk_key_name"),
-        utf8("pk_key_name"),
-        some("update_rule", DataType::UInt8),
-        some("delete_rule", DataType::UInt8),
+        nullable_text("pk_catalog_name"),
+        nullable_text("pk_db_schema_name"),
+        required("pk_table_name", DataType::Utf8),
+        required("pk_column_name", DataType::Utf8),
+        nullable_text("fk_catalog_name"),
+        nullable_text("fk_db_schema_name"),
+        required("fk_table_name", DataType::Utf8),
+        required("fk_column_name", DataType::Utf8),
+        required("key_sequence", DataType::Int32),
+        nullable_text("fk_key_name"),
+        nullable_text("pk_key_name"),
+        required("update_rule", DataType::UInt8),
+        required("delete_rule", DataType::UInt8),
     ]))
 }

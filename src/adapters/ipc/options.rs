@@ -1,6 +1,6 @@
-//! How a caller wants its Arrow messages: their size and their compression.
+//! Options of an Arrow stream: the size of its messages and their compression.
 //!
-//! Both protocols let it say so in request headers of the same names, so that a choice reads the same everywhere.
+//! Both protocols take them from request headers of the same names.
 
 use crate::ports::{Error, Limits, Result};
 
@@ -12,7 +12,7 @@ pub const COMPRESSION: &str = "x-zepto-ipc-compression";
 /// Smallest messages that a caller may ask for.
 const MESSAGE_BYTES_MIN: u64 = 4 << 10;
 
-/// How a stream is to be written.
+/// Options of a stream that is to be encoded.
 #[derive(Debug, Clone, Copy)]
 pub struct Encoding {
     /// Bytes of one message, unless a single row has more.
@@ -31,27 +31,27 @@ pub enum Compression {
 }
 
 impl Encoding {
-    /// Messages of the default size, not compressed.
+    /// Creates options without compression.
     pub fn plain(message_bytes_target: u64) -> Self {
         Self { message_bytes_target, compression: None }
     }
 
-    /// What the two headers ask for, where they are there.
+    /// Reads the options from the two headers; a header that is missing means the default.
     ///
     /// # Errors
     ///
-    /// `InvalidQuery` for a value that is not allowed, naming those that are.
-    pub fn choose<'a>(header: impl Fn(&'static str) -> Option<&'a str>, limits: &Limits) -> Result<Self> {
+    /// `InvalidQuery` for a value that is not allowed, naming the allowed ones.
+    pub fn from_headers<'a>(header: impl Fn(&'static str) -> Option<&'a str>, limits: &Limits) -> Result<Self> {
         let bytes_max = limits.message_bytes_max;
-        let wrong = |name: &str, text: &str, allowed: &str| {
-            Error::invalid(format!("header {name} can't be {text:?}; it takes {allowed}"))
+        let wrong = |name: &str, text: &str, expected: &str| {
+            Error::invalid(format!("invalid value {text:?} for header {name}; expected {expected}"))
         };
         let message_bytes_target = match header(MESSAGE_BYTES) {
             None => limits.message_bytes_target,
             Some(text) => {
-                let allowed = format!("a number of bytes from {MESSAGE_BYTES_MIN} to {bytes_max}");
+                let expected = format!("a number of bytes from {MESSAGE_BYTES_MIN} to {bytes_max}");
                 let bytes = text.parse().ok().filter(|bytes| (MESSAGE_BYTES_MIN..=bytes_max).contains(bytes));
-                bytes.ok_or_else(|| wrong(MESSAGE_BYTES, text, &allowed))?
+                bytes.ok_or_else(|| wrong(MESSAGE_BYTES, text, &expected))?
             }
         };
         let compression = match header(COMPRESSION) {

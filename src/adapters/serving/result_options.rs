@@ -1,7 +1,7 @@
-//! How a caller wants the columns of its answer: its strings, its times, its batches.
+//! Options of a result: how a caller wants its strings, its timestamps and its batches.
 //!
-//! An answer has the types of its tables. Some clients cannot read all of them, so a caller may ask for plainer ones; who
-//! asks for nothing gets every column as it lies, and no batch is touched.
+//! A result has the types of its tables. Some clients cannot read all of them, so a caller may ask for plainer ones.
+//! Without options every column is sent as it is stored, and no batch is touched.
 
 use crate::ports::{BatchStream, Error, Result};
 use arrow::array::timezone::Tz;
@@ -12,10 +12,10 @@ use futures::StreamExt;
 use futures::stream;
 use std::sync::Arc;
 
-/// The options' names. As request headers they begin with [`HEADER_PREFIX`] and have `-` for `_`.
+/// Names of the options. As request headers they begin with [`HEADER_PREFIX`] and have `-` for `_`.
 pub const OPTIONS: [&str; 4] = [STRING_ENCODING, TIMESTAMP_UNIT, TIME_ZONE, BATCH_ROWS];
 
-/// What stands before an option's name in a header.
+/// Prefix of an option's name in a header.
 pub const HEADER_PREFIX: &str = "x-zepto-";
 
 const STRING_ENCODING: &str = "string_encoding";
@@ -23,7 +23,7 @@ const TIMESTAMP_UNIT: &str = "timestamp_unit";
 const TIME_ZONE: &str = "time_zone";
 const BATCH_ROWS: &str = "batch_rows";
 
-/// Where an option says nothing of a column.
+/// Value of an option that leaves columns as they are.
 const KEEP: &str = "keep";
 
 const UNITS: [(&str, TimeUnit); 4] = [
@@ -33,18 +33,18 @@ const UNITS: [(&str, TimeUnit); 4] = [
     ("ns", TimeUnit::Nanosecond),
 ];
 
-/// What becomes of dictionaries and views.
+/// Encoding of dictionaries and views.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Strings {
     /// They stay.
     Keep,
-    /// They become what they stand for: plain strings, binary, or whatever a dictionary's values are.
+    /// They are converted to plain strings, to binary, or to the type of a dictionary's values.
     Plain,
 }
 
-/// Choices of a caller. What it does not say is none, and falls back on somebody else's choice.
+/// Options that a caller has set. Those that are not set may be taken from other options, see [`ResultOptions::or`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Presentation {
+pub struct ResultOptions {
     strings: Option<Strings>,
     /// Some(None): every timestamp keeps its unit.
     unit: Option<Option<TimeUnit>>,
@@ -53,19 +53,25 @@ pub struct Presentation {
     batch_rows: Option<u64>,
 }
 
-impl Presentation {
-    /// Strings like this, and no other choice.
+impl ResultOptions {
+    /// Creates options with nothing but the encoding of strings.
     pub fn of_strings(strings: Strings) -> Self {
         Self { strings: Some(strings), ..Self::default() }
     }
 
-    /// Makes one choice.
+    /// Sets one option.
     ///
     /// # Errors
     ///
-    /// `NotFound` for an option that is not there, `InvalidQuery` for a value that it does not take.
+    /// `NotFound` for an unknown option, `InvalidQuery` for a value that it does not take.
     pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
-        let wrong = |takes: &str| Error::invalid(format!("{name} can't be {value:?}; it takes {takes}"));
+        self.set_as(name, name, value)
+    }
+
+    /// Sets one option, which errors call `shown`.
+    fn set_as(&mut self, name: &str, shown: &str, value: &str) -> Result<()> {
+        let wrong =
+            |expected: &str| Error::invalid(format!("invalid value {value:?} for {shown}; expected {expected}"));
         match name {
             STRING_ENCODING => {
                 self.strings = Some(match value {
@@ -81,8 +87,8 @@ impl Presentation {
             }
             TIME_ZONE => {
                 let zone = value.parse::<Tz>().map(|_| Arc::from(value));
-                let takes = "a zone such as UTC, Europe/Berlin or +02:00, or keep";
-                self.zone = Some(if value == KEEP { None } else { Some(zone.map_err(|_| wrong(takes))?) });
+                let expected = "a zone such as UTC, Europe/Berlin or +02:00, or keep";
+                self.zone = Some(if value == KEEP { None } else { Some(zone.map_err(|_| wrong(expected))?) });
             }
             BATCH_ROWS => {
                 let rows = value.parse().ok().filter(|rows| *rows > 0);
@@ -96,7 +102,7 @@ impl Presentation {
         Ok(())
     }
 
-    /// Takes back one choice.
+    /// Unsets one option.
     pub fn unset(&mut self, name: &str) {
         match name {
             STRING_ENCODING => self.strings = None,
@@ -107,8 +113,8 @@ impl Presentation {
         }
     }
 
-    /// Every choice that was made, by name.
-    pub fn choices(&self) -> Vec<(&'static str, String)> {
+    /// Returns every option that is set, with its value.
+    pub fn entries(&self) -> Vec<(&'static str, String)> {
         let strings = self.strings.map(|strings| if strings == Strings::Keep { KEEP } else { "plain" }.to_owned());
         let unit_name = |unit| UNITS.into_iter().find(|(_, known)| *known == unit).map_or(KEEP, |(name, _)| name);
         let unit = self.unit.map(|unit| unit.map_or(KEEP, unit_name).to_owned());
@@ -117,43 +123,42 @@ impl Presentation {
         OPTIONS.into_iter().zip([strings, unit, zone, rows]).filter_map(|(name, value)| Some((name, value?))).collect()
     }
 
-    /// The choices as one line: `name=value;name=value`.
-    pub fn to_line(&self) -> String {
-        self.choices().iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(";")
+    /// Encodes the options as one line: `name=value;name=value`.
+    pub fn encode(&self) -> String {
+        self.entries().iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(";")
     }
 
-    /// The choices of [`Presentation::to_line`].
+    /// Decodes the options of [`ResultOptions::encode`].
     ///
     /// # Errors
     ///
     /// `InvalidQuery` for any other line.
-    pub fn from_line(line: &str) -> Result<Self> {
-        let mut made = Self::default();
-        for choice in line.split(';').filter(|choice| !choice.is_empty()) {
-            let (name, value) = choice.split_once('=').ok_or_else(|| Error::invalid("a choice has no value"))?;
-            made.set(name, value).map_err(|error| Error::invalid(error.message()))?;
+    pub fn decode(line: &str) -> Result<Self> {
+        let mut options = Self::default();
+        for entry in line.split(';').filter(|entry| !entry.is_empty()) {
+            let (name, value) = entry.split_once('=').ok_or_else(|| Error::invalid("an option has no value"))?;
+            options.set(name, value).map_err(|error| Error::invalid(error.message()))?;
         }
-        Ok(made)
+        Ok(options)
     }
 
-    /// The choices of request headers.
+    /// Reads the options from request headers.
     ///
     /// # Errors
     ///
     /// `InvalidQuery` for a value that an option does not take.
     pub fn from_headers<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Result<Self> {
-        let mut made = Self::default();
+        let mut options = Self::default();
         for name in OPTIONS {
             let header_name = format!("{HEADER_PREFIX}{}", name.replace('_', "-"));
             if let Some(value) = header(&header_name) {
-                made.set(name, value)
-                    .map_err(|error| Error::invalid(format!("header {HEADER_PREFIX}{}", error.message())))?;
+                options.set_as(name, &format!("header {header_name}"), value)?;
             }
         }
-        Ok(made)
+        Ok(options)
     }
 
-    /// These choices, and where there is none that of `other`.
+    /// Takes every option that is not set from `other`.
     #[must_use]
     pub fn or(self, other: &Self) -> Self {
         Self {
@@ -164,21 +169,23 @@ impl Presentation {
         }
     }
 
-    /// The schema that `schema` is given as.
+    /// Returns the schema of a result of `schema` with these options applied.
     pub fn schema(&self, schema: &Schema) -> Schema {
         let fields: Vec<_> = schema.fields().iter().map(|field| self.field(field)).collect();
         Schema::new_with_metadata(fields, schema.metadata().clone())
     }
 
-    /// `batches` as `schema`, which is [`Presentation::schema`]'s, or has other metadata at most.
-    pub fn present(&self, batches: BatchStream, schema: SchemaRef) -> BatchStream {
+    /// Converts `batches` to `schema`, which is that of [`ResultOptions::schema`] or differs from it in metadata only.
+    ///
+    /// A column that cannot be converted ends the stream with an error.
+    pub fn apply(&self, batches: BatchStream, schema: SchemaRef) -> BatchStream {
         if batches.schema() == schema && self.batch_rows.is_none() {
             return batches;
         }
         let rows_max = self.batch_rows.map_or(usize::MAX, |rows| usize::try_from(rows).unwrap_or(usize::MAX));
-        let made = schema.clone();
+        let target = schema.clone();
         let pieces = batches.flat_map(move |batch| {
-            let pieces = match batch.and_then(|batch| cast_batch(&batch, &made)) {
+            let pieces = match batch.and_then(|batch| cast_batch(&batch, &target)) {
                 Ok(batch) => (0..batch.num_rows())
                     .step_by(rows_max)
                     .map(|first| Ok(batch.slice(first, rows_max.min(batch.num_rows() - first))))
@@ -213,7 +220,7 @@ impl Presentation {
             DataType::Dictionary(_, values) if plain => self.data_type(values),
             DataType::Timestamp(unit, zone) => {
                 let unit = self.unit.flatten().unwrap_or(*unit);
-                // A time without a zone is nobody's noon in particular: it keeps being one.
+                // A timestamp without a zone stays one: it names no instant that could be shown in another zone.
                 let zone = zone.as_ref().map(|zone| self.zone.clone().flatten().unwrap_or_else(|| zone.clone()));
                 DataType::Timestamp(unit, zone)
             }
@@ -232,22 +239,23 @@ fn cast_batch(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     let columns = columns.collect::<Result<Vec<_>>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(schema.clone(), columns, &options)
-        .map_err(|error| Error::internal("a batch did not take its presentation").with_source(error))
+        .map_err(|error| Error::internal("a batch does not fit the options of its result").with_source(error))
 }
 
 fn cast_column(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
     if column.data_type() == field.data_type() {
         return Ok(column.clone());
     }
+    // A value that does not fit is an error: the default would send null for it.
     let strict = CastOptions { safe: false, ..CastOptions::default() };
     cast_with_options(column, field.data_type(), &strict).map_err(|error| {
-        Error::invalid(format!("column {:?} cannot be given as {}: {error}", field.name(), field.data_type()))
+        Error::invalid(format!("cannot convert column {:?} to {}: {error}", field.name(), field.data_type()))
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::adapters::ipc::{Presentation, Strings};
+    use crate::adapters::serving::result_options::{ResultOptions, Strings};
     use crate::ports::{BatchStream, ErrorKind};
     use arrow::array::*;
     use arrow::datatypes::{DataType, Int32Type, TimeUnit};
@@ -265,41 +273,41 @@ mod tests {
         RecordBatch::try_from_iter(columns).unwrap()
     }
 
-    fn presented(choices: &str) -> Vec<RecordBatch> {
-        let presentation = Presentation::from_line(choices).unwrap();
-        assert_eq!(presentation.to_line(), choices);
-        let schema = Arc::new(presentation.schema(&batch().schema()));
+    fn applied(line: &str) -> Vec<RecordBatch> {
+        let options = ResultOptions::decode(line).unwrap();
+        assert_eq!(options.encode(), line);
+        let schema = Arc::new(options.schema(&batch().schema()));
         let batches = BatchStream::from_batches(batch().schema(), vec![batch()]);
-        presentation.present(batches, schema).collect().now_or_never().unwrap().unwrap()
+        options.apply(batches, schema).collect().now_or_never().unwrap().unwrap()
     }
 
     #[test]
     fn columns_are_given_as_asked_for() {
-        let [plain] = presented("string_encoding=plain").try_into().unwrap();
+        let [plain] = applied("string_encoding=plain").try_into().unwrap();
         assert_eq!(plain.column(0).as_string::<i32>(), &StringArray::from(vec![Some("a"), None, Some("b")]));
         assert_eq!(*plain.schema().field(1).data_type(), DataType::Utf8);
-        let [times] = presented("timestamp_unit=ms;time_zone=Asia/Tokyo").try_into().unwrap();
+        let [times] = applied("timestamp_unit=ms;time_zone=Asia/Tokyo").try_into().unwrap();
         assert_eq!(*times.schema().field(2).data_type(), DataType::Timestamp(TimeUnit::Millisecond, None));
         let tokyo = DataType::Timestamp(TimeUnit::Millisecond, Some("Asia/Tokyo".into()));
         assert_eq!(*times.schema().field(3).data_type(), tokyo);
         assert_eq!(times.column(2).as_primitive::<arrow::datatypes::TimestampMillisecondType>().value(0), 1);
-        assert_eq!(presented("batch_rows=2").iter().map(RecordBatch::num_rows).collect::<Vec<_>>(), [2, 1]);
-        assert_eq!(presented(""), [batch()]);
+        assert_eq!(applied("batch_rows=2").iter().map(RecordBatch::num_rows).collect::<Vec<_>>(), [2, 1]);
+        assert_eq!(applied(""), [batch()]);
     }
 
     #[test]
-    fn choices_come_from_headers_and_fall_back() {
+    fn options_come_from_headers_and_fall_back() {
         let header = |name: &str| (name == "x-zepto-timestamp-unit").then_some("us");
-        let made = Presentation::from_headers(header).unwrap();
-        let both = made.or(&Presentation::of_strings(Strings::Plain));
-        assert_eq!(both.to_line(), "string_encoding=plain;timestamp_unit=us");
+        let set = ResultOptions::from_headers(header).unwrap();
+        let both = set.or(&ResultOptions::of_strings(Strings::Plain));
+        assert_eq!(both.encode(), "string_encoding=plain;timestamp_unit=us");
         for (name, value, kind) in [
             ("timestamp_unit", "h", ErrorKind::InvalidQuery),
             ("time_zone", "Mars/Base", ErrorKind::InvalidQuery),
             ("batch_rows", "0", ErrorKind::InvalidQuery),
             ("colour", "red", ErrorKind::NotFound),
         ] {
-            assert_eq!(Presentation::default().set(name, value).unwrap_err().kind(), kind);
+            assert_eq!(ResultOptions::default().set(name, value).unwrap_err().kind(), kind);
         }
     }
 }

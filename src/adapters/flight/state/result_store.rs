@@ -1,11 +1,11 @@
-//! Results that wait for their tickets.
+//! The store of results that wait for their tickets.
 //!
-//! GetFlightInfo promises an exact number of rows; where only running the query tells, its result is kept for the DoGet
-//! that follows, so no query runs twice. Results stay in memory up to a limit for all of them together, go to spool
-//! files beyond, and are let go some time after their last use. A ticket may be redeemed as often as one likes.
+//! GetFlightInfo promises an exact number of rows. If only running the query tells, its result is stored for the DoGet
+//! that follows, so that no query runs twice. Results stay in memory up to a limit for all of them together, go to
+//! spool files beyond it, and expire some time after their last use. A ticket may be redeemed any number of times.
 
-use crate::adapters::flight::recent::Recent;
 use crate::adapters::ipc::{DecodeLimits, Deframer, END_OF_STREAM, Encoder, Encoding, Message};
+use crate::adapters::serving::ExpiringMap;
 use crate::ports::{BatchStream, Error, ErrorKind, Limits, Result};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -20,16 +20,16 @@ use tokio::task::spawn_blocking;
 /// Bytes read from a spool file at once.
 const READ_BYTES: usize = 1 << 20;
 
-/// Bytes that a held result counts for at least: a thousand empty ones are not free either.
+/// Least bytes that a stored result counts for: a thousand empty ones are not free either.
 const BYTES_MIN: u64 = 4 << 10;
 
-/// Results that are held at the same time.
+/// Most results that are stored at the same time.
 const RESULTS_MAX: usize = 100_000;
 
-/// All held results of a server.
+/// All stored results of a server.
 #[derive(Debug)]
-pub struct Results {
-    held: Recent<Arc<Held>>,
+pub struct ResultStore {
+    results: ExpiringMap<Arc<StoredResult>>,
     memory: Arc<AtomicU64>,
     disk: Arc<AtomicU64>,
     memory_max: u64,
@@ -37,36 +37,38 @@ pub struct Results {
     message_bytes_target: u64,
 }
 
-/// One result, and its share of memory and disk.
+/// One result, and the memory and disk that it takes.
 #[derive(Debug)]
-struct Held {
+struct StoredResult {
     schema: SchemaRef,
     rows: Rows,
-    _memory: Share,
-    _disk: Share,
+    _memory: ByteGauge,
+    _disk: ByteGauge,
 }
 
 #[derive(Debug)]
 enum Rows {
     Memory(Vec<RecordBatch>),
-    /// A file that is opened when it is read: thousands of them may wait.
+    /// A file that is opened only when it is read: thousands of them may wait.
     Spool(TempPath),
 }
 
-/// Bytes counted until dropped.
+/// Bytes that count against a common total until they are dropped.
 #[derive(Debug)]
-struct Share {
+struct ByteGauge {
     used: Arc<AtomicU64>,
     bytes: u64,
 }
 
-impl Share {
+impl ByteGauge {
     fn new(used: &Arc<AtomicU64>) -> Self {
         Self { used: used.clone(), bytes: 0 }
     }
 
-    /// Takes more, if no more than `max` is in use then.
+    /// Adds bytes, and returns whether the total is at most `max` then. The caller gives them back by dropping or
+    /// `release`.
     fn grow(&mut self, bytes: u64, max: u64) -> bool {
+        // Added before the comparison: two results that grow at once must not both pass it.
         let used = self.used.fetch_add(bytes, Ordering::AcqRel) + bytes;
         self.bytes += bytes;
         used <= max
@@ -77,17 +79,17 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for ByteGauge {
     fn drop(&mut self) {
         self.release();
     }
 }
 
-impl Results {
-    /// No results yet.
+impl ResultStore {
+    /// Creates an empty store.
     pub fn new(limits: &Limits) -> Self {
         Self {
-            held: Recent::new(limits.ticket_ttl(), RESULTS_MAX),
+            results: ExpiringMap::new(limits.ticket_ttl(), RESULTS_MAX),
             memory: Arc::default(),
             disk: Arc::default(),
             memory_max: limits.held_bytes_max,
@@ -96,15 +98,15 @@ impl Results {
         }
     }
 
-    /// Takes in all of `batches`: the id of the result, and its rows.
+    /// Stores all of `batches`, and returns the id of the result and its number of rows.
     ///
     /// # Errors
     ///
-    /// The stream's own, and `LimitExceeded` where there is no room.
-    pub async fn hold(&self, mut batches: BatchStream) -> Result<(u128, u64)> {
+    /// Those of the stream, and `LimitExceeded` if there is no room.
+    pub async fn put(&self, mut batches: BatchStream) -> Result<(u128, u64)> {
         let schema = batches.schema();
-        let mut memory = Share::new(&self.memory);
-        let mut disk = Share::new(&self.disk);
+        let mut memory = ByteGauge::new(&self.memory);
+        let mut disk = ByteGauge::new(&self.disk);
         let mut fits = memory.grow(BYTES_MIN, self.memory_max);
         let (mut kept, mut rows) = (Vec::new(), 0);
         let mut spool = None;
@@ -117,6 +119,7 @@ impl Results {
                 if fits {
                     continue;
                 }
+                // Beyond the limit: the batches so far go to a file, and so does the rest.
                 spool = Some(self.spool(Spool::create(&schema, self.message_bytes_target)?, kept.split_off(0)).await?);
                 memory.release();
             } else if let Some(open) = spool.take() {
@@ -125,7 +128,7 @@ impl Results {
             let grown = spool.as_ref().map_or(0, |spool| spool.bytes - disk.bytes);
             if !disk.grow(grown, self.disk_max) {
                 return Err(Error::limit(format!(
-                    "held results would take more than {} bytes of disk (spool_bytes_max); send the query as a ticket",
+                    "stored results would take more than {} bytes of disk (spool_bytes_max); send the query as a ticket",
                     self.disk_max
                 )));
             }
@@ -134,10 +137,11 @@ impl Results {
             Some(spool) => Rows::Spool(spool.finish()?.into_temp_path()),
             None => Rows::Memory(kept),
         };
-        let result = Arc::new(Held { schema, rows: rows_kept, _memory: memory, _disk: disk });
+        let result = Arc::new(StoredResult { schema, rows: rows_kept, _memory: memory, _disk: disk });
         let id = uuid::Uuid::new_v4().as_u128();
-        if !self.held.keep(id, result) {
-            let full = format!("{RESULTS_MAX} results are held for their tickets already; send the query as a ticket");
+        if !self.results.insert(id, result) {
+            let full =
+                format!("{RESULTS_MAX} results are stored for their tickets already; send the query as a ticket");
             return Err(Error::limit(full));
         }
         Ok((id, rows))
@@ -153,14 +157,14 @@ impl Results {
         written.await.map_err(|error| Error::internal("a result could not be spooled").with_source(error))?
     }
 
-    /// The batches of a held result.
+    /// Returns the batches of a stored result.
     ///
     /// # Errors
     ///
-    /// `NotFound` where it is not here, or not any more.
-    pub fn stream(&self, id: u128) -> Result<BatchStream> {
-        let result = self.held.with(id, |result| result.clone()).ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, "the ticket's result is not held here any more; ask for a new ticket")
+    /// `NotFound` if it is not stored, or has expired.
+    pub fn get(&self, id: u128) -> Result<BatchStream> {
+        let result = self.results.with(id, |result| result.clone()).ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "the ticket's result is no longer stored; ask for a new ticket")
         })?;
         match &result.rows {
             Rows::Memory(batches) => Ok(BatchStream::from_batches(result.schema.clone(), batches.clone())),
@@ -171,14 +175,14 @@ impl Results {
         }
     }
 
-    /// Lets go of a result at once.
-    pub fn forget(&self, id: u128) {
-        self.held.forget(id);
+    /// Removes a result.
+    pub fn remove(&self, id: u128) {
+        self.results.remove(id);
     }
 
-    /// Lets go of what nobody asked for in time, for ever.
+    /// Removes expired results again and again; never returns.
     pub async fn expire(&self) {
-        self.held.expire().await;
+        self.results.expire().await;
     }
 }
 
@@ -224,9 +228,9 @@ fn spool_failed(error: std::io::Error) -> Error {
     Error::internal("a spool file could not be used").with_source(error)
 }
 
-/// The batches of a spool file, read as they are asked for.
+/// Reads the batches of a spool file one at a time.
 fn read_spool(file: File) -> impl futures::Stream<Item = Result<RecordBatch>> + Send + 'static {
-    // The file is our own: its messages have the size that they were given.
+    // The file is our own, so its messages need no limit.
     let deframer = Deframer::new(DecodeLimits { message_bytes_max: u64::MAX, inflated_bytes_max: 0 });
     stream::try_unfold((file, deframer), |(file, deframer)| async move {
         let read = spawn_blocking(move || read_batch(file, deframer));

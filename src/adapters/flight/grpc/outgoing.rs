@@ -1,9 +1,9 @@
-//! gRPC by hand, for the calls that carry batches; tonic does the rest. Here is what leaves, `incoming` has what arrives.
+//! Sent gRPC messages: from IPC messages to the frames of an HTTP/2 body.
 //!
-//! tonic's codec writes a message into one buffer. Here a message is a list of pieces, most of them columns' own memory,
-//! with a few dozen bytes of framing before them (gRPC over HTTP/2, "Length-Prefixed-Message"; protobuf encoding of
-//! `FlightData`).
+//! tonic's codec writes a message into one buffer. Here a message is a list of pieces, most of them the memory of
+//! columns, with a few dozen bytes of framing before them.
 
+use crate::adapters::flight::grpc::{DATA_BODY, DATA_HEADER, PREFIX_BYTES};
 use crate::adapters::ipc::Message;
 use crate::ports::{Error, Result};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -18,18 +18,10 @@ use sync_wrapper::SyncWrapper;
 use tonic::body::Body;
 use tonic::{Response, Status};
 
-/// A flag, and the length of a message.
-pub(super) const PREFIX_BYTES: usize = 5;
-
-/// Fields of `FlightData` (Flight.proto).
-pub(super) const DESCRIPTOR: u32 = 1;
-pub(super) const DATA_HEADER: u32 = 2;
-pub(super) const DATA_BODY: u32 = 1000;
-
 /// The longest message that gRPC implementations agree on: protobuf counts in signed 32 bits.
 const MESSAGE_BYTES_MAX: usize = i32::MAX as usize;
 
-/// An IPC message as a `FlightData` on the wire.
+/// Encodes an IPC message as a `FlightData`.
 ///
 /// # Errors
 ///
@@ -55,7 +47,7 @@ pub fn flight_data(message: &Message) -> Result<Vec<Bytes>> {
     Ok([head.freeze()].into_iter().chain(message.body().iter().cloned()).collect())
 }
 
-/// A protobuf message on the wire.
+/// Encodes a protobuf message.
 pub fn proto(message: &impl prost::Message) -> Vec<Bytes> {
     let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + message.encoded_len());
     put_prefix(&mut bytes, message.encoded_len());
@@ -74,33 +66,34 @@ fn put_field(out: &mut BytesMut, tag: u32, bytes: usize) {
 }
 
 /// The messages of a reply, each as its pieces.
-pub type Pieces = BoxStream<'static, Result<Vec<Bytes>, Status>>;
+pub type ReplyMessages = BoxStream<'static, Result<Vec<Bytes>, Status>>;
 
-/// Short messages that are there together leave together, up to this many bytes: each write wakes the client.
+/// Short messages that are ready together are sent together, up to this many bytes: each write wakes the client.
 const JOINED_BYTES_MAX: usize = 16 << 10;
 
-/// HTTP/2 frames up to this size are copied next to each other and leave in one write, where a longer one leaves by itself
-/// (h2's threshold for chaining, 256). So a short reply that is whole leaves in such frames, together with its headers and
-/// its status: a second write would wake the client a second time.
+/// HTTP/2 frames up to this size are copied next to each other and leave in one write; a longer one leaves by itself
+/// (h2's threshold for chaining, 256). So a short complete reply is cut into such frames and leaves together with its
+/// headers and its status: a second write would wake the client a second time.
 const SMALL_FRAME_BYTES: usize = 255;
 
-/// Replies up to this size leave so.
+/// Replies up to this size are sent so.
 const SMALL_REPLY_BYTES: usize = 4 << 10;
 
-/// A reply's body: its messages, then its status as trailers.
-struct Outgoing {
-    messages: SyncWrapper<Pieces>,
+/// The body of a reply: its messages, then its status as trailers.
+struct ReplyBody {
+    messages: SyncWrapper<ReplyMessages>,
     waiting: VecDeque<Bytes>,
     end: Option<HeaderMap>,
     ended: bool,
 }
 
-impl Outgoing {
-    fn new(messages: Pieces) -> Self {
+impl ReplyBody {
+    fn new(messages: ReplyMessages) -> Self {
         Self { messages: SyncWrapper::new(messages), waiting: VecDeque::new(), end: None, ended: false }
     }
 
-    /// Takes messages for as long as they are there and short. What was joined of them, unless there was nothing.
+    /// Joins messages while they are ready and short; the pieces of longer ones go to `waiting`. Pending if there is
+    /// nothing.
     fn gather(&mut self, cx: &mut Context<'_>) -> Poll<BytesMut> {
         let mut joined = BytesMut::new();
         while self.waiting.is_empty() && self.end.is_none() {
@@ -124,7 +117,7 @@ impl Outgoing {
     }
 }
 
-impl http_body::Body for Outgoing {
+impl http_body::Body for ReplyBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -136,6 +129,7 @@ impl http_body::Body for Outgoing {
         if body.waiting.is_empty() && body.end.is_none() {
             let joined = std::task::ready!(body.gather(cx));
             if body.end.is_some() && joined.len() <= SMALL_REPLY_BYTES {
+                // All of it is here, status included: see `SMALL_FRAME_BYTES`.
                 let whole = joined.freeze();
                 let frames = (0..whole.len()).step_by(SMALL_FRAME_BYTES);
                 body.waiting.extend(frames.map(|at| whole.slice(at..whole.len().min(at + SMALL_FRAME_BYTES))));
@@ -158,20 +152,20 @@ impl http_body::Body for Outgoing {
 fn trailers(status: &Status) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     if status.add_header(&mut trailers).is_err() {
-        // A message that no header can carry: the code says enough.
+        // A header cannot carry this message: the code alone is sent.
         trailers.clear();
         trailers.insert(Status::GRPC_STATUS, (status.code() as i32).into());
     }
     trailers
 }
 
-/// What a call answers, as HTTP.
-pub fn response(reply: Result<Response<Pieces>, Status>) -> http::Response<Body> {
+/// Converts the reply of a call to an HTTP response.
+pub fn response(reply: Result<Response<ReplyMessages>, Status>) -> http::Response<Body> {
     let (metadata, messages, extensions) = match reply {
         Ok(reply) => reply.into_parts(),
         Err(status) => return status.into_http(),
     };
-    let mut response = http::Response::new(Body::new(Outgoing::new(messages)));
+    let mut response = http::Response::new(Body::new(ReplyBody::new(messages)));
     *response.headers_mut() = metadata.into_headers();
     response.headers_mut().insert(http::header::CONTENT_TYPE, tonic::metadata::GRPC_CONTENT_TYPE);
     *response.extensions_mut() = extensions;

@@ -1,9 +1,10 @@
-//! Handshake: who is there. There are no accounts yet, so everybody may come in; what is refused is what no account
-//! could ever be: credentials that do not decode.
+//! Handshake: answers a bearer token. There are no accounts yet, so all credentials are accepted that decode.
 //!
-//! Drivers send a name and password as HTTP Basic and want a bearer token back, as a header (pyarrow, Go, Java) and as the
-//! message's payload (whoever is older). Go leaves out base64's padding.
+//! Drivers send a name and password as HTTP Basic and want a bearer token back, as a header (pyarrow, Go, Java) or as
+//! the payload of the message (older ones). Go leaves out the padding of base64.
 
+use crate::adapters::flight::call::{Items, RpcResult, admit, items, reply};
+use crate::adapters::flight::state::State;
 use crate::ports::{Error, ErrorKind, Result};
 use arrow_flight::{BasicAuth, HandshakeRequest, HandshakeResponse};
 use base64::Engine as _;
@@ -11,10 +12,10 @@ use base64::alphabet::STANDARD;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use prost::Message as _;
-use tonic::Streaming;
 use tonic::metadata::MetadataMap;
+use tonic::{Request, Streaming};
 
-/// The token of everybody, until there are accounts.
+/// The token of every client, until there are accounts.
 const TOKEN: &str = "everybody";
 
 /// Base64 with or without padding.
@@ -23,19 +24,31 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The token for whoever shakes hands: by header, else by the first message.
-///
-/// # Errors
-///
-/// `Unauthenticated` for credentials that are none.
-pub async fn shake(metadata: &MetadataMap, messages: &mut Streaming<HandshakeRequest>) -> Result<String> {
+/// Answers a Handshake.
+pub async fn handshake(
+    state: &State,
+    request: Request<Streaming<HandshakeRequest>>,
+) -> RpcResult<Items<HandshakeResponse>> {
+    let mut admitted = admit(state, "Handshake", &request)?;
+    let (metadata, _, mut messages) = request.into_parts();
+    let token = reply(&mut admitted, token(&metadata, &mut messages).await)?;
+    let bearer = format!("Bearer {}", token.get_ref()).parse();
+    let mut response = token.map(|token| items(vec![HandshakeResponse { protocol_version: 0, payload: token.into() }]));
+    if let Ok(bearer) = bearer {
+        response.metadata_mut().insert("authorization", bearer);
+    }
+    Ok(response)
+}
+
+/// Returns the token for the credentials in the header, or else in the first message.
+async fn token(metadata: &MetadataMap, messages: &mut Streaming<HandshakeRequest>) -> Result<String> {
     if let Some(given) = metadata.get("authorization") {
         return token_for(given.to_str().unwrap_or_default());
     }
     let first = messages.message().await.ok().flatten().unwrap_or_default();
     match BasicAuth::decode(first.payload) {
         Ok(_) => Ok(TOKEN.to_owned()),
-        Err(_) => Err(unreadable("the handshake's payload is no BasicAuth message")),
+        Err(_) => Err(unreadable("the payload of the handshake is not a BasicAuth message")),
     }
 }
 
@@ -58,14 +71,9 @@ fn unreadable(message: &str) -> Error {
     Error::new(ErrorKind::Unauthenticated, message)
 }
 
-/// The message that carries a token back.
-pub fn answer(token: &str) -> HandshakeResponse {
-    HandshakeResponse { protocol_version: 0, payload: token.to_owned().into() }
-}
-
 #[cfg(test)]
 mod tests {
-    use crate::adapters::flight::handshake::token_for;
+    use crate::adapters::flight::rpc::handshake::token_for;
     use crate::ports::ErrorKind;
 
     #[test]

@@ -1,7 +1,7 @@
-//! What a call brings: gRPC messages out of an HTTP/2 body, copied once, to where arrow wants them.
+//! Received gRPC messages: from an HTTP/2 body to `FlightData`, copied once, with the alignment that arrow needs.
 //!
-//! A body belongs to the thread that serves its connection, and its messages are decoded on the engine's. Between the two
-//! stands a pump, which hands over in one go what has come meanwhile.
+//! A body belongs to the thread that serves its connection, and its messages are decoded on a thread of the engine.
+//! Between the two a task reads ahead and hands over what has arrived meanwhile as one chunk.
 
 use crate::adapters::flight::grpc::{DATA_BODY, DATA_HEADER, DESCRIPTOR, PREFIX_BYTES};
 use crate::adapters::ipc::Rope;
@@ -20,10 +20,10 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::Request;
 use tonic::body::Body;
 
-/// Longest key and length of a field.
+/// Longest key and length of a field: two varints of ten bytes.
 const FIELD_BYTES_MAX: usize = 20;
 
-/// What a call was asked, its body still to be read.
+/// Takes a request apart; its body is still to be read.
 ///
 /// # Errors
 ///
@@ -34,61 +34,62 @@ pub fn request(request: http::Request<Body>, message_bytes_max: u64) -> Result<R
     if let Some(encoding) = encoding.filter(|encoding| encoding != "identity") {
         return Err(Error::unsupported(format!("grpc-encoding {encoding:?}; compress the Arrow buffers instead")));
     }
-    let arrivals = Arrivals::Body { body, ended: false };
-    let incoming = Incoming { arrivals, waiting: Rope::default(), message_bytes_max, begun: None };
+    let source = BodySource::Direct { body, ended: false };
+    let incoming = Incoming { source, received: Rope::default(), message_bytes_max, current: None };
     let metadata = tonic::metadata::MetadataMap::from_headers(parts.headers);
     Ok(Request::from_parts(metadata, parts.extensions, incoming))
 }
 
-/// The messages that a client sends.
+/// The messages of a call, as its client sends them.
 #[derive(Debug)]
 pub struct Incoming {
-    arrivals: Arrivals,
-    waiting: Rope,
+    source: BodySource,
+    /// Bytes that have arrived and are not decoded yet.
+    received: Rope,
     message_bytes_max: u64,
-    /// Bytes of the message that has begun.
-    begun: Option<usize>,
+    /// Length of the message whose prefix was read.
+    current: Option<usize>,
 }
 
-/// A `FlightData` that came in.
+/// A received `FlightData`.
 #[derive(Debug, Default)]
 pub struct FlightData {
-    /// What it is about.
+    /// Its descriptor.
     pub descriptor: Option<FlightDescriptor>,
-    /// The flatbuffer of an IPC message; empty where there is none.
+    /// The flatbuffer of an IPC message; empty if there is none.
     pub header: Bytes,
     /// The body of that message, aligned.
     pub body: Buffer,
 }
 
 impl Incoming {
-    /// The same, read ahead on the thread that this is called on: whoever decodes the messages may do so on another.
+    /// Starts to read ahead on the current runtime, so that the messages may be decoded on another thread.
     #[must_use]
-    pub fn pumped(self) -> Self {
-        Self { arrivals: self.arrivals.pumped(), ..self }
+    pub fn read_ahead(self) -> Self {
+        Self { source: self.source.read_ahead(), ..self }
     }
 
-    /// The next `FlightData`. None where the client said that nothing follows.
+    /// Reads the next `FlightData`; none once the client has ended its stream.
     ///
     /// # Errors
     ///
-    /// `LimitExceeded` for a message that is too large, `InvalidQuery` for one that does not decode, `Cancelled` where
+    /// `LimitExceeded` for a message that is too large, `InvalidQuery` for one that does not decode, `Cancelled` if
     /// the client went away.
     pub async fn flight_data(&mut self) -> Result<Option<FlightData>> {
         let Some(bytes) = self.message().await? else { return Ok(None) };
-        let garbled = || Error::invalid("the stream is no Flight data: a message does not decode");
+        let garbled = || Error::invalid("the stream is not Flight data: a message does not decode");
         let mut data = FlightData::default();
-        let end = self.waiting.len() - bytes;
-        while self.waiting.len() > end {
-            let left = self.waiting.len() - end;
-            let (tag, field_bytes) = field(&mut self.waiting, left).ok_or_else(garbled)?;
-            if field_bytes > self.waiting.len() - end {
+        let end = self.received.len() - bytes;
+        while self.received.len() > end {
+            let left = self.received.len() - end;
+            let (tag, field_bytes) = field(&mut self.received, left).ok_or_else(garbled)?;
+            if field_bytes > self.received.len() - end {
                 return Err(garbled());
             }
             match tag {
-                DATA_BODY => data.body = self.waiting.take_aligned(field_bytes).ok_or_else(garbled)?,
+                DATA_BODY => data.body = self.received.take_aligned(field_bytes).ok_or_else(garbled)?,
                 _ => {
-                    let bytes = self.waiting.take(field_bytes).ok_or_else(garbled)?;
+                    let bytes = self.received.take(field_bytes).ok_or_else(garbled)?;
                     match tag {
                         DESCRIPTOR => data.descriptor = Some(FlightDescriptor::decode(bytes).map_err(|_| garbled())?),
                         DATA_HEADER => data.header = bytes,
@@ -100,42 +101,42 @@ impl Incoming {
         Ok(Some(data))
     }
 
-    /// The one message of a call that has one.
+    /// Reads the message of a call that has exactly one.
     ///
     /// # Errors
     ///
-    /// As above.
+    /// Those of [`Incoming::flight_data`].
     pub async fn single<M: prost::Message + Default>(&mut self) -> Result<M> {
         let bytes = self.message().await?.ok_or_else(|| Error::invalid("the call came without its message"))?;
-        let bytes = self.waiting.take(bytes).unwrap_or_default();
+        let bytes = self.received.take(bytes).unwrap_or_default();
         M::decode(bytes).map_err(|error| Error::invalid(format!("the call's message does not decode: {error}")))
     }
 
-    /// Reads on without keeping anything.
+    /// Reads and discards the rest.
     pub async fn skip(&mut self) {
-        self.waiting = Rope::default();
-        while let Ok(Some(_)) = self.arrivals.next().await {}
+        self.received = Rope::default();
+        while let Ok(Some(_)) = self.source.next().await {}
     }
 
-    /// Waits until the next message is here, and tells its bytes.
+    /// Waits until the next message has arrived, and returns its length.
     async fn message(&mut self) -> Result<Option<usize>> {
         loop {
-            if self.begun.is_none() && self.waiting.len() >= PREFIX_BYTES {
-                self.begin()?;
+            if self.current.is_none() && self.received.len() >= PREFIX_BYTES {
+                self.read_prefix()?;
             }
-            if self.begun.is_some_and(|bytes| self.waiting.len() >= bytes) {
-                return Ok(self.begun.take());
+            if self.current.is_some_and(|bytes| self.received.len() >= bytes) {
+                return Ok(self.current.take());
             }
-            match self.arrivals.next().await? {
-                Some(pieces) => pieces.into_iter().for_each(|piece| self.waiting.push(piece)),
-                None if self.begun.is_none() && self.waiting.is_empty() => return Ok(None),
-                None => return Err(Error::invalid("the stream is no Flight data: it ends within a message")),
+            match self.source.next().await? {
+                Some(pieces) => pieces.into_iter().for_each(|piece| self.received.push(piece)),
+                None if self.current.is_none() && self.received.is_empty() => return Ok(None),
+                None => return Err(Error::invalid("the stream is not Flight data: it ends within a message")),
             }
         }
     }
 
-    fn begin(&mut self) -> Result<()> {
-        let Some([flag, length @ ..]) = self.waiting.peek::<PREFIX_BYTES>() else { return Ok(()) };
+    fn read_prefix(&mut self) -> Result<()> {
+        let Some([flag, length @ ..]) = self.received.peek::<PREFIX_BYTES>() else { return Ok(()) };
         let bytes = u32::from_be_bytes(length) as usize;
         if flag != 0 {
             return Err(Error::unsupported("a gRPC message is compressed; compress the Arrow buffers instead"));
@@ -146,96 +147,102 @@ impl Incoming {
                 self.message_bytes_max
             )));
         }
-        self.waiting.take(PREFIX_BYTES);
-        self.begun = Some(bytes);
+        self.received.take(PREFIX_BYTES);
+        self.current = Some(bytes);
         Ok(())
     }
 }
 
-/// Bytes that a pump gathers before it hands them over.
-const GULP_BYTES: usize = 256 << 10;
+/// Bytes of a chunk that is handed over without waiting for more.
+const CHUNK_BYTES: usize = 256 << 10;
 
-/// Gulps that wait for whoever decodes them.
-const GULPS_MAX: usize = 8;
+/// Most chunks that wait to be decoded.
+const CHUNKS_MAX: usize = 8;
 
-/// How often a pump looks again whether more has come, before it hands over less than a gulp.
-const LOOKS: usize = 2;
+/// How often the reading task yields for more bytes before it hands over a smaller chunk.
+const READ_AHEAD_POLLS: usize = 2;
 
-/// Where the pieces of a body come from.
+/// The source of a body's pieces.
 #[derive(Debug)]
-enum Arrivals {
+enum BodySource {
     /// The body itself.
-    Body { body: Body, ended: bool },
-    /// A pump.
-    Pump { gulps: mpsc::Receiver<Result<Option<Vec<Bytes>>>>, _pump: AbortOnDropHandle<()>, ended: bool },
+    Direct { body: Body, ended: bool },
+    /// A task that reads ahead.
+    ReadAhead { chunks: mpsc::Receiver<Result<Option<Vec<Bytes>>>>, _task: AbortOnDropHandle<()>, ended: bool },
 }
 
-impl Arrivals {
-    /// Whatever has come, in one or more pieces. None where nothing follows.
+impl BodySource {
+    /// Waits for the next pieces; none at the end.
     async fn next(&mut self) -> Result<Option<Vec<Bytes>>> {
         match self {
-            Self::Body { body, ended } => Ok(piece(body, ended).await?.map(|piece| vec![piece])),
-            Self::Pump { ended: true, .. } => Ok(None),
-            Self::Pump { gulps, ended, .. } => {
-                let gulp = gulps.recv().await.unwrap_or_else(|| Err(gone("the connection was closed")))?;
-                *ended = gulp.is_none();
-                Ok(gulp)
+            Self::Direct { body, ended } => Ok(piece(body, ended).await?.map(|piece| vec![piece])),
+            Self::ReadAhead { ended: true, .. } => Ok(None),
+            Self::ReadAhead { chunks, ended, .. } => {
+                // A task that ended without a last item was dropped with its connection.
+                let chunk = chunks.recv().await.unwrap_or_else(|| Err(gone("the connection was closed")))?;
+                *ended = chunk.is_none();
+                Ok(chunk)
             }
         }
     }
 
-    /// The same, read ahead by a task of the runtime that this is called on.
-    fn pumped(self) -> Self {
-        let Self::Body { body, ended } = self else { return self };
-        let (sender, gulps) = mpsc::channel(GULPS_MAX);
-        Self::Pump { gulps, _pump: AbortOnDropHandle::new(tokio::spawn(pump(body, ended, sender))), ended: false }
+    /// Starts a task on the current runtime that reads ahead.
+    fn read_ahead(self) -> Self {
+        let Self::Direct { body, ended } = self else { return self };
+        let (sender, chunks) = mpsc::channel(CHUNKS_MAX);
+        let task = AbortOnDropHandle::new(tokio::spawn(read_to_end(body, ended, sender)));
+        Self::ReadAhead { chunks, _task: task, ended: false }
     }
 }
 
-/// Reads a body until its end.
-async fn pump(mut body: Body, mut ended: bool, sender: mpsc::Sender<Result<Option<Vec<Bytes>>>>) {
+/// Reads a body to its end and sends it on in chunks.
+async fn read_to_end(mut body: Body, mut ended: bool, sender: mpsc::Sender<Result<Option<Vec<Bytes>>>>) {
     loop {
         let first = piece(&mut body, &mut ended).await;
-        let (gulp, end) = gather(first, &mut body, &mut ended).await;
-        if !gulp.is_empty() && sender.send(Ok(Some(gulp))).await.is_err() {
+        let (chunk, end) = gather(first, &mut body, &mut ended).await;
+        if !chunk.is_empty() && sender.send(Ok(Some(chunk))).await.is_err() {
             return;
         }
         if let Some(end) = end {
-            // Where nobody listens any more, nobody misses the end.
+            // The receiver may be gone already.
             let _ = sender.send(end.map(|()| None)).await;
             return;
         }
     }
 }
 
-/// `first` and what has come meanwhile, and the end if it has come: waking another thread takes longer than a small message.
+/// Gathers `first` and what has arrived meanwhile into one chunk, with the end of the body if it was reached.
+///
+/// Waking another thread takes longer than reading a small message.
 async fn gather(first: Result<Option<Bytes>>, body: &mut Body, ended: &mut bool) -> (Vec<Bytes>, Option<Result<()>>) {
-    let (mut gulp, mut bytes, mut looks) = (Vec::new(), 0, 0);
+    let (mut chunk, mut bytes, mut polls) = (Vec::new(), 0, 0);
     let mut next = Some(first);
     loop {
         match next {
             Some(Ok(Some(piece))) => {
                 bytes += piece.len();
-                gulp.push(piece);
+                chunk.push(piece);
             }
-            Some(Ok(None)) => return (gulp, Some(Ok(()))),
-            Some(Err(error)) => return (gulp, Some(Err(error))),
-            None if looks == LOOKS => return (gulp, None),
+            Some(Ok(None)) => return (chunk, Some(Ok(()))),
+            Some(Err(error)) => return (chunk, Some(Err(error))),
+            None if polls == READ_AHEAD_POLLS => return (chunk, None),
             None => {
-                looks += 1;
-                // The connection's own task gets to read the socket.
+                polls += 1;
+                // Lets the connection's own task read the socket.
                 tokio::task::yield_now().await;
             }
         }
-        if bytes >= GULP_BYTES {
-            return (gulp, None);
+        if bytes >= CHUNK_BYTES {
+            return (chunk, None);
         }
         next = piece(body, ended).now_or_never();
     }
 }
 
-/// The next piece of a body. hyper ends a body that its client has cancelled like one that is complete; only the flag tells
-/// them apart, and half a stream must not be taken for a whole one.
+/// Reads the next piece of a body; none at its end.
+///
+/// hyper ends a body that its client has cancelled like one that is complete. Only `is_end_stream` tells them apart,
+/// and half a stream must not be taken for a whole one.
 async fn piece(body: &mut Body, ended: &mut bool) -> Result<Option<Bytes>> {
     while !*ended {
         let polled = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await;
@@ -258,9 +265,9 @@ fn gone(text: &str) -> Error {
     Error::new(ErrorKind::Cancelled, text)
 }
 
-/// Tag and length of the next field, which has a length. A field of another type has none to follow.
-fn field(waiting: &mut Rope, left: usize) -> Option<(u32, usize)> {
-    let key_and_length = waiting.first(left.min(FIELD_BYTES_MAX));
+/// Reads the tag of the next field, and the number of bytes that follow. A varint is read with it, so nothing follows.
+fn field(received: &mut Rope, left: usize) -> Option<(u32, usize)> {
+    let key_and_length = received.first(left.min(FIELD_BYTES_MAX));
     let mut rest = key_and_length.as_slice();
     let (tag, wire_type) = decode_key(&mut rest).ok()?;
     let bytes = match wire_type {
@@ -270,14 +277,14 @@ fn field(waiting: &mut Rope, left: usize) -> Option<(u32, usize)> {
         WireType::ThirtyTwoBit => 4,
         WireType::StartGroup | WireType::EndGroup => return None,
     };
-    waiting.take(key_and_length.len() - rest.len())?;
+    received.take(key_and_length.len() - rest.len())?;
     Some((tag, bytes))
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::adapters::flight::grpc::flight_data;
-    use crate::adapters::flight::incoming::request;
+    use crate::adapters::flight::grpc::incoming::request;
+    use crate::adapters::flight::grpc::outgoing::flight_data;
     use crate::adapters::ipc::{Encoder, Encoding};
     use crate::ports::ErrorKind;
     use arrow::array::{Int64Array, RecordBatch, StringArray};
@@ -303,7 +310,7 @@ mod tests {
         request(body, message_bytes_max).unwrap().into_inner()
     }
 
-    /// A body that is there at once.
+    /// Makes a body of one piece.
     fn body_of(bytes: &[u8]) -> impl http_body::Body<Data = Bytes, Error = tonic::Status> + Send + 'static {
         struct Full(Option<Bytes>);
         impl http_body::Body for Full {

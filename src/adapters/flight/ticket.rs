@@ -1,45 +1,50 @@
-//! Handles: what a ticket, a command or a prepared statement stands for beyond plain SQL text.
+//! Handles: the content of tickets, commands and prepared statements that are more than plain SQL text.
 //!
-//! A handle carries all that it needs, so the server keeps nothing for it, but for two things, for a limited time: a held
-//! result, and parameters for those clients that pass over the new handle which binding them answers.
-//! A handle begins with a byte that no UTF-8 text has, so nothing else is taken for one.
+//! A handle carries all that it needs, so the server keeps nothing for it, with two exceptions, both for a limited
+//! time: a stored result, and parameters for clients that ignore the updated handle which binding them returns. A
+//! handle begins with a byte that no UTF-8 text contains, so nothing else is taken for one.
 
-use crate::adapters::ipc::{self, Presentation};
+use crate::adapters::flight::sql::type_info::annotate;
+use crate::adapters::ipc;
+use crate::adapters::serving::ResultOptions;
 use crate::ports::{Access, Error, Part, Query, Result, SnapshotId};
 use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
 use bytes::Bytes;
 use prost::Message as _;
+use std::sync::Arc;
 
-/// What every handle begins with.
+/// Prefix of every handle.
 pub const HANDLE_MARK: &[u8] = b"\xffzepto\x01";
 
-/// What a ticket or command stands for.
+/// The content of a ticket, a command or a prepared statement.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Handle {
-    /// The statement, where the handle stands for one.
+    /// The statement, if the handle stands for one.
     pub sql: String,
-    /// The pinned state that it reads.
+    /// The pinned snapshot that it reads.
     pub snapshot: Option<SnapshotId>,
-    /// Which part of the answer it stands for.
+    /// The part of the result that it stands for.
     pub part: Option<Part>,
     /// Values of its parameters.
     pub params: Option<RecordBatch>,
-    /// The held result that the handle stands for instead, on the server that holds it.
-    pub held: Option<u128>,
-    /// Whether a description of it may be one of a change. A ticket reads, whatever it says here.
-    pub change: bool,
-    /// Whether it stands for the answer to a change that was made: no columns, no rows.
-    pub done: bool,
-    /// Whether a Flight SQL client asks, whose columns say what SQL calls their types.
-    pub described: bool,
-    /// How its answer is presented, where that was settled when the handle was made.
-    pub presentation: Option<Presentation>,
-    /// What the query is cancelled by. All parts of an answer have the same.
+    /// The stored result that it stands for instead, on the server that stores it.
+    pub stored_result: Option<u128>,
+    /// Whether the statement may be described as a change. A ticket only reads, whatever this is.
+    pub may_change: bool,
+    /// Whether it stands for the result of a change that was made already: no columns, no rows.
+    pub executed: bool,
+    /// Whether the columns of its result carry Flight SQL's metadata.
+    pub annotated: bool,
+    /// Options of its result, if they were fixed when the handle was made.
+    pub result_options: Option<ResultOptions>,
+    /// The id that cancels the query. All parts of a result have the same.
     pub query_id: Option<u128>,
-    /// The prepared statement that it is the handle of, where that has parameters.
+    /// The id of the prepared statement, if that has parameters.
     pub prepared: Option<u128>,
 }
 
+/// A handle on the wire.
 #[derive(Clone, PartialEq, prost::Message)]
 struct HandleMessage {
     #[prost(string, tag = "1")]
@@ -54,7 +59,7 @@ struct HandleMessage {
     change: bool,
     #[prost(uint32, tag = "6")]
     part_index: u32,
-    /// 0: all of the answer.
+    /// 0: all of the result.
     #[prost(uint32, tag = "7")]
     part_count: u32,
     #[prost(bool, tag = "8")]
@@ -70,25 +75,31 @@ struct HandleMessage {
 }
 
 impl Handle {
-    /// The handle of a query.
+    /// Creates the handle of a query.
     pub fn of(query: &Query) -> Self {
         Self {
             sql: query.sql.clone(),
             snapshot: query.snapshot,
             part: query.part,
             params: query.params.clone(),
-            change: query.access == Access::Change,
+            may_change: query.access == Access::Change,
             ..Self::default()
         }
     }
 
-    /// The query that it stands for, with leave to do this much.
+    /// Converts the handle to its query, which may do what `access` allows.
     pub fn into_query(self, access: Access) -> Query {
         let Self { sql, snapshot, part, params, .. } = self;
         Query { sql, params, access, snapshot, part, ..Query::default() }
     }
 
-    /// Its bytes.
+    /// Returns the schema that a result of `schema` is sent with.
+    pub fn result_schema(&self, schema: &Schema) -> SchemaRef {
+        let schema = self.result_options.as_ref().map_or_else(|| schema.clone(), |options| options.schema(schema));
+        Arc::new(if self.annotated { annotate(&schema) } else { schema })
+    }
+
+    /// Encodes the handle.
     ///
     /// # Errors
     ///
@@ -98,20 +109,20 @@ impl Handle {
             sql: self.sql.clone(),
             snapshot: self.snapshot.map(|id| id.0),
             params: self.params.as_ref().map(ipc::encode_batch).transpose()?.unwrap_or_default(),
-            held: id_bytes(self.held),
-            change: self.change,
+            held: id_bytes(self.stored_result),
+            change: self.may_change,
             part_index: self.part.map_or(0, Part::index),
             part_count: self.part.map_or(0, Part::count),
-            done: self.done,
-            described: self.described,
-            presentation: self.presentation.as_ref().map(Presentation::to_line),
+            done: self.executed,
+            described: self.annotated,
+            presentation: self.result_options.as_ref().map(ResultOptions::encode),
             query_id: id_bytes(self.query_id),
             prepared: id_bytes(self.prepared),
         };
         Ok([HANDLE_MARK, &message.encode_to_vec()].concat().into())
     }
 
-    /// The handle of [`Handle::encode`].
+    /// Decodes the handle of [`Handle::encode`].
     ///
     /// # Errors
     ///
@@ -124,7 +135,7 @@ impl Handle {
             0 => Ok(None),
             _ => bytes.as_ref().try_into().map(|bytes| Some(u128::from_be_bytes(bytes))).map_err(|_| wrong()),
         };
-        let (held, query_id, prepared) = (id(&message.held)?, id(&message.query_id)?, id(&message.prepared)?);
+        let (stored_result, query_id, prepared) = (id(&message.held)?, id(&message.query_id)?, id(&message.prepared)?);
         let params = match message.params.len() {
             0 => None,
             _ => Some(ipc::decode_batch(message.params).map_err(|_| wrong())?),
@@ -133,18 +144,18 @@ impl Handle {
             0 => None,
             count => Some(Part::new(message.part_index, count).map_err(|_| wrong())?),
         };
-        let presentation =
-            message.presentation.map(|line| Presentation::from_line(&line)).transpose().map_err(|_| wrong())?;
+        let result_options =
+            message.presentation.map(|line| ResultOptions::decode(&line)).transpose().map_err(|_| wrong())?;
         Ok(Self {
             sql: message.sql,
             snapshot: message.snapshot.map(SnapshotId),
             part,
             params,
-            held,
-            change: message.change,
-            done: message.done,
-            described: message.described,
-            presentation,
+            stored_result,
+            may_change: message.change,
+            executed: message.done,
+            annotated: message.described,
+            result_options,
             query_id,
             prepared,
         })
@@ -157,8 +168,8 @@ fn id_bytes(id: Option<u128>) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use crate::adapters::flight::handle::Handle;
-    use crate::adapters::ipc::{Presentation, Strings};
+    use crate::adapters::flight::ticket::Handle;
+    use crate::adapters::serving::{ResultOptions, Strings};
     use crate::ports::{ErrorKind, Part, SnapshotId};
 
     #[test]
@@ -169,11 +180,11 @@ mod tests {
             snapshot: Some(SnapshotId(7)),
             part: Some(Part::new(2, 3).unwrap()),
             params: Some(params),
-            held: Some(u128::MAX - 1),
-            change: true,
-            done: true,
-            described: true,
-            presentation: Some(Presentation::of_strings(Strings::Plain)),
+            stored_result: Some(u128::MAX - 1),
+            may_change: true,
+            executed: true,
+            annotated: true,
+            result_options: Some(ResultOptions::of_strings(Strings::Plain)),
             query_id: Some(5),
             prepared: Some(6),
         };

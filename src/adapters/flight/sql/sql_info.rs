@@ -1,6 +1,8 @@
-//! What GetSqlInfo says of this server: one line for each thing that a driver may ask.
+//! Answers GetSqlInfo: the server's description of itself for SQL drivers, one line for each property.
+//!
+//! Values are what the engine does, not what it might do: drivers generate SQL from them.
 
-use crate::adapters::gate::ServerOptions;
+use crate::adapters::serving::ServerOptions;
 use crate::ports::{Error, Result};
 use arrow::array::RecordBatch;
 use arrow_flight::sql::metadata::{SqlInfoData, SqlInfoDataBuilder};
@@ -11,10 +13,10 @@ use arrow_flight::sql::{
 };
 use std::collections::BTreeMap;
 
-/// Longest name of a table, in bytes; the engine's.
+/// Longest name of a table, in bytes; the engine has the same limit.
 const NAME_BYTES_MAX: i64 = 255;
 
-/// Names of functions that SQL drivers may translate their escapes to; all of them are DataFusion's.
+/// Functions that SQL drivers may translate their escapes to; all of them are DataFusion's.
 const NUMERIC: [&str; 24] = [
     "abs", "acos", "asin", "atan", "atan2", "ceil", "cos", "cot", "degrees", "exp", "floor", "ln", "log10", "log2",
     "pi", "power", "radians", "random", "round", "signum", "sin", "sqrt", "tan", "trunc",
@@ -42,11 +44,11 @@ const STRING: [&str; 18] = [
 const DATETIME: [&str; 8] =
     ["current_date", "current_time", "date_bin", "date_part", "date_trunc", "from_unixtime", "now", "to_timestamp"];
 
-/// The answer to GetSqlInfo for these numbers, or for all.
+/// Answers GetSqlInfo for the given numbers, or for all if there are none.
 ///
 /// # Errors
 ///
-/// `Internal` where the table does not fit its schema.
+/// `Internal` if the table does not fit its schema.
 pub fn sql_info(wanted: &[u32], options: &ServerOptions) -> Result<RecordBatch> {
     all(options)?.record_batch(wanted.iter().copied()).map_err(failed)
 }
@@ -71,7 +73,7 @@ fn all(options: &ServerOptions) -> Result<SqlInfoData> {
 fn server(info: &mut SqlInfoDataBuilder, options: &ServerOptions) {
     let timeout_ms = i32::try_from(options.limits.query_timeout_ms).unwrap_or(i32::MAX);
     info.append(SqlInfo::FlightSqlServerName, "zepto-flight");
-    info.append(SqlInfo::FlightSqlServerVersion, options.about.version.as_str());
+    info.append(SqlInfo::FlightSqlServerVersion, options.info.version.as_str());
     info.append(SqlInfo::FlightSqlServerArrowVersion, "1.5");
     info.append(SqlInfo::FlightSqlServerReadOnly, false);
     info.append(SqlInfo::FlightSqlServerSql, true);
@@ -91,7 +93,7 @@ fn syntax(info: &mut SqlInfoDataBuilder) {
     info.append(SqlInfo::SqlDdlTable, true);
     info.append(SqlInfo::SqlIdentifierCase, insensitive);
     info.append(SqlInfo::SqlIdentifierQuoteChar, "\"");
-    // Quoted names mean exactly what they say, for which the list has no word.
+    // Quoted names are compared exactly, which the enumeration has no value for.
     info.append(SqlInfo::SqlQuotedIdentifierCase, SqlSupportedCaseSensitivity::SqlCaseSensitivityUnknown as i32);
     info.append(SqlInfo::SqlAllTablesAreSelectable, true);
     // NULLS LAST when ascending, NULLS FIRST when descending.
@@ -154,7 +156,7 @@ fn features(info: &mut SqlInfoDataBuilder) {
     info.append(SqlInfo::SqlSupportsConvert, conversions());
 }
 
-/// What CAST turns into what: the numbers among each other, and everything from and to text.
+/// Lists the conversions of CAST: numbers among each other, and every type from and to text.
 fn conversions() -> BTreeMap<i32, Vec<i32>> {
     use SqlSupportsConvert::*;
     let numbers = [SqlConvertTinyint, SqlConvertSmallint, SqlConvertInteger, SqlConvertBigint, SqlConvertReal]
@@ -179,7 +181,7 @@ fn conversions() -> BTreeMap<i32, Vec<i32>> {
     map
 }
 
-/// What has a bound; 0 says that there is none, or none that is known.
+/// Adds the limits; 0 means that there is none, or none that is known.
 fn bounds(info: &mut SqlInfoDataBuilder, options: &ServerOptions) {
     let limits = &options.limits;
     let number = |limit: u64| i64::try_from(limit).unwrap_or(i64::MAX);

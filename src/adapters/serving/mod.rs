@@ -1,0 +1,19 @@
+//! The common part of every protocol's server: admission, connections, options of results, cancellation, health.
+//!
+//! Nothing here knows a protocol.
+
+mod admission;
+mod cancellation;
+mod expiring_map;
+mod health;
+mod listener;
+mod options;
+mod result_options;
+
+pub use admission::{Admission, AdmittedRequest, Counters, request_id};
+pub use cancellation::{or_cancelled, until_cancelled};
+pub use expiring_map::ExpiringMap;
+pub use health::health_json;
+pub use listener::{Connection, Listener};
+pub use options::{BrowserPolicy, ServerInfo, ServerOptions};
+pub use result_options::{HEADER_PREFIX, OPTIONS, ResultOptions, Strings};
