@@ -5,8 +5,8 @@
 //! every method does nothing or refuses, so that no other code has to know.
 
 use crate::ports::{
-    Access, Append, BatchStream, Description, Error, IngestPort, IngestSummary, Query, QueryPort, Reply, Result,
-    SnapshotId, StatementKind, TableInfo,
+    Access, Append, BatchStream, Caller, Description, Error, ErrorKind, IngestPort, IngestSummary, Query, QueryPort,
+    Reply, Result, SnapshotId, StatementKind, TableInfo,
 };
 use arrow::array::{RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -46,12 +46,16 @@ impl QueryPort for Ports {
         self.query(query).await
     }
 
-    async fn snapshot(&self) -> Result<SnapshotId> {
+    async fn snapshot(&self, _: Caller) -> Result<SnapshotId> {
         Ok(SnapshotId(0))
     }
 
-    async fn tables(&self) -> Result<Vec<TableInfo>> {
+    async fn tables(&self, _: Caller) -> Result<Vec<TableInfo>> {
         Ok(Vec::new())
+    }
+
+    async fn table(&self, name: String, _: Caller) -> Result<TableInfo> {
+        Err(Error::new(ErrorKind::NotFound, format!("table {name:?} not found; the stub: backend has none")))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::adapters::serving::ServerInfo;
 use crate::app::Backend;
-use crate::ports::Result;
+use crate::ports::{Caller, Result};
 use std::fmt::Write;
 
 /// Writes the banner: addresses, where data lives, the tables, and a client to paste.
@@ -18,9 +18,9 @@ pub async fn text(about: &ServerInfo, backend: &Backend) -> Result<String> {
     };
     let _ = writeln!(text, "  {:<8} {where_data_lives}", "data:");
     // A backend somewhere else may be started later than this one.
-    let tables = backend.query.tables().await.unwrap_or_default();
+    let tables = backend.query.tables(Caller::internal()).await.unwrap_or_default();
     for table in tables.iter().take(20) {
-        let _ = writeln!(text, "  {:<8} {} ({} rows)", "table:", table.name, table.rows);
+        let _ = writeln!(text, "  {:<8} {} ({} rows)", "table:", table.name, table.rows.unwrap_or(0));
     }
     if tables.is_empty() {
         let _ = writeln!(

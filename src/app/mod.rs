@@ -9,8 +9,8 @@ pub mod sample;
 use crate::adapters::serving::{BrowserPolicy, ServerInfo, ServerOptions};
 use crate::adapters::{flight, http, stub};
 use crate::config::{Config, Protocol};
-use crate::domain::{Engine, EngineOptions, Lanes, STACK_BYTES};
-use crate::ports::{Error, IngestPort, Limits, QueryPort, Result};
+use crate::domain::{Engine, EngineOptions, Lanes, Limited, ReadOnly, STACK_BYTES};
+use crate::ports::{Error, IngestPort, Limits, MemoryAccount, QueryPort, Result};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -24,6 +24,8 @@ pub struct Backend {
     pub query: Arc<dyn QueryPort>,
     /// Its ingest port.
     pub ingest: Arc<dyn IngestPort>,
+    /// What it and its servers hold for clients.
+    pub memory: MemoryAccount,
 }
 
 /// A runtime that can be dropped anywhere: it does not wait for its tasks.
@@ -38,34 +40,58 @@ impl Drop for EngineRuntime {
     }
 }
 
-/// Connects to the backend at `url`: `memory:` for tables in this process, `stub:`, `grpc://host:port` or `http://host:port`.
+impl Backend {
+    /// Puts the limits on queries before the ports: how many compute at the same time, and for how long.
+    #[must_use]
+    pub fn limited(self, limits: &Limits) -> Self {
+        Self { query: Arc::new(Limited::new(self.query, limits)), ..self }
+    }
+
+    /// Has the ports refuse whatever changes anything.
+    #[must_use]
+    pub fn read_only(self) -> Self {
+        let ports = Arc::new(ReadOnly::new(self.query));
+        Self { query: ports.clone(), ingest: ports, ..self }
+    }
+}
+
+/// Connects to the backend at `url`: `memory:` for tables in this process, `stub:`, `grpc://host:port` or
+/// `http://host:port`. Whichever it is, the limits on queries stand before it.
 ///
 /// # Errors
 ///
 /// `InvalidQuery` for any other URL, `Unsupported` for one that this build can't reach.
 pub fn connect(url: &str, options: EngineOptions) -> Result<Backend> {
-    fn both<T: QueryPort + IngestPort>(ports: T) -> Backend {
+    fn both<T: QueryPort + IngestPort>(ports: T, memory: &MemoryAccount) -> Backend {
         let ports = Arc::new(ports);
-        Backend { query: ports.clone(), ingest: ports }
+        Backend { query: ports.clone(), ingest: ports, memory: memory.clone() }
     }
     let scheme = url.split_once(':').map_or(url, |(scheme, _)| scheme);
-    match scheme {
-        "memory" => {
-            let cores = std::thread::available_parallelism().map_or(1, usize::from);
-            let quick = engine_runtime("engine", cores + 1)?;
-            let heavy = engine_runtime("engine-heavy", (4 * cores).max(8))?;
-            let lanes = Lanes { quick: quick.handle().clone(), heavy: heavy.handle().clone() };
-            let engine = Engine::new(lanes, options)?;
-            let runtimes = [quick, heavy].map(|runtime| EngineRuntime(Some(runtime)));
-            Ok(both(engine.keeping(Arc::new(runtimes))))
+    let limits = options.limits.clone();
+    let memory = MemoryAccount::new(limits.memory_bytes_max);
+    let backend = match scheme {
+        "memory" => both(engine(options, memory.clone())?, &memory),
+        "stub" => both(stub::Ports, &memory),
+        "grpc" => both(flight::Client::new(url, &limits)?, &memory),
+        "http" => both(http::Client::new(url, &limits)?, &memory),
+        _ => {
+            return Err(Error::invalid(format!(
+                "no backend at {url:?}: there are memory:, stub:, grpc://HOST:PORT and http://HOST:PORT"
+            )));
         }
-        "stub" => Ok(both(stub::Ports)),
-        "grpc" => Ok(both(flight::Client::new(url, &options.limits)?)),
-        "http" => Ok(both(http::Client::new(url, &options.limits)?)),
-        _ => Err(Error::invalid(format!(
-            "no backend at {url:?}: there are memory:, stub:, grpc://HOST:PORT and http://HOST:PORT"
-        ))),
-    }
+    };
+    Ok(backend.limited(&limits))
+}
+
+/// Starts an engine on runtimes of its own.
+fn engine(options: EngineOptions, memory: MemoryAccount) -> Result<Engine> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let quick = engine_runtime("engine", cores + 1)?;
+    let heavy = engine_runtime("engine-heavy", (4 * cores).max(8))?;
+    let lanes = Lanes { quick: quick.handle().clone(), heavy: heavy.handle().clone() };
+    let engine = Engine::with_account(lanes, options, memory)?;
+    let runtimes = [quick, heavy].map(|runtime| EngineRuntime(Some(runtime)));
+    Ok(engine.keeping(Arc::new(runtimes)))
 }
 
 /// Starts threads of the engine.
@@ -96,11 +122,13 @@ pub async fn serve(
     if settings.ticks > 0 {
         sample::seed(backend.query.as_ref(), backend.ingest.as_ref(), settings.ticks).await?;
     }
+    // After the sample data, which is the server's own.
+    let backend = if settings.read_only { backend.read_only() } else { backend };
     let has = |protocol| settings.protocols.contains(&protocol);
     let flight_listener =
         listen(has(Protocol::Flight) && flight::BUILT, settings.flight_host, settings.flight_port).await?;
     let http_listener = listen(has(Protocol::Http) && http::BUILT, settings.http_host, settings.http_port).await?;
-    let about = ServerInfo {
+    let info = ServerInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         backend: without_password(&settings.backend),
         protocols: vec![
@@ -108,16 +136,11 @@ pub async fn serve(
             ("http".to_owned(), place(http::BUILT, "http", http_listener.as_ref())),
         ],
     };
-    ready(&banner::text(&about, &backend).await?);
-    let named = |names: &[String]| names.iter().filter(|name| !name.is_empty()).cloned().collect();
-    let browsers = BrowserPolicy {
-        allowed_hosts: named(&settings.http_allowed_hosts),
-        allowed_origins: named(&settings.http_allow_origins),
-    };
-    let options = ServerOptions { limits, browsers, info: about };
+    ready(&banner::text(&info, &backend).await?);
+    let options = server_options(config, info, &backend);
     let stop = CancellationToken::new();
     let serving = async {
-        let Backend { query, ingest } = backend.clone();
+        let Backend { query, ingest, .. } = backend.clone();
         let flight = flight::Server::new(query.clone(), ingest.clone(), options.clone());
         let http = http::Server::new(query, ingest, options);
         tokio::try_join!(
@@ -134,6 +157,18 @@ pub async fn serve(
         served = serving => served.map(|_| ()),
         () = stopping => Ok(()),
     }
+}
+
+/// Puts together what both servers are told.
+fn server_options(config: &Config, info: ServerInfo, backend: &Backend) -> ServerOptions {
+    let settings = &config.settings;
+    let named = |names: &[String]| names.iter().filter(|name| !name.is_empty()).cloned().collect();
+    let browsers = BrowserPolicy {
+        allowed_hosts: named(&settings.http_allowed_hosts),
+        allowed_origins: named(&settings.http_allow_origins),
+    };
+    let (limits, memory) = (config.limits(), backend.memory.clone());
+    ServerOptions { limits, browsers, info, log_sql: settings.log_sql, memory }
 }
 
 /// Serves a listener; where there is none, waits.

@@ -3,7 +3,7 @@
 //! The rows are ZeptoDB's own sample ticks (its `--ticks`), with prices as prices: symbols 1 to 3 in turn, one tick a
 //! millisecond. They go in through the ports, like a client's.
 
-use crate::ports::{Append, BatchStream, Error, IngestPort, Query, QueryPort, Result};
+use crate::ports::{Append, BatchStream, Caller, Error, IngestPort, Query, QueryPort, Result};
 use arrow::array::{Float64Array, Int64Array, RecordBatch, TimestampNanosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use futures::stream;
@@ -25,11 +25,11 @@ const BATCH_ROWS: i64 = 65_536;
 /// The ports' own.
 pub async fn seed(query: &dyn QueryPort, ingest: &dyn IngestPort, rows: u64) -> Result<()> {
     let create = "CREATE TABLE trades (symbol INT64, price FLOAT64, volume FLOAT64, timestamp TIMESTAMP_NS)";
-    query.query(Query::change(create)).await?;
+    query.query(Query { caller: Caller::internal(), ..Query::change(create) }).await?;
     let rows = i64::try_from(rows).map_err(|_| Error::invalid("too many sample rows"))?;
     let firsts = (0..rows).step_by(usize::try_from(BATCH_ROWS).unwrap_or(1));
     let batches = firsts.map(move |first| ticks(first, BATCH_ROWS.min(rows - first)));
-    let request = Append { table: TABLE.to_owned(), ..Append::default() };
+    let request = Append { table: TABLE.to_owned(), caller: Caller::internal(), ..Append::default() };
     ingest.append(request, BatchStream::new(schema(), stream::iter(batches))).await?;
     Ok(())
 }

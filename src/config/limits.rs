@@ -57,11 +57,13 @@ limit_settings! {
     message_bytes_target: "ZEPTO_MESSAGE_BYTES_TARGET",
     /// Bytes of a request's headers
     header_bytes_max: "ZEPTO_HEADER_BYTES_MAX",
-    /// Milliseconds for a request's headers to arrive over HTTP; 0: no limit
+    /// Milliseconds for a request's headers, or a Flight connection's first bytes, to arrive; 0: no limit
     header_timeout_ms: "ZEPTO_HEADER_TIMEOUT_MS",
-    /// Milliseconds between two pieces of a request's body over HTTP; 0: no limit
+    /// Milliseconds between two pieces of a request's body; 0: no limit
     body_timeout_ms: "ZEPTO_BODY_TIMEOUT_MS",
-    /// Open connections of each protocol; more wait
+    /// Milliseconds that a Flight connection is kept open without a call; 0: no limit
+    idle_timeout_ms: "ZEPTO_IDLE_TIMEOUT_MS",
+    /// Open connections of each protocol; more wait. One other machine gets at most three quarters of them
     connections_max: "ZEPTO_CONNECTIONS_MAX",
     /// Tables
     tables_max: "ZEPTO_TABLES_MAX",

@@ -83,6 +83,12 @@ pub struct Settings {
         env = "ZEPTO_HTTP_ALLOW_ORIGINS"
     )]
     pub http_allow_origins: Vec<String>,
+    /// Answer reads only: refuse statements and streams that change anything
+    #[arg(long, value_name = "BOOL", default_value_t = false, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set, env = "ZEPTO_READ_ONLY")]
+    pub read_only: bool,
+    /// Show statements in the log with their literals, and error messages that repeat those
+    #[arg(long, value_name = "BOOL", default_value_t = false, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set, env = "ZEPTO_LOG_SQL")]
+    pub log_sql: bool,
     /// How log lines look
     #[arg(long, value_name = "FORMAT", default_value = "text", env = "ZEPTO_LOG_FORMAT")]
     pub log_format: LogFormat,

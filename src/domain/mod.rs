@@ -6,9 +6,11 @@
 //! protocol.
 
 mod catalog;
+mod decorators;
 mod engine;
 mod executor;
 mod sql;
 mod storage;
 
+pub use decorators::{Limited, ReadOnly};
 pub use engine::{Engine, EngineOptions, Lanes, PlanCounts, STACK_BYTES};

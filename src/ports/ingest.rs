@@ -45,7 +45,7 @@ pub enum IfExists {
 macro_rules! names {
     ($type:ident: $($variant:ident = $name:literal),+) => {
         impl $type {
-            /// Its name on the wire.
+            /// Returns its name on the wire.
             pub fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $name,)+
@@ -59,7 +59,7 @@ macro_rules! names {
             fn from_str(text: &str) -> Result<Self> {
                 match text {
                     $($name => Ok(Self::$variant),)+
-                    _ => Err(Error::invalid(format!("{text:?} is none of {}", [$($name),+].join(", ")))),
+                    _ => Err(Error::invalid(format!("invalid value {text:?}; expected one of {}", [$($name),+].join(", ")))),
                 }
             }
         }

@@ -49,7 +49,9 @@ pub struct Limits {
     pub header_timeout_ms: u64,
     /// Time between two pieces of a request's body.
     pub body_timeout_ms: u64,
-    /// Open connections of each protocol; more wait.
+    /// Time a Flight connection is kept open without a call.
+    pub idle_timeout_ms: u64,
+    /// Open connections of each protocol; more wait. One other machine gets at most three quarters of them.
     pub connections_max: u64,
     /// Tables there may be.
     pub tables_max: u64,
@@ -93,7 +95,8 @@ impl Limits {
         message_bytes_target: 2 * MIB,
         header_bytes_max: 64 * KIB,
         header_timeout_ms: 10_000,
-        body_timeout_ms: 30_000,
+        body_timeout_ms: 120_000,
+        idle_timeout_ms: 600_000,
         connections_max: 10_000,
         tables_max: 10_000,
         columns_max: 10_000,

@@ -33,7 +33,7 @@ pub struct Part {
 }
 
 impl Part {
-    /// Part `index` of `count`, counted from 0.
+    /// Makes part `index` of `count`, counted from 0.
     ///
     /// # Errors
     ///
@@ -46,28 +46,48 @@ impl Part {
         }
     }
 
-    /// Its number, from 0.
+    /// Returns its number, from 0.
     pub fn index(self) -> u32 {
         self.index
     }
 
-    /// How many parts there are.
+    /// Returns how many parts there are.
     pub fn count(self) -> u32 {
         self.count
     }
 
-    /// Those of `rows` rows that are in it.
+    /// Returns which of `rows` rows are in it.
     pub fn rows_of(self, rows: u64) -> Range<u64> {
         let begin = |index: u32| (u128::from(rows) * u128::from(index) / u128::from(self.count)) as u64;
         begin(self.index)..begin(self.index + 1)
     }
 }
 
-/// Who is asking, for logs and later for policy.
+/// Who asks: a client, or the server itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Caller {
-    /// The request's id in every log line about it; empty when nobody gave one.
+    /// The request's id in every log line about it; empty where there is none.
     pub request_id: String,
+    /// The network address that the request came from, without its port; empty where it came from this process.
+    pub peer: String,
+    internal: bool,
+}
+
+impl Caller {
+    /// Makes the caller of a client's request.
+    pub fn client(request_id: impl Into<String>, peer: impl Into<String>) -> Self {
+        Self { request_id: request_id.into(), peer: peer.into(), internal: false }
+    }
+
+    /// Makes the caller of the server's own work, such as sample data. No request that comes over a wire decodes to it.
+    pub fn internal() -> Self {
+        Self { internal: true, ..Self::default() }
+    }
+
+    /// Returns whether this is the server itself.
+    pub fn is_internal(&self) -> bool {
+        self.internal
+    }
 }
 
 /// One statement and how to run it.
@@ -92,12 +112,12 @@ pub struct Query {
 }
 
 impl Query {
-    /// A read of `sql` with everything else left at its default.
+    /// Makes a read of `sql` with everything else left at its default.
     pub fn read(sql: impl Into<String>) -> Self {
         Self { sql: sql.into(), ..Self::default() }
     }
 
-    /// `sql` with leave to change data.
+    /// Makes a query that may change data.
     pub fn change(sql: impl Into<String>) -> Self {
         Self { sql: sql.into(), access: Access::Change, ..Self::default() }
     }
@@ -118,7 +138,7 @@ impl StatementKind {
     /// Every kind.
     pub const ALL: [Self; 3] = [Self::Read, Self::Change, Self::Definition];
 
-    /// The kind's name on the wire and in logs.
+    /// Returns the kind's name on the wire and in logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -160,7 +180,7 @@ pub struct Description {
 }
 
 impl Description {
-    /// A description of a statement without open parameters.
+    /// Describes a statement without open parameters.
     pub fn new(kind: StatementKind, schema: SchemaRef, rows: Option<u64>) -> Self {
         Self { kind, schema, rows, params: SchemaRef::new(Schema::empty()) }
     }
@@ -182,10 +202,10 @@ pub struct TableInfo {
     pub name: String,
     /// Its columns.
     pub schema: SchemaRef,
-    /// Rows in it now.
-    pub rows: u64,
-    /// Memory that its data holds now, in bytes.
-    pub bytes: u64,
+    /// Rows in it now; none where the caller is not told.
+    pub rows: Option<u64>,
+    /// Memory that its data holds now, in bytes; none where the caller is not told.
+    pub bytes: Option<u64>,
 }
 
 /// Runs SQL.
@@ -205,7 +225,7 @@ pub trait QueryPort: fmt::Debug + Send + Sync + 'static {
     /// unknown table or an expired snapshot; `Unsupported` for statements that are refused.
     async fn describe(&self, query: Query) -> Result<Description>;
 
-    /// Starts `query`. A read has its first batch when this returns, and its later ones come as the stream is polled, some
+    /// Runs `query`. A read has its first batch when this returns, and its later ones come as the stream is polled, some
     /// of them ahead of it; a change has happened.
     ///
     /// # Errors
@@ -214,7 +234,7 @@ pub trait QueryPort: fmt::Debug + Send + Sync + 'static {
     /// stream ends with an error rather than early.
     async fn query(&self, query: Query) -> Result<Reply>;
 
-    /// Starts a read that sees `input` as one more table, called [`INPUT`]. What it reads of the others is one state.
+    /// Runs a read that sees `input` as one more table, called [`INPUT`]. What it reads of the others is one state.
     ///
     /// # Errors
     ///
@@ -226,12 +246,19 @@ pub trait QueryPort: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// `Unsupported` where a backend has no states to pin.
-    async fn snapshot(&self) -> Result<SnapshotId>;
+    async fn snapshot(&self, caller: Caller) -> Result<SnapshotId>;
 
-    /// The tables, in the order of their names.
+    /// Lists the tables that the caller may see, in the order of their names.
     ///
     /// # Errors
     ///
     /// `Unavailable` where the backend cannot be reached.
-    async fn tables(&self) -> Result<Vec<TableInfo>>;
+    async fn tables(&self, caller: Caller) -> Result<Vec<TableInfo>>;
+
+    /// Says what is known of the table of exactly this name.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` where the caller may see none of that name; `Unavailable` where the backend cannot be reached.
+    async fn table(&self, name: String, caller: Caller) -> Result<TableInfo>;
 }

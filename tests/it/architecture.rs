@@ -57,6 +57,11 @@ const LAYERS: &[Layer] = &[
         inside: &["ports", "domain"],
         outside: &["arrow", "async_trait", "bytes", "futures", "thiserror", "tokio", "tracing"],
     },
+    Layer {
+        root: "src/domain/decorators/",
+        inside: &["ports", "domain::decorators"],
+        outside: &["arrow", "async_trait", "futures", "tokio"],
+    },
     Layer { root: "src/domain/mod.rs", inside: &[], outside: &[] },
     Layer {
         root: "src/adapters/ipc/",
@@ -304,7 +309,6 @@ fn every_protocol_folder_has_its_three_parts() {
         }
     }
 }
-
 
 /// Returns the path of a file's module, with the folder of its crate before it.
 fn module_of(file: &str) -> Vec<String> {

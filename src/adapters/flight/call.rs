@@ -7,11 +7,12 @@ use crate::adapters::flight::session;
 use crate::adapters::flight::state::State;
 use crate::adapters::flight::ticket::Handle;
 use crate::adapters::flight::wire::{endpoints, status_from_error, timeout_ms};
-use crate::adapters::serving::{AdmittedRequest, ResultOptions, Strings, request_id};
+use crate::adapters::serving::{Activity, AdmittedRequest, ResultOptions, Strings, request_id};
 use crate::ports::{Access, Caller, Query, Result};
 use arrow_flight::FlightDescriptor;
 use arrow_flight::sql::Command as SqlCommand;
 use futures::stream::{self, BoxStream, StreamExt};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
@@ -25,6 +26,15 @@ pub type RpcResult<T> = Result<Response<T>, Status>;
 /// A stream of messages.
 pub type Items<T> = BoxStream<'static, Result<T, Status>>;
 
+/// What a call knows of its connection.
+#[derive(Debug, Clone)]
+pub struct ConnectionInfo {
+    /// Address of the client.
+    pub peer: SocketAddr,
+    /// The connection's calls.
+    pub activity: Activity,
+}
+
 /// The context of a call: the server's state, and what its metadata asks for.
 ///
 /// Clones outlive the call, which the work of PollFlightInfo needs; so the line in the log is not part of it.
@@ -32,8 +42,8 @@ pub type Items<T> = BoxStream<'static, Result<T, Status>>;
 pub struct CallContext {
     /// The server's state.
     pub state: Arc<State>,
-    /// The call's id.
-    pub request_id: String,
+    /// Who calls.
+    pub caller: Caller,
     /// Time until its deadline.
     pub timeout_ms: Option<u64>,
     /// Options of its result.
@@ -51,7 +61,7 @@ impl CallContext {
     pub fn new(state: &Arc<State>, admitted: &AdmittedRequest, metadata: &MetadataMap) -> Result<Self> {
         Ok(Self {
             state: state.clone(),
-            request_id: admitted.id().to_owned(),
+            caller: admitted.caller(),
             timeout_ms: timeout_ms(metadata),
             result_options: session::result_options(metadata)?,
             endpoints: endpoints(metadata)?,
@@ -60,8 +70,7 @@ impl CallContext {
 
     /// Converts a handle to its query, with the timeout and the id of this call.
     pub fn query(&self, handle: Handle, access: Access) -> Query {
-        let caller = Caller { request_id: self.request_id.clone() };
-        Query { timeout_ms: self.timeout_ms, caller, ..handle.into_query(access) }
+        Query { timeout_ms: self.timeout_ms, caller: self.caller.clone(), ..handle.into_query(access) }
     }
 
     /// Completes a handle for a Flight SQL client: plain strings unless it asks otherwise, and columns with metadata.
@@ -103,9 +112,13 @@ impl CallContext {
 /// UNAVAILABLE while the server drains.
 pub fn admit<T>(state: &State, verb: &str, request: &Request<T>) -> Result<AdmittedRequest, Status> {
     let given = request.metadata().get(REQUEST_ID).and_then(|id| id.to_str().ok());
-    let peer = request.remote_addr().map(|peer| peer.to_string()).unwrap_or_default();
-    let admitted = state.admission.admit("flight", verb.to_owned(), request_id(given), peer);
-    admitted.map_err(|error| status_from_error(&error))
+    let info = request.extensions().get::<ConnectionInfo>();
+    let admitted = state.admission.admit("flight", verb.to_owned(), request_id(given), info.map(|info| info.peer));
+    let mut admitted = admitted.map_err(|error| status_from_error(&error))?;
+    if let Some(info) = info {
+        admitted.keep_open(&info.activity);
+    }
+    Ok(admitted)
 }
 
 /// Notes the statement of a descriptor, for the log.

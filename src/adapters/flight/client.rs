@@ -3,14 +3,15 @@
 //! It has no pool, no retries and no cache. Reads are sent as tickets, changes as Flight SQL updates, streams as DoPut.
 
 use crate::adapters::flight::command::Command;
+use crate::adapters::flight::rpc::list_flights::is_plain;
 use crate::adapters::flight::ticket::Handle;
 use crate::adapters::flight::wire::{
     DESCRIBE, HEALTHCHECK, SNAPSHOT, error_from_status, flight_data, summary_from_json,
 };
 use crate::adapters::ipc::{DecodeLimits, Decoder, Encoder, Encoding, decode_description, decode_schema};
 use crate::ports::{
-    Access, Append, BatchSource, BatchStream, Description, Error, IngestPort, IngestSummary, Limits, Query, QueryPort,
-    Reply, Result, SnapshotId, StatementKind, TableInfo,
+    Access, Append, BatchSource, BatchStream, Caller, Description, Error, ErrorKind, IngestPort, IngestSummary, Limits,
+    Query, QueryPort, Reply, Result, SnapshotId, StatementKind, TableInfo,
 };
 use arrow::array::{Int64Array, RecordBatch};
 use arrow_flight::flight_service_client::FlightServiceClient;
@@ -170,6 +171,21 @@ impl BatchSource for ReplyReader {
     }
 }
 
+impl Client {
+    /// Lists the tables whose names match a pattern; all of them if that is empty.
+    async fn list_flights(&self, pattern: &str, caller: Caller) -> Result<Vec<TableInfo>> {
+        let criteria = Criteria { expression: Bytes::copy_from_slice(pattern.as_bytes()) };
+        let query = Query { caller, ..Query::default() };
+        let reply = self.service.clone().list_flights(request(criteria, &query)).await;
+        let mut flights = reply.map_err(|status| error_from_status(&status))?.into_inner();
+        let mut tables = Vec::new();
+        while let Some(info) = flights.message().await.map_err(|status| error_from_status(&status))? {
+            tables.push(table_of(info)?);
+        }
+        Ok(tables)
+    }
+}
+
 #[async_trait]
 impl QueryPort for Client {
     async fn describe(&self, query: Query) -> Result<Description> {
@@ -213,27 +229,31 @@ impl QueryPort for Client {
         Ok(Reply { kind: StatementKind::Read, batches })
     }
 
-    async fn snapshot(&self) -> Result<SnapshotId> {
-        let id = self.act(SNAPSHOT, Bytes::new(), &Query::default()).await?;
+    async fn snapshot(&self, caller: Caller) -> Result<SnapshotId> {
+        let id = self.act(SNAPSHOT, Bytes::new(), &Query { caller, ..Query::default() }).await?;
         let id = std::str::from_utf8(&id).ok().and_then(|id| id.parse().ok());
         id.map(SnapshotId).ok_or_else(|| Error::internal("the server's snapshot has no number"))
     }
 
-    async fn tables(&self) -> Result<Vec<TableInfo>> {
-        let reply = self.service.clone().list_flights(Criteria::default()).await;
-        let mut flights = reply.map_err(|status| error_from_status(&status))?.into_inner();
-        let mut tables = Vec::new();
-        while let Some(info) = flights.message().await.map_err(|status| error_from_status(&status))? {
-            tables.push(table_of(info)?);
-        }
-        Ok(tables)
+    async fn tables(&self, caller: Caller) -> Result<Vec<TableInfo>> {
+        self.list_flights("", caller).await
+    }
+
+    async fn table(&self, name: String, caller: Caller) -> Result<TableInfo> {
+        // A name with a sign that means something in a pattern is looked for among all of them.
+        let pattern = if is_plain(&name) { name.as_str() } else { "" };
+        let tables = self.list_flights(pattern, caller).await?;
+        let found = tables.into_iter().find(|table| table.name == name);
+        found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("table {name:?} not found")))
     }
 }
 
+/// Converts a flight of ListFlights to the table that it stands for.
 fn table_of(info: FlightInfo) -> Result<TableInfo> {
     let path = info.flight_descriptor.map(|descriptor| descriptor.path).unwrap_or_default();
     let name = path.into_iter().next().ok_or_else(|| Error::internal("the server lists a table without a name"))?;
-    let number = |number: i64| u64::try_from(number).unwrap_or(0);
+    // Less than nothing is not known.
+    let number = |number: i64| u64::try_from(number).ok();
     Ok(TableInfo {
         name,
         schema: decode_schema(info.schema)?,

@@ -2,11 +2,13 @@
 //!
 //! A stop goes in order: admit nothing more, let requests finish, cut off the rest, flush connections.
 
+use crate::adapters::flight::call::ConnectionInfo;
 use crate::adapters::flight::connection_threads::ConnectionThreads;
 use crate::adapters::flight::grpc::outgoing;
+use crate::adapters::flight::grpc::timed_body::TimedBody;
 use crate::adapters::flight::service::Service;
 use crate::adapters::flight::state::State;
-use crate::adapters::serving::{Connection, Listener, ServerOptions};
+use crate::adapters::serving::{Connection, ConnectionTimes, Listener, ServerOptions};
 use crate::ports::{IngestPort, Limits, QueryPort, Result};
 use arrow_flight::flight_service_server::FlightServiceServer;
 use futures::future::{BoxFuture, FutureExt};
@@ -19,8 +21,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::transport::Server as GrpcServer;
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 use tonic_health::server::health_reporter;
+
+/// What a client sends first: the preface of HTTP/2 and an empty SETTINGS frame (RFC 9113 section 3.4).
+const PREFACE_BYTES: usize = 24 + 9;
 
 /// Most calls that one connection may have open.
 const STREAMS_MAX: u32 = 256;
@@ -76,9 +81,10 @@ impl Server {
                 }
             }
         })?;
+        let times = connection_times(&state.options.limits);
         let accepting = async {
             loop {
-                threads.assign(listener.accept().await);
+                threads.assign(listener.accept().await.with_times(times));
             }
         };
         let stop = async {
@@ -113,10 +119,20 @@ fn grpc_server(limits: &Limits) -> GrpcServer {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = ConnectionInfo;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        TcpConnectInfo { local_addr: None, remote_addr: Some(self.peer()) }
+    fn connect_info(&self) -> ConnectionInfo {
+        ConnectionInfo { peer: self.peer(), activity: self.activity() }
+    }
+}
+
+/// Returns the times of a connection.
+fn connection_times(limits: &Limits) -> ConnectionTimes {
+    let time = |ms: u64| (ms > 0).then(|| Duration::from_millis(ms));
+    ConnectionTimes {
+        preface_bytes: PREFACE_BYTES,
+        preface: time(limits.header_timeout_ms),
+        idle: time(limits.idle_timeout_ms),
     }
 }
 
@@ -126,13 +142,15 @@ impl Connected for Connection {
 struct Flight {
     service: Arc<Service>,
     by_tonic: FlightServiceServer<Service>,
+    body_timeout: Option<Duration>,
 }
 
 impl Flight {
     fn new(service: Arc<Service>, limits: &Limits) -> Self {
         let message_bytes_max = usize::try_from(limits.message_bytes_max).unwrap_or(usize::MAX);
         let by_tonic = FlightServiceServer::from_arc(service.clone()).max_decoding_message_size(message_bytes_max);
-        Self { service, by_tonic }
+        let body_timeout = (limits.body_timeout_ms > 0).then(|| Duration::from_millis(limits.body_timeout_ms));
+        Self { service, by_tonic, body_timeout }
     }
 }
 
@@ -156,7 +174,10 @@ impl tower::Service<http::Request<Body>> for Flight {
             "DoGet" => async move { Ok(outgoing::response(service.get(request).await)) }.boxed(),
             "DoPut" => async move { Ok(outgoing::response(service.put(request).await)) }.boxed(),
             "DoExchange" => async move { Ok(outgoing::response(service.exchange(request).await)) }.boxed(),
-            _ => self.by_tonic.call(request),
+            _ => {
+                let timeout = self.body_timeout;
+                self.by_tonic.call(request.map(|body| Body::new(TimedBody::new(body, timeout))))
+            }
         }
     }
 }

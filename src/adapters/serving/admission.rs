@@ -4,7 +4,10 @@
 //! request that is dropped before it ended was cancelled by its client, and is logged as `Cancelled`.
 
 use crate::adapters::serving::cancellation::{or_cancelled, until_cancelled};
-use crate::ports::{BatchStream, Error, ErrorKind, Result, StatementKind};
+use crate::adapters::serving::connection_clock::{Activity, OpenCall};
+use crate::adapters::serving::redaction::without_literals;
+use crate::ports::{BatchStream, Caller, Error, ErrorKind, Result, StatementKind};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -43,10 +46,12 @@ struct State {
     force_stop: CancellationToken,
     counters: Counters,
     began: Instant,
+    log_sql: bool,
 }
 
-impl Default for Admission {
-    fn default() -> Self {
+impl Admission {
+    /// Makes an open admission. The log shows literals of statements only if `log_sql`.
+    pub fn new(log_sql: bool) -> Self {
         Self(Arc::new(State {
             draining: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
@@ -54,11 +59,10 @@ impl Default for Admission {
             force_stop: CancellationToken::new(),
             counters: Counters::default(),
             began: Instant::now(),
+            log_sql,
         }))
     }
-}
 
-impl Admission {
     /// Admits a request.
     ///
     /// # Errors
@@ -69,7 +73,7 @@ impl Admission {
         protocol: &'static str,
         verb: String,
         request_id: String,
-        peer: String,
+        peer: Option<SocketAddr>,
     ) -> Result<AdmittedRequest> {
         // Counted before the flag is read, so that `drain` waits for a request that is admitted at the same moment.
         self.0.in_flight.fetch_add(1, Ordering::AcqRel);
@@ -86,6 +90,7 @@ impl Admission {
             rows: 0,
             bytes: 0,
             began: Instant::now(),
+            _call: None,
         };
         // Dropping the refused request logs it and takes it off the count again.
         if self.is_draining() { Err(request.fail(Error::stopping())) } else { Ok(request) }
@@ -134,19 +139,32 @@ pub struct AdmittedRequest {
     protocol: &'static str,
     verb: String,
     request_id: String,
-    peer: String,
+    peer: Option<SocketAddr>,
     kind: Option<StatementKind>,
     sql: Option<String>,
     outcome: Option<Result<(), Error>>,
     rows: u64,
     bytes: u64,
     began: Instant,
+    /// Keeps its connection open.
+    _call: Option<OpenCall>,
 }
 
 impl AdmittedRequest {
+    /// Keeps a connection open until the request has ended.
+    pub fn keep_open(&mut self, activity: &Activity) {
+        self._call = Some(activity.begin());
+    }
+
     /// Returns the id under which the request is logged.
     pub fn id(&self) -> &str {
         &self.request_id
+    }
+
+    /// Returns who sent it.
+    pub fn caller(&self) -> Caller {
+        let peer = self.peer.map(|peer| peer.ip().to_string());
+        Caller::client(self.request_id.as_str(), peer.unwrap_or_default())
     }
 
     /// Returns the time since it was admitted.
@@ -156,7 +174,8 @@ impl AdmittedRequest {
 
     /// Notes the statement that it carries, for the log.
     pub fn statement(&mut self, sql: &str) {
-        self.sql = Some(sql.chars().take(SQL_CHARS_MAX).collect());
+        let cut = sql.char_indices().nth(SQL_CHARS_MAX).map_or(sql, |(end, _)| &sql[..end]);
+        self.sql = Some(cut.to_owned());
     }
 
     /// Notes the kind of its statement, for the log.
@@ -214,13 +233,16 @@ impl Drop for AdmittedRequest {
         let duration = self.began.elapsed();
         let status = outcome.as_ref().map_or_else(|error| error.kind().as_str(), |()| "ok");
         let kind = self.kind.map_or("-", StatementKind::as_str);
-        let shown = if duration >= SLOW || outcome.is_err() { self.sql.as_deref() } else { None };
+        let peer = self.peer.map(|peer| peer.to_string()).unwrap_or_default();
+        let shown = self.sql.as_deref().filter(|_| duration >= SLOW || outcome.is_err());
+        let log_sql = self.admission.0.log_sql;
+        let shown = shown.map(|sql| if log_sql { sql.to_owned() } else { without_literals(sql) });
         macro_rules! line {
             ($level:ident, $($more:tt)*) => {
                 tracing::$level!(
                     request_id = self.request_id, protocol = self.protocol, verb = self.verb, kind, status,
                     rows = self.rows, bytes = self.bytes, duration_us = duration.as_micros() as u64,
-                    peer = self.peer, sql = shown, $($more)*
+                    peer, sql = shown, $($more)*
                 )
             };
         }
@@ -230,7 +252,10 @@ impl Drop for AdmittedRequest {
                 let source = std::error::Error::source(error).map(ToString::to_string);
                 line!(error, source, error = error.message(), "request");
             }
-            Err(error) => line!(warn, error = error.message(), "request"),
+            Err(error) => {
+                let message = Some(error.message()).filter(|_| log_sql || !quotes_its_statement(error.kind()));
+                line!(warn, error = message, "request");
+            }
         }
         let counters = self.admission.counters();
         counters.errors.fetch_add(u64::from(outcome.is_err()), Ordering::Relaxed);
@@ -241,6 +266,11 @@ impl Drop for AdmittedRequest {
             self.admission.0.idle.notify_waiters();
         }
     }
+}
+
+/// Returns whether messages of this kind may repeat literals of the statement or values of the data.
+fn quotes_its_statement(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::InvalidQuery | ErrorKind::SchemaMismatch | ErrorKind::Unsupported)
 }
 
 /// Returns the caller's request id if it is well-formed, else a new one.

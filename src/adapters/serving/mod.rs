@@ -4,14 +4,17 @@
 
 mod admission;
 mod cancellation;
+mod connection_clock;
 mod expiring_map;
 mod health;
 mod listener;
 mod options;
+mod redaction;
 mod result_options;
 
 pub use admission::{Admission, AdmittedRequest, Counters, request_id};
 pub use cancellation::{or_cancelled, until_cancelled};
+pub use connection_clock::{Activity, ConnectionTimes, OpenCall};
 pub use expiring_map::ExpiringMap;
 pub use health::health_json;
 pub use listener::{Connection, Listener};

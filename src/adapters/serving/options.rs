@@ -2,7 +2,7 @@
 //!
 //! The composition root fills these in; every protocol gets the same.
 
-use crate::ports::Limits;
+use crate::ports::{Limits, MemoryAccount};
 
 /// A server's description of itself.
 #[derive(Debug, Clone, Default)]
@@ -33,4 +33,8 @@ pub struct ServerOptions {
     pub browsers: BrowserPolicy,
     /// Its description of itself.
     pub info: ServerInfo,
+    /// Whether the log shows statements and what is wrong with them word for word.
+    pub log_sql: bool,
+    /// What it keeps in memory for clients is counted here.
+    pub memory: MemoryAccount,
 }

@@ -20,7 +20,7 @@ use crate::domain::executor::{Executor, Prepared, QueryLimits};
 use crate::domain::sql::{Name, Parsed, parse};
 use crate::domain::storage::{Allocations, Table};
 use crate::ports::{
-    Access, Append, BatchStream, Description, Error, IngestPort, IngestSummary, Limits, MemoryAccount, Query,
+    Access, Append, BatchStream, Caller, Description, Error, IngestPort, IngestSummary, Limits, MemoryAccount, Query,
     QueryPort, Reply, Result, SnapshotId, StatementKind, TableInfo,
 };
 use async_trait::async_trait;
@@ -28,7 +28,6 @@ use std::any::Any;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
 
 pub use crate::domain::executor::{Lanes, PlanCounts, STACK_BYTES};
 
@@ -61,7 +60,6 @@ struct Inner {
     catalog: Catalog,
     executor: Executor,
     allocations: Allocations,
-    permits: Arc<Semaphore>,
     backpressure: Arc<Backpressure>,
     options: EngineOptions,
     lanes: Lanes,
@@ -87,13 +85,11 @@ impl Engine {
     /// `Internal` where the SQL engine does not start.
     pub fn with_account(lanes: impl Into<Lanes>, options: EngineOptions, account: MemoryAccount) -> Result<Self> {
         let (lanes, limits) = (lanes.into(), &options.limits);
-        let permits = usize::try_from(limits.query_concurrency_max).unwrap_or(usize::MAX);
         let allocations = Allocations::new(account.clone());
         let inner = Arc::new(Inner {
             catalog: Catalog::new(limits, allocations.clone(), first_version()),
             executor: Executor::new(lanes.clone(), limits)?,
             allocations,
-            permits: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
             backpressure: Backpressure::new(options.limits.staged_bytes_max),
             options,
             lanes: lanes.clone(),
@@ -146,18 +142,16 @@ impl QueryPort for Engine {
         self.call(|inner| async move { inner.exchange(query, input).await }).await
     }
 
-    async fn snapshot(&self) -> Result<SnapshotId> {
+    async fn snapshot(&self, _: Caller) -> Result<SnapshotId> {
         Ok(self.inner.catalog.pin())
     }
 
-    async fn tables(&self) -> Result<Vec<TableInfo>> {
-        let info = |table: &Arc<Table>| TableInfo {
-            name: table.name().to_string(),
-            schema: table.schema().clone(),
-            rows: table.rows(),
-            bytes: table.bytes(),
-        };
-        Ok(self.inner.catalog.current().tables().map(info).collect())
+    async fn tables(&self, _: Caller) -> Result<Vec<TableInfo>> {
+        Ok(self.inner.catalog.current().tables().map(|table| table_info(table)).collect())
+    }
+
+    async fn table(&self, name: String, _: Caller) -> Result<TableInfo> {
+        self.inner.catalog.current().table(&name).map(|table| table_info(table))
     }
 }
 
@@ -195,7 +189,7 @@ impl Inner {
 
     /// Answers a read whose plan is cached.
     async fn reply(&self, prepared: &Prepared, snapshot: Arc<Snapshot>, query: &Query) -> Result<Reply> {
-        let limits = self.query_limits(query)?;
+        let limits = self.query_limits(query);
         let batches = self.run_prepared(prepared, snapshot, query, limits).await?;
         Ok(Reply { kind: StatementKind::Read, batches })
     }
@@ -256,16 +250,18 @@ impl Inner {
         [deadline(query), own].into_iter().flatten().min()
     }
 
-    /// Takes a place among the running queries, and returns what this one may use.
-    fn query_limits(&self, query: &Query) -> Result<QueryLimits> {
-        let limits = &self.options.limits;
-        let permit = self.permits.clone().try_acquire_owned().map_err(|_| {
-            Error::limit(format!(
-                "{} queries are running already (query_concurrency_max)",
-                limits.query_concurrency_max
-            ))
-        })?;
-        Ok(QueryLimits::new(time_limit(limits.query_timeout_ms), self.stall_timeout(), deadline(query), permit))
+    /// Returns what a query may use.
+    fn query_limits(&self, query: &Query) -> QueryLimits {
+        QueryLimits::new(time_limit(self.options.limits.query_timeout_ms), self.stall_timeout(), deadline(query))
+    }
+}
+
+fn table_info(table: &Table) -> TableInfo {
+    TableInfo {
+        name: table.name().to_string(),
+        schema: table.schema().clone(),
+        rows: Some(table.rows()),
+        bytes: Some(table.bytes()),
     }
 }
 

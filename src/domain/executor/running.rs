@@ -14,7 +14,7 @@ use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::stream::StreamExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 /// The limits of a running query.
@@ -28,20 +28,13 @@ pub struct QueryLimits {
     deadline: Option<Instant>,
     /// The signal that stops it.
     pub(super) interrupt: Arc<Interrupt>,
-    /// Its place among the running queries, given back when it ends.
-    _permit: OwnedSemaphorePermit,
 }
 
 impl QueryLimits {
     /// Makes the limits of a query that starts now.
-    pub fn new(
-        compute_timeout: Option<Duration>,
-        stall_timeout: Option<Duration>,
-        deadline: Option<Instant>,
-        permit: OwnedSemaphorePermit,
-    ) -> Self {
+    pub fn new(compute_timeout: Option<Duration>, stall_timeout: Option<Duration>, deadline: Option<Instant>) -> Self {
         let interrupt = Interrupt::new(compute_timeout, deadline);
-        Self { compute_timeout, stall_timeout, deadline, interrupt, _permit: permit }
+        Self { compute_timeout, stall_timeout, deadline, interrupt }
     }
 
     /// Returns the time that is left until the deadline.
@@ -143,7 +136,7 @@ impl Running {
             Ok(()) => TaskOutput::End,
             Err(error) => TaskOutput::Failed(error),
         };
-        // Gives the permit back first: the reader may start its next query as soon as it sees the end of this one.
+        // Gives everything back first: the reader may start its next query as soon as it sees the end of this one.
         drop(self);
         // This fails only if the reader has gone.
         let _ = sender.send(last).await;

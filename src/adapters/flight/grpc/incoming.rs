@@ -3,9 +3,11 @@
 //! A body belongs to the thread that serves its connection, and its messages are decoded on a thread of the engine.
 //! Between the two a task reads ahead and hands over what has arrived meanwhile as one chunk.
 
+use crate::adapters::flight::grpc::timed_body::TimedBody;
 use crate::adapters::flight::grpc::{DATA_BODY, DATA_HEADER, DESCRIPTOR, PREFIX_BYTES};
 use crate::adapters::ipc::Rope;
-use crate::ports::{Error, ErrorKind, Result};
+use crate::adapters::serving::ServerOptions;
+use crate::ports::{Error, ErrorKind, MemoryAccount, Reservation, Result};
 use arrow::buffer::Buffer;
 use arrow_flight::FlightDescriptor;
 use bytes::Bytes;
@@ -15,10 +17,11 @@ use prost::Message as _;
 use prost::encoding::{WireType, decode_key, decode_varint};
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::Request;
 use tonic::body::Body;
+use tonic::{Code, Request};
 
 /// Longest key and length of a field: two varints of ten bytes.
 const FIELD_BYTES_MAX: usize = 20;
@@ -28,14 +31,22 @@ const FIELD_BYTES_MAX: usize = 20;
 /// # Errors
 ///
 /// `Unsupported` for a compressed call.
-pub fn request(request: http::Request<Body>, message_bytes_max: u64) -> Result<Request<Incoming>> {
+pub fn request(request: http::Request<Body>, options: &ServerOptions) -> Result<Request<Incoming>> {
     let (parts, body) = request.into_parts();
     let encoding = parts.headers.get("grpc-encoding").map(|encoding| encoding.to_str().unwrap_or("?").to_owned());
     if let Some(encoding) = encoding.filter(|encoding| encoding != "identity") {
         return Err(Error::unsupported(format!("grpc-encoding {encoding:?}; compress the Arrow buffers instead")));
     }
-    let source = BodySource::Direct { body, ended: false };
-    let incoming = Incoming { source, received: Rope::default(), message_bytes_max, current: None };
+    let ServerOptions { limits, memory, .. } = options;
+    let timeout = (limits.body_timeout_ms > 0).then(|| Duration::from_millis(limits.body_timeout_ms));
+    let incoming = Incoming {
+        source: BodySource::Direct { body: TimedBody::new(body, timeout), ended: false },
+        received: Rope::default(),
+        message_bytes_max: limits.message_bytes_max,
+        current: None,
+        memory: memory.clone(),
+        reserved: None,
+    };
     let metadata = tonic::metadata::MetadataMap::from_headers(parts.headers);
     Ok(Request::from_parts(metadata, parts.extensions, incoming))
 }
@@ -49,6 +60,9 @@ pub struct Incoming {
     message_bytes_max: u64,
     /// Length of the message whose prefix was read.
     current: Option<usize>,
+    memory: MemoryAccount,
+    /// Memory of that message, until the next one begins.
+    reserved: Option<Reservation>,
 }
 
 /// A received `FlightData`.
@@ -147,6 +161,9 @@ impl Incoming {
                 self.message_bytes_max
             )));
         }
+        // Asked for before it arrives; what the last message took is its batch's by now.
+        self.reserved = None;
+        self.reserved = Some(self.memory.reserve(bytes as u64)?);
         self.received.take(PREFIX_BYTES);
         self.current = Some(bytes);
         Ok(())
@@ -166,7 +183,7 @@ const READ_AHEAD_POLLS: usize = 2;
 #[derive(Debug)]
 enum BodySource {
     /// The body itself.
-    Direct { body: Body, ended: bool },
+    Direct { body: TimedBody, ended: bool },
     /// A task that reads ahead.
     ReadAhead { chunks: mpsc::Receiver<Result<Option<Vec<Bytes>>>>, _task: AbortOnDropHandle<()>, ended: bool },
 }
@@ -196,7 +213,7 @@ impl BodySource {
 }
 
 /// Reads a body to its end and sends it on in chunks.
-async fn read_to_end(mut body: Body, mut ended: bool, sender: mpsc::Sender<Result<Option<Vec<Bytes>>>>) {
+async fn read_to_end(mut body: TimedBody, mut ended: bool, sender: mpsc::Sender<Result<Option<Vec<Bytes>>>>) {
     loop {
         let first = piece(&mut body, &mut ended).await;
         let (chunk, end) = gather(first, &mut body, &mut ended).await;
@@ -214,7 +231,11 @@ async fn read_to_end(mut body: Body, mut ended: bool, sender: mpsc::Sender<Resul
 /// Gathers `first` and what has arrived meanwhile into one chunk, with the end of the body if it was reached.
 ///
 /// Waking another thread takes longer than reading a small message.
-async fn gather(first: Result<Option<Bytes>>, body: &mut Body, ended: &mut bool) -> (Vec<Bytes>, Option<Result<()>>) {
+async fn gather(
+    first: Result<Option<Bytes>>,
+    body: &mut TimedBody,
+    ended: &mut bool,
+) -> (Vec<Bytes>, Option<Result<()>>) {
     let (mut chunk, mut bytes, mut polls) = (Vec::new(), 0, 0);
     let mut next = Some(first);
     loop {
@@ -243,7 +264,7 @@ async fn gather(first: Result<Option<Bytes>>, body: &mut Body, ended: &mut bool)
 ///
 /// hyper ends a body that its client has cancelled like one that is complete. Only `is_end_stream` tells them apart,
 /// and half a stream must not be taken for a whole one.
-async fn piece(body: &mut Body, ended: &mut bool) -> Result<Option<Bytes>> {
+async fn piece(body: &mut TimedBody, ended: &mut bool) -> Result<Option<Bytes>> {
     while !*ended {
         let polled = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await;
         *ended = body.is_end_stream();
@@ -252,6 +273,9 @@ async fn piece(body: &mut Body, ended: &mut bool) -> Result<Option<Bytes>> {
                 if let Ok(piece) = frame.into_data() {
                     return Ok(Some(piece));
                 }
+            }
+            Some(Err(status)) if status.code() == Code::DeadlineExceeded => {
+                return Err(Error::new(ErrorKind::Timeout, status.message()));
             }
             Some(Err(_)) => return Err(gone("the connection was lost before the end of the stream")),
             None if *ended => {}
@@ -307,7 +331,8 @@ mod tests {
 
     fn incoming(body: &[u8], message_bytes_max: u64) -> super::Incoming {
         let body = http::Request::new(Body::new(body_of(body)));
-        request(body, message_bytes_max).unwrap().into_inner()
+        let limits = Limits { message_bytes_max, ..Limits::default() };
+        request(body, &ServerOptions { limits, ..ServerOptions::default() }).unwrap().into_inner()
     }
 
     /// Makes a body of one piece.

@@ -5,6 +5,7 @@
 
 pub(super) mod incoming;
 pub(super) mod outgoing;
+pub(super) mod timed_body;
 
 /// A flag, and the length of a message.
 const PREFIX_BYTES: usize = 5;

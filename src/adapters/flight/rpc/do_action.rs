@@ -100,9 +100,9 @@ async fn run(
     let body = &action.body;
     match action.r#type.as_str() {
         PING => Ok(Bytes::from_static(b"pong").into()),
-        HEALTHCHECK => healthcheck(&call.state).await.map(|text| Bytes::from(text).into()),
+        HEALTHCHECK => healthcheck(call).await.map(|text| Bytes::from(text).into()),
         DESCRIBE => describe(body, call).await.map(Answer::from),
-        SNAPSHOT => call.state.query.snapshot().await.map(|id| Bytes::from(id.0.to_string()).into()),
+        SNAPSHOT => call.state.query.snapshot(call.caller.clone()).await.map(|id| Bytes::from(id.0.to_string()).into()),
         CREATE_PREPARED => {
             let request: ActionCreatePreparedStatementRequest = unpack(body)?;
             admitted.statement(&request.query);
@@ -155,8 +155,9 @@ fn unpack<M: ProstMessageExt>(body: &Bytes) -> Result<M> {
     message.ok_or_else(|| Error::invalid(format!("the action's body is a {:.80}", short_name(&any.type_url))))
 }
 
-async fn healthcheck(state: &State) -> Result<String> {
-    let tables = state.query.tables().await?;
+async fn healthcheck(call: &CallContext) -> Result<String> {
+    let state = &call.state;
+    let tables = state.query.tables(call.caller.clone()).await?;
     let status = if state.admission.is_draining() { "stopping" } else { "healthy" };
     let mut health = health_json(status, &state.options.info, state.admission.uptime());
     health["tables"] = tables.len().into();

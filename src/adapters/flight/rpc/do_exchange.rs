@@ -19,7 +19,7 @@ use tonic::body::Body;
 /// Answers a DoExchange.
 pub async fn do_exchange(state: &Arc<State>, request: http::Request<Body>) -> RpcResult<ReplyMessages> {
     let limits = &state.options.limits;
-    let request = incoming::request(request, limits.message_bytes_max);
+    let request = incoming::request(request, &state.options);
     let request = request.map_err(|error| status_from_error(&error))?;
     let mut admitted = admit(state, "DoExchange", &request)?;
     let result = async {

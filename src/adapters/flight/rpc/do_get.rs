@@ -22,7 +22,7 @@ use tonic::body::Body;
 /// Answers a DoGet.
 pub async fn do_get(state: &Arc<State>, request: http::Request<Body>) -> RpcResult<ReplyMessages> {
     let limits = &state.options.limits;
-    let request = incoming::request(request, limits.message_bytes_max);
+    let request = incoming::request(request, &state.options);
     let mut request = request.map_err(|error| status_from_error(&error))?;
     let mut admitted = admit(state, "DoGet", &request)?;
     admitted.kind(StatementKind::Read);

@@ -11,7 +11,7 @@ use crate::adapters::flight::state::State;
 use crate::adapters::flight::ticket::Handle;
 use crate::adapters::flight::wire::{change_count, status_from_error, summary_json};
 use crate::adapters::serving::AdmittedRequest;
-use crate::ports::{Access, Append, Caller, Error, Result, StatementKind};
+use crate::ports::{Access, Append, Error, Result, StatementKind};
 use arrow::array::RecordBatch;
 use arrow_flight::PutResult;
 use arrow_flight::sql::{DoPutPreparedStatementResult, DoPutUpdateResult};
@@ -23,7 +23,7 @@ use tonic::body::Body;
 
 /// Answers a DoPut.
 pub async fn do_put(state: &Arc<State>, request: http::Request<Body>) -> RpcResult<ReplyMessages> {
-    let request = incoming::request(request, state.options.limits.message_bytes_max);
+    let request = incoming::request(request, &state.options);
     let request = request.map_err(|error| status_from_error(&error))?;
     let mut admitted = admit(state, "DoPut", &request)?;
     let result = match CallContext::new(state, &admitted, request.metadata()) {
@@ -82,7 +82,7 @@ async fn begin(stream: &mut CallStream, call: &CallContext, admitted: &mut Admit
         PutTarget::Table(append) => (append, Answer::Summary),
         PutTarget::Ingest(append) => (append, Answer::Rows),
     };
-    let caller = Caller { request_id: call.request_id.clone() };
+    let caller = call.caller.clone();
     let first = stream.until_schema(first).await?;
     Ok(Begun::Ingest { append: Append { caller, ..append }, first, answer })
 }

@@ -102,7 +102,7 @@ async fn read_info(
     // Pinned before the first endpoint: all of them read one state of the tables.
     let snapshot = match handle.snapshot {
         Some(pinned) => pinned,
-        None => call.state.query.snapshot().await?,
+        None => call.state.query.snapshot(call.caller.clone()).await?,
     };
     let query_id = Some(uuid::Uuid::new_v4().as_u128());
     let handle = Handle { snapshot: Some(snapshot), query_id, may_change: false, ..handle };

@@ -4,7 +4,7 @@ use crate::adapters::flight::call::{Items, RpcResult, admit, items, reply};
 use crate::adapters::flight::command::select_all;
 use crate::adapters::flight::state::State;
 use crate::adapters::ipc::encode_schema;
-use crate::ports::{Error, Result, TableInfo};
+use crate::ports::{Caller, Error, ErrorKind, Result, TableInfo};
 use arrow_flight::{Criteria, FlightDescriptor, FlightEndpoint, FlightInfo, Ticket};
 use tonic::Request;
 
@@ -15,8 +15,7 @@ const PATTERN_STARS_MAX: usize = 4;
 /// Answers a ListFlights.
 pub async fn list_flights(state: &State, request: Request<Criteria>) -> RpcResult<Items<FlightInfo>> {
     let mut admitted = admit(state, "ListFlights", &request)?;
-    let tables = state.query.tables().await;
-    let tables = tables.and_then(|tables| filter_tables(tables, &request.get_ref().expression));
+    let tables = matching_tables(state, &request.get_ref().expression, admitted.caller()).await;
     reply(&mut admitted, tables.map(|tables| items(tables.iter().map(table_info).collect())))
 }
 
@@ -25,16 +24,37 @@ fn table_info(table: &TableInfo) -> FlightInfo {
     let mut info = FlightInfo::new()
         .with_descriptor(FlightDescriptor::new_path(vec![table.name.clone()]))
         .with_endpoint(FlightEndpoint::new().with_ticket(Ticket::new(select_all(&table.name))))
-        .with_total_records(i64::try_from(table.rows).unwrap_or(-1))
-        .with_total_bytes(i64::try_from(table.bytes).unwrap_or(-1))
+        .with_total_records(or_unknown(table.rows))
+        .with_total_bytes(or_unknown(table.bytes))
         .with_ordered(true);
     info.schema = encode_schema(&table.schema);
     info
 }
 
-/// Returns the tables whose names match `criteria`; all of them if that is empty.
-fn filter_tables(tables: Vec<TableInfo>, criteria: &[u8]) -> Result<Vec<TableInfo>> {
+/// Returns a count as Flight has it: -1 is not known.
+fn or_unknown(count: Option<u64>) -> i64 {
+    count.and_then(|count| i64::try_from(count).ok()).unwrap_or(-1)
+}
+
+/// Returns whether a pattern matches one name only: itself.
+pub fn is_plain(pattern: &str) -> bool {
+    !pattern.is_empty() && !pattern.contains(['*', '?']) && pattern.chars().count() <= PATTERN_CHARS_MAX
+}
+
+/// Finds the tables whose names match `criteria`; all of them if that is empty.
+async fn matching_tables(state: &State, criteria: &[u8], caller: Caller) -> Result<Vec<TableInfo>> {
     let pattern = std::str::from_utf8(criteria).map_err(|_| Error::invalid("the criteria are not UTF-8"))?;
+    if !is_plain(pattern) {
+        return filter_tables(state.query.tables(caller).await?, pattern);
+    }
+    match state.query.table(pattern.to_owned(), caller).await {
+        Ok(table) => Ok(vec![table]),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+fn filter_tables(tables: Vec<TableInfo>, pattern: &str) -> Result<Vec<TableInfo>> {
     let pattern: Vec<char> = pattern.chars().collect();
     let stars = pattern.iter().filter(|sign| **sign == '*').count();
     if pattern.len() > PATTERN_CHARS_MAX || stars > PATTERN_STARS_MAX {

@@ -119,7 +119,7 @@ async fn run_in_parts(
     };
     let snapshot = match handle.snapshot {
         Some(pinned) => Some(pinned),
-        None => Some(query.snapshot().await?),
+        None => Some(query.snapshot(call.caller.clone()).await?),
     };
     let query_id = Some(uuid::Uuid::new_v4().as_u128());
     let handle = Handle { snapshot, query_id, may_change: false, ..handle };

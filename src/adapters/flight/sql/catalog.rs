@@ -26,7 +26,7 @@ const TABLE_TYPE: &str = "TABLE";
 /// Those of [`schema`] and of listing tables.
 pub async fn batch(command: &SqlCommand, call: &CallContext) -> Result<RecordBatch> {
     let lists_tables = matches!(command, SqlCommand::CommandGetTables(_));
-    let tables = if lists_tables { call.state.query.tables().await? } else { Vec::new() };
+    let tables = if lists_tables { call.state.query.tables(call.caller.clone()).await? } else { Vec::new() };
     // Tables are described as a Flight SQL client would get their columns.
     let options = call.result_options.clone().or(&ResultOptions::of_strings(Strings::Plain));
     answer(command, &tables, &call.state.options, &options)

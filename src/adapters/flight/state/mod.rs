@@ -47,7 +47,7 @@ impl State {
         let cancellations = CancellationRegistry::new(limits);
         let polls = PollRegistry::new(limits);
         let bound_parameters = BoundParameters::new(limits);
-        let admission = Admission::default();
+        let admission = Admission::new(options.log_sql);
         Arc::new(Self { query, ingest, admission, options, results, cancellations, polls, bound_parameters })
     }
 

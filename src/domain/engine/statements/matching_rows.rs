@@ -27,7 +27,7 @@ impl Inner {
         base: &Arc<Table>,
         query: &Query,
     ) -> Result<BatchStream> {
-        let limits = self.query_limits(query)?;
+        let limits = self.query_limits(query);
         let parameters = Parameters::Bound(query.params.clone());
         let request = PlanRequest { statement: rows_query, target: Some(base.clone()), parameters };
         let prepared = self.prepare_once(request, &snapshot, query).await?;

@@ -29,7 +29,7 @@ impl Operation for Select {
     }
 
     async fn execute(self: Box<Self>, engine: &Arc<Inner>, request: Request) -> Result<BatchStream> {
-        let limits = engine.query_limits(&request.query)?;
+        let limits = engine.query_limits(&request.query);
         let prepared = engine.prepare(self.0, &request).await?;
         engine.run_prepared(&prepared, request.snapshot, &request.query, limits).await
     }
@@ -66,7 +66,7 @@ impl Inner {
         snapshot: Arc<Snapshot>,
         query: &Query,
     ) -> Result<BatchStream> {
-        let limits = self.query_limits(query)?;
+        let limits = self.query_limits(query);
         let plan = PlanRequest { statement, target: None, parameters: Parameters::Bound(query.params.clone()) };
         let prepared = self.prepare_once(plan, &snapshot, query).await?;
         self.run_prepared(&prepared, snapshot, query, limits).await
