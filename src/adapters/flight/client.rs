@@ -44,7 +44,7 @@ impl Client {
     pub fn new(url: &str, limits: &Limits) -> Result<Self> {
         let address = url.replacen("grpc://", "http://", 1);
         let endpoint = Endpoint::from_shared(address)
-            .map_err(|error| Error::invalid(format!("{url:?} is no address of a Flight server: {error}")))?
+            .map_err(|error| Error::invalid(format!("{url:?} is not the address of a Flight server: {error}")))?
             .initial_stream_window_size(16 << 20)
             .initial_connection_window_size(64 << 20)
             .connect_timeout(Duration::from_secs(10))

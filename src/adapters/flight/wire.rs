@@ -96,7 +96,7 @@ pub fn endpoints(metadata: &MetadataMap) -> Result<u32> {
     let Some(text) = metadata.get(ENDPOINTS).map(|value| value.to_str().unwrap_or("?")) else { return Ok(1) };
     text.parse().ok().filter(|count| (1..=ENDPOINTS_MAX).contains(count)).ok_or_else(|| {
         Error::invalid(format!(
-            "header {ENDPOINTS} can't be {text:?}; it takes a number from 1 to {ENDPOINTS_MAX}"
+            "invalid value {text:?} for header {ENDPOINTS}; expected a number from 1 to {ENDPOINTS_MAX}"
         ))
     })
 }

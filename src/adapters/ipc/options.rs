@@ -44,7 +44,7 @@ impl Encoding {
     pub fn from_headers<'a>(header: impl Fn(&'static str) -> Option<&'a str>, limits: &Limits) -> Result<Self> {
         let bytes_max = limits.message_bytes_max;
         let wrong = |name: &str, text: &str, expected: &str| {
-            Error::invalid(format!("header {name} can't be {text:?}; it takes {expected}"))
+            Error::invalid(format!("invalid value {text:?} for header {name}; expected {expected}"))
         };
         let message_bytes_target = match header(MESSAGE_BYTES) {
             None => limits.message_bytes_target,

@@ -71,7 +71,7 @@ impl ResultOptions {
     /// Sets one option, which errors call `shown`.
     fn set_as(&mut self, name: &str, shown: &str, value: &str) -> Result<()> {
         let wrong =
-            |expected: &str| Error::invalid(format!("{shown} can't be {value:?}; it takes {expected}"));
+            |expected: &str| Error::invalid(format!("invalid value {value:?} for {shown}; expected {expected}"));
         match name {
             STRING_ENCODING => {
                 self.strings = Some(match value {
@@ -136,7 +136,7 @@ impl ResultOptions {
     pub fn decode(line: &str) -> Result<Self> {
         let mut options = Self::default();
         for entry in line.split(';').filter(|entry| !entry.is_empty()) {
-            let (name, value) = entry.split_once('=').ok_or_else(|| Error::invalid("a choice has no value"))?;
+            let (name, value) = entry.split_once('=').ok_or_else(|| Error::invalid("an option has no value"))?;
             options.set(name, value).map_err(|error| Error::invalid(error.message()))?;
         }
         Ok(options)
@@ -152,7 +152,7 @@ impl ResultOptions {
         for name in OPTIONS {
             let header_name = format!("{HEADER_PREFIX}{}", name.replace('_', "-"));
             if let Some(value) = header(&header_name) {
-                options.set_as(name, &format!("header {HEADER_PREFIX}{name}"), value)?;
+                options.set_as(name, &format!("header {header_name}"), value)?;
             }
         }
         Ok(options)
@@ -249,7 +249,7 @@ fn cast_column(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
     // A value that does not fit is an error: the default would send null for it.
     let strict = CastOptions { safe: false, ..CastOptions::default() };
     cast_with_options(column, field.data_type(), &strict).map_err(|error| {
-        Error::invalid(format!("column {:?} cannot be given as {}: {error}", field.name(), field.data_type()))
+        Error::invalid(format!("cannot convert column {:?} to {}: {error}", field.name(), field.data_type()))
     })
 }
 

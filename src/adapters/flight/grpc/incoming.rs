@@ -77,7 +77,7 @@ impl Incoming {
     /// the client went away.
     pub async fn flight_data(&mut self) -> Result<Option<FlightData>> {
         let Some(bytes) = self.message().await? else { return Ok(None) };
-        let garbled = || Error::invalid("the stream is no Flight data: a message does not decode");
+        let garbled = || Error::invalid("the stream is not Flight data: a message does not decode");
         let mut data = FlightData::default();
         let end = self.received.len() - bytes;
         while self.received.len() > end {
@@ -130,7 +130,7 @@ impl Incoming {
             match self.source.next().await? {
                 Some(pieces) => pieces.into_iter().for_each(|piece| self.received.push(piece)),
                 None if self.current.is_none() && self.received.is_empty() => return Ok(None),
-                None => return Err(Error::invalid("the stream is no Flight data: it ends within a message")),
+                None => return Err(Error::invalid("the stream is not Flight data: it ends within a message")),
             }
         }
     }

@@ -196,7 +196,7 @@ fn cancel(state: &State, info: &FlightInfo) -> Result<()> {
             found = true;
         }
     }
-    if found { Ok(()) } else { Err(Error::invalid("the FlightInfo has no ticket that stands for a query of this server")) }
+    if found { Ok(()) } else { Err(Error::invalid("the FlightInfo has no ticket for a query of this server")) }
 }
 
 /// Extends the expiry of an endpoint.

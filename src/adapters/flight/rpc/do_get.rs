@@ -41,7 +41,7 @@ async fn redeem(ticket: &[u8], call: &CallContext, admitted: &mut AdmittedReques
     let handle = match Command::decode(ticket)? {
         Command::Text(sql) => Handle { sql, ..Handle::default() },
         Command::Handle(handle) => *handle,
-        Command::Poll(_) => return Err(Error::invalid("this is no ticket; PollFlightInfo takes it")),
+        Command::Poll(_) => return Err(Error::invalid("this is not a ticket; send it to PollFlightInfo")),
         Command::Sql(command) => match *command {
             SqlCommand::CommandStatementUpdate(_) | SqlCommand::CommandStatementIngest(_) => {
                 return Err(Error::invalid("a ticket reads only; send changes to DoPut"));

@@ -48,7 +48,7 @@ async fn token(metadata: &MetadataMap, messages: &mut Streaming<HandshakeRequest
     let first = messages.message().await.ok().flatten().unwrap_or_default();
     match BasicAuth::decode(first.payload) {
         Ok(_) => Ok(TOKEN.to_owned()),
-        Err(_) => Err(unreadable("the handshake's payload is no BasicAuth message")),
+        Err(_) => Err(unreadable("the payload of the handshake is not a BasicAuth message")),
     }
 }
 

@@ -105,7 +105,7 @@ async fn run_in_parts(
     let handle = match command_of(&descriptor)? {
         Command::Text(sql) => call.for_raw_client(Handle { sql, ..Handle::default() }),
         Command::Handle(handle) => call.for_raw_client(*handle),
-        Command::Poll(_) => return Err(Error::invalid("a poll is no query")),
+        Command::Poll(_) => return Err(Error::invalid("a poll is not a query")),
         Command::Sql(command) => match call.statement(&command)? {
             Some(handle) => {
                 let described = query.describe(call.query(handle.clone(), Access::Change)).await?;
@@ -143,5 +143,5 @@ async fn run_in_parts(
 }
 
 fn unknown_query() -> Error {
-    Error::new(ErrorKind::NotFound, "the query is not known here any more; start it again")
+    Error::new(ErrorKind::NotFound, "the query is unknown, or was removed because it was not polled; start it again")
 }

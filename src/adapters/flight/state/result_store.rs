@@ -128,7 +128,7 @@ impl ResultStore {
             let grown = spool.as_ref().map_or(0, |spool| spool.bytes - disk.bytes);
             if !disk.grow(grown, self.disk_max) {
                 return Err(Error::limit(format!(
-                    "held results would take more than {} bytes of disk (spool_bytes_max); send the query as a ticket",
+                    "stored results would take more than {} bytes of disk (spool_bytes_max); send the query as a ticket",
                     self.disk_max
                 )));
             }
@@ -141,7 +141,7 @@ impl ResultStore {
         let id = uuid::Uuid::new_v4().as_u128();
         if !self.results.insert(id, result) {
             let full =
-                format!("{RESULTS_MAX} results are held for their tickets already; send the query as a ticket");
+                format!("{RESULTS_MAX} results are stored for their tickets already; send the query as a ticket");
             return Err(Error::limit(full));
         }
         Ok((id, rows))
@@ -164,7 +164,7 @@ impl ResultStore {
     /// `NotFound` if it is not stored, or has expired.
     pub fn get(&self, id: u128) -> Result<BatchStream> {
         let result = self.results.with(id, |result| result.clone()).ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, "the ticket's result is not held here any more; ask for a new ticket")
+            Error::new(ErrorKind::NotFound, "the ticket's result is no longer stored; ask for a new ticket")
         })?;
         match &result.rows {
             Rows::Memory(batches) => Ok(BatchStream::from_batches(result.schema.clone(), batches.clone())),
