@@ -10,7 +10,7 @@ use zepto_flight::adapters::flight;
 use zepto_flight::adapters::serving::ServerOptions;
 use zepto_flight::app;
 use zepto_flight::domain::EngineOptions;
-use zepto_flight::ports::Query;
+use zepto_flight::ports::{Caller, Query};
 
 const PINGS: usize = 2_000;
 const ROWS: u64 = 5_000_000;
@@ -21,7 +21,7 @@ async fn pings(client: &dyn zepto_flight::ports::QueryPort) -> Vec<Duration> {
     let mut latencies = Vec::with_capacity(PINGS);
     for _ in 0..PINGS {
         let began = Instant::now();
-        client.snapshot().await.expect("the server answers");
+        client.snapshot(Caller::default()).await.expect("the server answers");
         latencies.push(began.elapsed());
         tokio::time::sleep(Duration::from_micros(500)).await;
     }

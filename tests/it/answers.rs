@@ -4,7 +4,10 @@
 //! PostgreSQL and DuckDB. What is refused is refused as `Unsupported`, never answered wrongly.
 
 use crate::harness::{Sut, memory};
+use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch};
+use arrow::datatypes::Float64Type;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use std::sync::Arc;
 use zepto_flight::ports::ErrorKind;
 
 /// The rows of an answer: values parted by commas, rows by bars.
@@ -166,4 +169,54 @@ async fn values_without_a_place_are_refused() {
         let query = Query { params: Some(one.project(&columns).unwrap()), ..Query::read(sql) };
         assert_eq!(sut.query.query(query).await.is_ok(), fits, "{sql} with {columns:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_condition_guards_those_after_it() {
+    let sut = tables().await;
+    for (sql, rows) in [
+        ("SELECT x FROM (VALUES (1, 1), (4, 0)) t(x, y) WHERE y <> 0 AND x / y >= 1", 1),
+        ("SELECT x FROM (VALUES (1, 1), (4, 0)) t(x, y) WHERE y <> 0 AND x % y = 0 AND x > 0", 1),
+        ("SELECT x FROM (VALUES ('1', true), ('x', false)) t(x, y) WHERE y AND CAST(x AS INT64) = 1", 1),
+        ("SELECT y FROM (VALUES (9223372036854775807, 1), (4, 0)) t(x, y) WHERE x < 10 AND x + 9 > 1 LIMIT 5", 1),
+    ] {
+        assert_eq!(sut.rows(sql).await, rows, "{sql}");
+    }
+    // Nothing stands before this one.
+    let unguarded = "SELECT x FROM (VALUES (1, 1), (4, 0)) t(x, y) WHERE x / y >= 1 AND y <> 0";
+    assert_eq!(sut.read(unguarded).await.unwrap_err().kind(), ErrorKind::InvalidQuery);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stored_nans_are_one_value_and_infinity_is_an_extreme() {
+    let sut = Sut::of(memory(), Vec::new());
+    let values = vec![-f64::NAN, f64::INFINITY, f64::NAN, 1.0, -f64::NAN, f64::NEG_INFINITY];
+    let groups: ArrayRef = Arc::new(Int64Array::from(vec![0, 1, 0, 2, 2, 3]));
+    let stored: ArrayRef = Arc::new(Float64Array::from(values.clone()));
+    let batch = RecordBatch::try_from_iter([("g", groups), ("f", stored)]).unwrap();
+    sut.put("t", vec![batch]).await.unwrap();
+    let bits = |batches: &[RecordBatch], column: usize| {
+        let bits = |batch: &RecordBatch| {
+            batch.column(column).as_primitive::<Float64Type>().values().iter().map(|f| f.to_bits()).collect::<Vec<_>>()
+        };
+        batches.iter().flat_map(bits).collect::<Vec<_>>()
+    };
+    let stored = bits(&sut.read("SELECT f FROM t").await.unwrap(), 0);
+    assert_eq!(stored, values.iter().map(|f| f.to_bits()).collect::<Vec<_>>(), "what is stored keeps its bits");
+    for (sql, rows) in [
+        ("SELECT DISTINCT f FROM t", 4),
+        ("SELECT f FROM t WHERE f > 100", 4),
+        ("SELECT f FROM t WHERE f < 0", 1),
+        ("SELECT a.f FROM t a JOIN t b ON a.f = b.f", 9 + 3),
+        ("SELECT f, count(*) FROM t GROUP BY f", 4),
+    ] {
+        assert_eq!(sut.rows(sql).await, rows, "{sql}");
+    }
+    let sorted = bits(&sut.read("SELECT f FROM t ORDER BY f").await.unwrap(), 0);
+    assert_eq!(sorted[..3], [f64::NEG_INFINITY, 1.0, f64::INFINITY].map(f64::to_bits));
+    let extremes = sut.read("SELECT min(f), max(f) FROM t GROUP BY g ORDER BY g").await.unwrap();
+    assert_eq!(bits(&extremes, 0), [f64::NAN, f64::INFINITY, 1.0, f64::NEG_INFINITY].map(f64::to_bits));
+    assert_eq!(bits(&extremes, 1), [f64::NAN, f64::INFINITY, f64::NAN, f64::NEG_INFINITY].map(f64::to_bits));
+    let all = sut.read("SELECT min(f), max(f) FROM t").await.unwrap();
+    assert_eq!((bits(&all, 0), bits(&all, 1)), (vec![f64::NEG_INFINITY.to_bits()], vec![f64::NAN.to_bits()]));
 }

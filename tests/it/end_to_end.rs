@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use zepto_flight::ports::Caller;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_zepto_flight_server");
 
@@ -82,8 +83,8 @@ async fn it_serves_sample_trades_and_stops_when_told() {
         assert!(server.banner.contains(part), "{part} in\n{}", server.banner);
     }
     let client = crate::harness::connect(&server.address("flight:"));
-    let tables = client.query.tables().await.unwrap();
-    assert_eq!((tables[0].name.as_str(), tables[0].rows), ("trades", 1000));
+    let tables = client.query.tables(Caller::default()).await.unwrap();
+    assert_eq!((tables[0].name.as_str(), tables[0].rows), ("trades", Some(1000)));
     let response =
         reqwest::Client::new().post(server.address("http:")).body("SELECT * FROM trades LIMIT 1").send().await.unwrap();
     let body = response.text().await.unwrap();

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use zepto_flight::adapters::{flight, http};
 use zepto_flight::app::Backend;
-use zepto_flight::ports::{Append, BatchStream, Error, ErrorKind, Limits, Query, Reply, StatementKind};
+use zepto_flight::ports::{Append, BatchStream, Caller, Error, ErrorKind, Limits, Query, Reply, StatementKind};
 
 /// Serves mocks over both protocols: URLs of Flight and HTTP, and what stops the servers.
 async fn serve(
@@ -43,8 +43,8 @@ async fn every_kind_of_error_crosses_both_wires() {
             let mut mock = MockQuery::new();
             mock.expect_query().returning(move |_| Err(error()));
             mock.expect_describe().returning(move |_| Err(error()));
-            mock.expect_tables().returning(move || Err(error()));
-            mock.expect_snapshot().returning(move || Err(error()));
+            mock.expect_tables().returning(move |_| Err(error()));
+            mock.expect_snapshot().returning(move |_| Err(error()));
             mock
         };
         let ingest = move || {
@@ -59,8 +59,8 @@ async fn every_kind_of_error_crosses_both_wires() {
             let errors = [
                 client.query.query(Query::read("SELECT 1")).await.err(),
                 client.query.describe(Query::read("SELECT 1")).await.err(),
-                client.query.tables().await.err(),
-                client.query.snapshot().await.err(),
+                client.query.tables(Caller::default()).await.err(),
+                client.query.snapshot(Caller::default()).await.err(),
                 client.ingest.append(request, batches).await.err(),
             ];
             for error in errors {

@@ -15,7 +15,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
 use zepto_flight::app::Backend;
-use zepto_flight::ports::Limits;
+use zepto_flight::ports::{Caller, Limits};
 
 struct Wire {
     raw: FlightServiceClient<Channel>,
@@ -140,7 +140,7 @@ async fn flight_info_is_exact_and_its_ticket_pins_what_it_counted() {
         assert_eq!(refused.code(), Code::InvalidArgument, "{cmd}");
         assert!(refused.message().contains("POST /"), "{refused}");
     }
-    assert_eq!(wire.sut.query.tables().await.unwrap().len(), 1);
+    assert_eq!(wire.sut.query.tables(Caller::default()).await.unwrap().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -217,7 +217,7 @@ async fn put_refuses_what_is_no_stream_and_keeps_nothing_of_it() {
         assert!(status.message().contains(word), "{word}: {status}");
     }
     assert_eq!(wire.sut.rows("SELECT * FROM t").await, 1);
-    assert_eq!(wire.sut.query.tables().await.unwrap().len(), 1);
+    assert_eq!(wire.sut.query.tables(Caller::default()).await.unwrap().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -306,7 +306,7 @@ async fn messages_beyond_the_limit_are_refused_by_name() {
     let status = wire.put(path("t"), messages).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
     assert!(status.message().contains("message_bytes_max"), "{status}");
-    assert!(wire.sut.query.tables().await.unwrap().is_empty());
+    assert!(wire.sut.query.tables(Caller::default()).await.unwrap().is_empty());
 }
 
 /// A request with one header more.

@@ -2,7 +2,7 @@
 
 use crate::harness::{Sut, memory_with, numbers};
 use std::time::{Duration, Instant};
-use zepto_flight::ports::{ErrorKind, Limits, Query};
+use zepto_flight::ports::{Caller, ErrorKind, Limits, Query};
 
 fn sut_with(limits: Limits) -> Sut {
     Sut::of(memory_with(limits), Vec::new())
@@ -138,7 +138,7 @@ async fn tables_have_a_most_of_columns_and_no_reserved_names() {
 async fn a_pin_of_what_is_gone_does_not_keep_new_rows_out() {
     let sut = sut_with(Limits { memory_bytes_max: 2 << 20, ..Limits::default() });
     sut.put("t", vec![numbers(0, 50_000)]).await.unwrap();
-    let pinned = sut.query.snapshot().await.unwrap();
+    let pinned = sut.query.snapshot(Caller::default()).await.unwrap();
     sut.define("DROP TABLE t").await;
     sut.put("t", vec![numbers(0, 50_000)]).await.unwrap();
     let query = Query { snapshot: Some(pinned), ..Query::read("SELECT count(*) FROM t") };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use zepto_flight::ports::Limits;
+use zepto_flight::ports::{Caller, Limits};
 
 async fn json_of(response: reqwest::Response) -> Value {
     serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or_default()
@@ -136,7 +136,7 @@ async fn get_reads_only() {
     assert_eq!(wire.get("/?query=SELEC").await.0, 400);
     let (status, body) = wire.get("/").await;
     assert_eq!((status, body["engine"].as_str()), (200, Some("zepto-flight")));
-    assert!(wire.sut.query.tables().await.unwrap().is_empty());
+    assert!(wire.sut.query.tables(Caller::default()).await.unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -521,7 +521,7 @@ async fn nothing_of_a_long_body_is_passed_over() {
     assert_eq!(wire.sut.rows("SELECT * FROM t WHERE note = 'late'").await, 1);
     let (status, answer) = wire.post("/insert/ndjson?table=made", lines).await;
     assert_eq!(status, 400, "a new table cannot know the column: {answer}");
-    assert_eq!(wire.sut.query.tables().await.unwrap().len(), 1);
+    assert_eq!(wire.sut.query.tables(Caller::default()).await.unwrap().len(), 1);
     // Records that lie across the pieces in which a body comes.
     let csv: String = std::iter::once("n,note\n".to_owned())
         .chain((0..50_000).map(|n| format!("{n},\"a note, number {n}\"\n")))

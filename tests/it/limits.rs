@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use zepto_flight::domain::{Engine, EngineOptions, PlanCounts};
-use zepto_flight::ports::{Append, BatchStream, ErrorKind, Limits, Query, QueryPort};
+use zepto_flight::ports::{Append, BatchStream, Caller, ErrorKind, Limits, Query, QueryPort};
 
 fn sut(limits: Limits) -> Sut {
     Sut::of(memory_with(limits), Vec::new())
@@ -52,7 +52,7 @@ async fn limits_on_ingestion() {
         let error = sut.put("t", vec![numbers(0, 100), numbers(0, 100)]).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{name}");
         assert!(error.message().contains(name), "{error}");
-        assert!(sut.query.tables().await.unwrap().is_empty());
+        assert!(sut.query.tables(Caller::default()).await.unwrap().is_empty());
         sut.put("t", vec![numbers(0, 50)])
             .await
             .unwrap_or_else(|error| panic!("{name}: memory was not given back: {error}"));
@@ -103,9 +103,18 @@ async fn limits_on_concurrency_and_patience() {
     sut.put("t", (0..20).map(|at| numbers(at * 50_000, 50_000)).collect()).await.unwrap();
     let mut first = sut.query.query(Query::read("SELECT * FROM t")).await.unwrap().batches;
     first.next().await.unwrap().unwrap();
+    // A reader that does not read computes nothing, and keeps nobody out.
+    sut.rows("SELECT 1").await;
+    let endless = "SELECT count(*) FROM generate_series(1, 1000000000000) a WHERE a.value % 7 = 8";
+    let (query, computing) = (sut.query.clone(), Query::read(endless));
+    let computing = tokio::spawn(async move { query.query(computing).await });
+    while sut.query.query(Query::read("SELECT 1")).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let refused = sut.query.query(Query::read("SELECT 1")).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::LimitExceeded);
     assert!(refused.message().contains("query_concurrency_max"), "{refused}");
+    computing.abort();
     tokio::time::sleep(Duration::from_millis(900)).await;
     let mut stalled = None;
     while let Some(batch) = first.next().await {

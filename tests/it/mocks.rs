@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 use mockall::mock;
 use zepto_flight::ports::{
-    Append, BatchStream, Description, IngestPort, IngestSummary, Query, QueryPort, Reply, Result, SnapshotId, TableInfo,
+    Append, BatchStream, Caller, Description, IngestPort, IngestSummary, Query, QueryPort, Reply, Result, SnapshotId,
+    TableInfo,
 };
 
 mock! {
@@ -15,8 +16,9 @@ mock! {
         async fn describe(&self, query: Query) -> Result<Description>;
         async fn query(&self, query: Query) -> Result<Reply>;
         async fn exchange(&self, query: Query, input: BatchStream) -> Result<Reply>;
-        async fn snapshot(&self) -> Result<SnapshotId>;
-        async fn tables(&self) -> Result<Vec<TableInfo>>;
+        async fn snapshot(&self, caller: Caller) -> Result<SnapshotId>;
+        async fn tables(&self, caller: Caller) -> Result<Vec<TableInfo>>;
+        async fn table(&self, name: String, caller: Caller) -> Result<TableInfo>;
     }
 }
 

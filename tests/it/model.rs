@@ -6,7 +6,7 @@ use arrow::datatypes::Int64Type;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use zepto_flight::ports::{ErrorKind, Query, SnapshotId};
+use zepto_flight::ports::{Caller, ErrorKind, Query, SnapshotId};
 
 /// A table is its rows: key and value.
 type Rows = Vec<(i64, Option<i64>)>;
@@ -159,7 +159,9 @@ impl Model {
                 self.change(sut, table, format!("TRUNCATE {}", TABLES[table]), |rows| std::mem::take(rows).len()).await;
             }
             Step::Query(table, key) => self.query(sut, table, key).await,
-            Step::Pin => self.pinned = Some((sut.query.snapshot().await.unwrap(), self.tables.clone())),
+            Step::Pin => {
+                self.pinned = Some((sut.query.snapshot(Caller::default()).await.unwrap(), self.tables.clone()))
+            }
             Step::ReadPinned(table) => {
                 let Some((id, tables)) = &self.pinned else { return };
                 let Some(rows) = tables.get(TABLES[table]) else { return };

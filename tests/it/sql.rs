@@ -4,7 +4,7 @@ use crate::harness::{Sut, int, memory, numbers, one};
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::Int64Type;
 use std::sync::Arc;
-use zepto_flight::ports::{ErrorKind, Part, Query};
+use zepto_flight::ports::{Caller, ErrorKind, Part, Query};
 
 fn sut() -> Sut {
     Sut::of(memory(), Vec::new())
@@ -51,7 +51,7 @@ async fn nothing_but_reads_passes_for_a_read() {
         let error = sut.read(sql).await.expect_err(sql);
         assert_eq!(error.kind(), ErrorKind::InvalidQuery, "{sql}: {error}");
         assert_eq!(sut.rows("SELECT * FROM t").await, 10, "{sql}");
-        assert_eq!(sut.query.tables().await.unwrap().len(), 1, "{sql}");
+        assert_eq!(sut.query.tables(Caller::default()).await.unwrap().len(), 1, "{sql}");
     }
     for sql in ["SELECT * FROM '/etc/passwd'", "SELECT * FROM \"/etc/passwd\"", "SELECT * FROM read_csv('/etc/passwd')"]
     {
@@ -331,8 +331,8 @@ async fn copies_of_slices_take_the_memory_of_slices() {
     sut.put("t", vec![numbers(0, 1_000_000)]).await.unwrap();
     sut.define("CREATE TABLE copy AS SELECT * FROM t").await;
     sut.define("CREATE TABLE one AS SELECT * FROM t LIMIT 1").await;
-    let tables = sut.query.tables().await.unwrap();
-    let bytes = |name: &str| tables.iter().find(|table| table.name == name).unwrap().bytes;
+    let tables = sut.query.tables(Caller::default()).await.unwrap();
+    let bytes = |name: &str| tables.iter().find(|table| table.name == name).unwrap().bytes.unwrap();
     assert!(bytes("copy") < 2 * bytes("t"), "{} for {}", bytes("copy"), bytes("t"));
     assert!(bytes("one") < 100_000, "{}", bytes("one"));
 }
@@ -360,7 +360,7 @@ async fn deleted_rows_are_nowhere_and_all_others_are_in_place() {
         };
         assert!(read(Query::read("SELECT n FROM t")).await == *model, "{sql}");
         assert!(read(Query::read("SELECT n FROM t LIMIT 250000")).await == model[..model.len().min(250_000)], "{sql}");
-        let snapshot = Some(sut.query.snapshot().await.unwrap());
+        let snapshot = Some(sut.query.snapshot(Caller::default()).await.unwrap());
         let mut parts = Vec::new();
         for index in 0..7 {
             let part = Some(Part::new(index, 7).unwrap());

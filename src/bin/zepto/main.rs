@@ -20,7 +20,7 @@ use crate::remote::Remote;
 use clap::Parser;
 use std::io::{IsTerminal, Read, Write};
 use std::process::ExitCode;
-use zepto_flight::ports::{Error, Result};
+use zepto_flight::ports::{Caller, Error, Result};
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -48,7 +48,7 @@ async fn run(args: Args) -> Result<()> {
         Verb::Export(export) => export::run(&remote, export).await,
         Verb::Ping => {
             let began = std::time::Instant::now();
-            remote.query.snapshot().await?;
+            remote.query.snapshot(Caller::default()).await?;
             say(&format!("pong from {} in {:.2} ms", args.url, began.elapsed().as_secs_f64() * 1e3))
         }
         Verb::Health => say(&remote.health().await?),

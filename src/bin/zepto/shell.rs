@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
-use zepto_flight::ports::{Error, Result};
+use zepto_flight::ports::{Caller, Error, Result};
 
 /// Statements that are remembered.
 const HISTORY: usize = 10_000;
@@ -155,7 +155,7 @@ impl Shell<'_> {
 
     /// Asks for the names that there are.
     async fn learn(&self) -> Result<()> {
-        let tables = self.remote.query.tables().await?;
+        let tables = self.remote.query.tables(Caller::default()).await?;
         let columns = tables.iter().flat_map(|table| table.schema.fields()).map(|field| field.name().clone());
         let mut names: Vec<_> = tables.iter().map(|table| table.name.clone()).chain(columns).collect();
         names.sort_unstable();

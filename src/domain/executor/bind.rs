@@ -9,7 +9,7 @@ use crate::domain::executor::error::{from_datafusion, to_datafusion};
 use crate::domain::executor::lane::Lane;
 use crate::domain::executor::plan::Prepared;
 use crate::domain::executor::planner_context::NamedTable;
-use crate::domain::executor::scan::SegmentTable;
+use crate::domain::executor::scan::{Nans, SegmentTable};
 use crate::domain::executor::sequential_gather::gather_sequentially;
 use crate::domain::storage::Table;
 use crate::ports::{Part, Result};
@@ -94,6 +94,7 @@ impl Executor {
 fn with_data(prepared: &Prepared, input: &PlanInput) -> Result<(LogicalPlan, u64), DataFusionError> {
     let part = input.part.filter(|_| prepared.partitionable);
     let mut rows = 0;
+    let nans = if prepared.passthrough { Nans::AsStored } else { Nans::Unsigned };
     let plan = prepared.logical.clone().transform_down_with_subqueries(|plan| match plan {
         LogicalPlan::TableScan(mut scan) => {
             let Some(named) = scan.source.downcast_ref::<NamedTable>() else {
@@ -101,7 +102,7 @@ fn with_data(prepared: &Prepared, input: &PlanInput) -> Result<(LogicalPlan, u64
             };
             let table = named.find(&input.snapshot, input.target.as_ref()).map_err(to_datafusion)?;
             rows += table.rows();
-            scan.source = provider_as_source(Arc::new(SegmentTable::new(table, named.is_numbered(), part)));
+            scan.source = provider_as_source(Arc::new(SegmentTable::new(table, named.is_numbered(), part, nans)));
             Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
         }
         other => Ok(Transformed::no(other)),

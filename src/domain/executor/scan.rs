@@ -10,7 +10,7 @@
 
 use crate::domain::executor::prune::may_match;
 use crate::domain::sql::ROW_NUMBER;
-use crate::domain::storage::{Segment, Table};
+use crate::domain::storage::{Segment, Table, without_signed_nans};
 use crate::ports::Part;
 use arrow::array::{RecordBatch, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -34,13 +34,23 @@ use std::sync::Arc;
 /// Rows of one batch on its way through a plan: they fill a message of 2 MiB where a row has 32 bytes.
 pub const BATCH_ROWS: usize = 65_536;
 
+/// How a scan hands out NaNs that have a sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nans {
+    /// With all of their bits: for plans that compute nothing.
+    AsStored,
+    /// Without the sign, so that all NaNs compare, group and sort as one value.
+    Unsigned,
+}
+
 /// A table as DataFusion reads it.
 #[derive(Debug)]
 pub struct SegmentTable {
     table: Arc<Table>,
     schema: SchemaRef,
-    /// Numbers of the rows that are read.
+    /// Positions of the rows that are read, without the deleted ones.
     wanted: Range<u64>,
+    nans: Nans,
 }
 
 /// Returns the columns of `table`, with [`ROW_NUMBER`] as the last one if `numbered`.
@@ -56,13 +66,13 @@ pub fn scan_schema(table: &Table, numbered: bool) -> SchemaRef {
 impl SegmentTable {
     /// Makes the provider of `table`, or of that part of its rows, with [`ROW_NUMBER`] as its last column if
     /// `numbered`.
-    pub fn new(table: Arc<Table>, numbered: bool, part: Option<Part>) -> Self {
+    pub fn new(table: Arc<Table>, numbered: bool, part: Option<Part>, nans: Nans) -> Self {
         let schema = scan_schema(&table, numbered);
         let wanted = match part {
             Some(part) => part.rows_of(table.rows()),
             None => 0..table.rows(),
         };
-        Self { table, schema, wanted }
+        Self { table, schema, wanted, nans }
     }
 
     /// Picks the segments that may hold rows for `filters`, up to `limit` rows if every row counts.
@@ -123,7 +133,7 @@ impl TableProvider for SegmentTable {
         let columns = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         let schema = Arc::new(self.schema.project(&columns)?);
         let partitions = partition(self.pieces(state, filters, limit), state.config().target_partitions());
-        Ok(Arc::new(ScanExec::new(schema, columns, partitions)))
+        Ok(Arc::new(ScanExec::new(schema, columns, partitions, self.nans)))
     }
 }
 
@@ -160,18 +170,19 @@ fn partition(pieces: Vec<Piece>, count: usize) -> Vec<Vec<Piece>> {
 struct ScanExec {
     columns: Vec<usize>,
     partitions: Vec<Vec<Piece>>,
+    nans: Nans,
     properties: Arc<PlanProperties>,
 }
 
 impl ScanExec {
-    fn new(schema: SchemaRef, columns: Vec<usize>, partitions: Vec<Vec<Piece>>) -> Self {
+    fn new(schema: SchemaRef, columns: Vec<usize>, partitions: Vec<Vec<Piece>>, nans: Nans) -> Self {
         let properties = PlanProperties::new(
             EquivalenceProperties::new(schema),
             Partitioning::UnknownPartitioning(partitions.len()),
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        Self { columns, partitions, properties: Arc::new(properties) }
+        Self { columns, partitions, nans, properties: Arc::new(properties) }
     }
 
     fn rows(&self, partition: Option<usize>) -> usize {
@@ -215,10 +226,10 @@ impl ExecutionPlan for ScanExec {
 
     fn execute(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let schema = self.schema();
-        let columns = self.columns.clone();
+        let (columns, nans) = (self.columns.clone(), self.nans);
         let made = schema.clone();
         let slices = self.partitions[partition].clone().into_iter().flat_map(slices);
-        let batches = slices.map(move |slice| slice.batch(&made, &columns));
+        let batches = slices.map(move |slice| slice.batch(&made, &columns, nans));
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream::iter(batches))))
     }
 
@@ -256,13 +267,16 @@ fn slices(piece: Piece) -> impl Iterator<Item = Slice> {
 }
 
 impl Slice {
-    fn batch(self, schema: &SchemaRef, columns: &[usize]) -> Result<RecordBatch> {
+    fn batch(self, schema: &SchemaRef, columns: &[usize], nans: Nans) -> Result<RecordBatch> {
         let (offset, rows) = (self.range.start, self.range.len());
         let batch = self.segment.physical_batch();
         let first = self.first_row + offset as u64;
         let picked = columns
             .iter()
             .map(|index| match batch.columns().get(*index) {
+                Some(column) if nans == Nans::Unsigned && self.segment.has_signed_nan(*index) => {
+                    without_signed_nans(&column.slice(offset, rows))
+                }
                 Some(column) => column.slice(offset, rows),
                 // The one column past the table's own: row numbers.
                 None => Arc::new(UInt64Array::from_iter_values(first..first + rows as u64)),

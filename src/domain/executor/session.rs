@@ -6,7 +6,9 @@
 use crate::domain::executor::error::from_datafusion;
 use crate::domain::executor::functions::{GuardFunctions, replacements};
 use crate::domain::executor::planner_context::SqlTypes;
-use crate::domain::executor::semantics::{CompareSpans, ExactOperators, SEAL_BEFORE, SealLimits, WideSums};
+use crate::domain::executor::semantics::{
+    CompareSpans, ExactOperators, GuardFilters, SEAL_BEFORE, SealLimits, WideSums, extremes,
+};
 use crate::ports::Result;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::GreedyMemoryPool;
@@ -46,6 +48,10 @@ impl Session {
         for function in replacements(state.scalar_functions().clone().values()) {
             state.register_udf(function).map_err(from_datafusion)?;
         }
+        let aggregates: Vec<_> = state.aggregate_functions().values().cloned().collect();
+        for function in extremes(&aggregates) {
+            state.register_udaf(function).map_err(from_datafusion)?;
+        }
         // Functions that the planner makes without the registry are guarded first, then spans are compared.
         state.register_function_rewrite(Arc::new(GuardFunctions)).map_err(from_datafusion)?;
         state.register_function_rewrite(Arc::new(CompareSpans)).map_err(from_datafusion)?;
@@ -83,6 +89,8 @@ fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     // If DataFusion drops the named rule, the first place is early enough.
     let at = rules.iter().position(|rule| rule.name() == SEAL_BEFORE).unwrap_or(0);
     rules.insert(at, Arc::new(SealLimits));
+    // Last, so that no rule puts together again what it has split.
+    rules.push(Arc::new(GuardFilters));
     rules
 }
 

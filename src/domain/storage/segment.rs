@@ -9,6 +9,7 @@
 
 use crate::domain::storage::allocations::{Allocations, Claim};
 use crate::domain::storage::deletion_mask::DeletionMask;
+use crate::domain::storage::nan::{has_signed_nan, without_signed_nans};
 use crate::ports::{Error, Reservation, Result};
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch, UInt32Array, downcast_primitive};
 use arrow::compute;
@@ -37,6 +38,7 @@ struct Columns {
     /// For rows without allocations, such as those of a column of nulls: counted all the same.
     bare: Reservation,
     stats: Vec<OnceLock<Option<ColumnStats>>>,
+    signed_nans: Vec<OnceLock<bool>>,
     batch: RecordBatch,
 }
 
@@ -142,10 +144,21 @@ impl Segment {
         self.columns.claim.bytes() + self.columns.bare.bytes() + self.mask.as_ref().map_or(0, DeletionMask::bytes)
     }
 
+    /// Returns whether column `index` holds a NaN with a sign, which is looked for when it is first asked.
+    pub fn has_signed_nan(&self, index: usize) -> bool {
+        let known = self.columns.signed_nans.get(index);
+        known.is_some_and(|known| *known.get_or_init(|| has_signed_nan(self.columns.batch.column(index))))
+    }
+
     /// Returns what is known of column `index`, if anything.
     pub fn stats(&self, index: usize) -> Option<&ColumnStats> {
         let stats = self.columns.stats.get(index)?;
-        stats.get_or_init(|| column_stats(self.columns.batch.column(index).as_ref())).as_ref()
+        let column = self.columns.batch.column(index);
+        let compute = || match self.has_signed_nan(index) {
+            true => column_stats(&without_signed_nans(column)),
+            false => column_stats(column),
+        };
+        stats.get_or_init(compute).as_ref()
     }
 }
 
@@ -164,7 +177,8 @@ impl Columns {
 
     fn claimed(batch: RecordBatch, claim: Claim, bare: Reservation) -> Self {
         let stats = batch.columns().iter().map(|_| OnceLock::new()).collect();
-        Self { claim, bare, stats, batch }
+        let signed_nans = batch.columns().iter().map(|_| OnceLock::new()).collect();
+        Self { claim, bare, stats, signed_nans, batch }
     }
 }
 

@@ -5,7 +5,7 @@ use arrow::array::{AsArray, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, Int64Type};
 use futures::StreamExt;
 use std::sync::Arc;
-use zepto_flight::ports::{BatchStream, Error, ErrorKind, Part, Query, StatementKind};
+use zepto_flight::ports::{BatchStream, Caller, Error, ErrorKind, Part, Query, StatementKind};
 
 pub async fn describe_tells_kind_schema_and_exact_rows(sut: Sut) {
     sut.put("t", vec![numbers(0, 100)]).await.unwrap();
@@ -197,7 +197,7 @@ pub async fn a_callers_stream_is_a_table_of_one_query(sut: Sut) {
         assert_eq!(exchange(sql).await.unwrap_err().kind(), kind, "{sql}");
     }
     assert_eq!(sut.read("SELECT * FROM input").await.unwrap_err().kind(), ErrorKind::NotFound);
-    assert_eq!(sut.query.tables().await.unwrap().len(), 1);
+    assert_eq!(sut.query.tables(Caller::default()).await.unwrap().len(), 1);
 }
 
 pub async fn rows_come_back_in_ingestion_order(sut: Sut) {
@@ -219,7 +219,7 @@ pub async fn rows_come_back_in_ingestion_order(sut: Sut) {
 
 pub async fn snapshots_stay_as_they_were(sut: Sut) {
     sut.put("t", vec![numbers(0, 10)]).await.unwrap();
-    let snapshot = sut.query.snapshot().await.unwrap();
+    let snapshot = sut.query.snapshot(Caller::default()).await.unwrap();
     sut.put("t", vec![numbers(10, 10)]).await.unwrap();
     sut.count("DELETE FROM t WHERE n < 5").await;
     let then = |sql: &str| Query { snapshot: Some(snapshot), ..Query::read(sql) };
@@ -327,7 +327,7 @@ pub async fn a_deadline_is_kept(sut: Sut) {
 pub async fn all_parts_together_are_the_answer(sut: Sut) {
     sut.put("t", (0..5).map(|at| numbers(at * 1_000, 1_000)).collect()).await.unwrap();
     sut.put("t", vec![numbers(5_000, 77)]).await.unwrap();
-    let snapshot = sut.query.snapshot().await.unwrap();
+    let snapshot = sut.query.snapshot(Caller::default()).await.unwrap();
     sut.put("t", vec![numbers(9_000, 9)]).await.unwrap();
     for sql in [
         "SELECT * FROM t",

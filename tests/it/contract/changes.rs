@@ -3,7 +3,7 @@
 use crate::harness::{Sut, int, numbers, one};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Int64Type};
-use zepto_flight::ports::{ErrorKind, Query, StatementKind};
+use zepto_flight::ports::{Caller, ErrorKind, Query, StatementKind};
 
 async fn values(sut: &Sut, sql: &str) -> Vec<Option<i64>> {
     let batches = sut.read(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
@@ -23,18 +23,24 @@ pub async fn tables_come_and_go(sut: Sut) {
     sut.define("CREATE TABLE IF NOT EXISTS a (other INT)").await;
     refused(&sut, "CREATE TABLE a (x INT)", ErrorKind::AlreadyExists).await;
     sut.define("CREATE TABLE b AS SELECT 1 AS n, CAST(2 AS FLOAT64) AS f UNION ALL SELECT 3, 4").await;
-    let tables = sut.query.tables().await.unwrap();
+    let tables = sut.query.tables(Caller::default()).await.unwrap();
     let names: Vec<_> = tables.iter().map(|table| (table.name.as_str(), table.rows)).collect();
-    assert_eq!(names, [("a", 0), ("b", 2)]);
+    assert_eq!(names, [("a", Some(0)), ("b", Some(2))]);
+    for listed in &tables {
+        let table = sut.query.table(listed.name.clone(), Caller::default()).await.unwrap();
+        assert_eq!(table, *listed);
+    }
+    let missing = sut.query.table("no*ne".into(), Caller::default()).await.unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
     assert_eq!(tables[0].schema.field(2).data_type().to_string(), "Timestamp(ns)");
-    assert!(!tables[0].schema.field(0).is_nullable() && tables[1].bytes > 0);
+    assert!(!tables[0].schema.field(0).is_nullable() && tables[1].bytes > Some(0));
     let described = one(&sut.read("DESCRIBE a").await.unwrap());
     let types: Vec<_> = described.column(1).as_string::<i32>().iter().flatten().collect();
     assert_eq!(types, ["INT64", "SYMBOL", "TIMESTAMP_NS", "FLOAT32"]);
     let shown = one(&sut.read("SHOW TABLES").await.unwrap());
     assert_eq!(shown.schema().field(1).name(), "rows");
     refused(&sut, "DROP TABLE a, nope", ErrorKind::NotFound).await;
-    assert_eq!(sut.query.tables().await.unwrap().len(), 2, "all or none");
+    assert_eq!(sut.query.tables(Caller::default()).await.unwrap().len(), 2, "all or none");
     sut.define("DROP TABLE IF EXISTS a, nope").await;
     sut.define("CREATE OR REPLACE TABLE b (n INT64)").await;
     assert_eq!(sut.rows("SELECT * FROM b").await, 0);
@@ -50,7 +56,7 @@ pub async fn tables_come_and_go(sut: Sut) {
     }
     refused(&sut, "CREATE TABLE c (x INT64, x INT64)", ErrorKind::InvalidQuery).await;
     refused(&sut, "CREATE TABLE c (x GEOGRAPHY)", ErrorKind::InvalidQuery).await;
-    assert_eq!(sut.query.tables().await.unwrap().len(), 1);
+    assert_eq!(sut.query.tables(Caller::default()).await.unwrap().len(), 1);
 }
 
 pub async fn rows_are_inserted(sut: Sut) {

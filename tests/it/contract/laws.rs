@@ -2,7 +2,7 @@
 
 use crate::harness::Sut;
 use futures::StreamExt;
-use zepto_flight::ports::{ErrorKind, Query};
+use zepto_flight::ports::{Caller, ErrorKind, Query};
 
 const READ: &str = "SELECT 1 AS a, 'x' AS b";
 
@@ -36,7 +36,7 @@ pub async fn dropping_a_stream_early_is_safe(sut: Sut) {
 pub async fn calls_may_be_made_concurrently(sut: Sut) {
     let calls = (0..20).map(|_| sut.rows(READ));
     assert_eq!(futures::future::join_all(calls).await, [1; 20]);
-    sut.query.tables().await.unwrap();
+    sut.query.tables(Caller::default()).await.unwrap();
 }
 
 pub async fn a_change_is_refused_to_a_reader(sut: Sut) {
@@ -45,5 +45,5 @@ pub async fn a_change_is_refused_to_a_reader(sut: Sut) {
     if let Err(error) = changed {
         assert_eq!(error.kind(), ErrorKind::InvalidQuery);
     }
-    assert_eq!(sut.query.tables().await.unwrap(), Vec::new());
+    assert_eq!(sut.query.tables(Caller::default()).await.unwrap(), Vec::new());
 }

@@ -43,7 +43,7 @@ impl State {
     /// Creates the state of a server over the given ports.
     pub fn new(query: Arc<dyn QueryPort>, ingest: Arc<dyn IngestPort>, options: ServerOptions) -> Arc<Self> {
         let limits = &options.limits;
-        let results = ResultStore::new(limits);
+        let results = ResultStore::new(&options);
         let cancellations = CancellationRegistry::new(limits);
         let polls = PollRegistry::new(limits);
         let bound_parameters = BoundParameters::new(limits);

@@ -3,18 +3,21 @@
 //! GetFlightInfo promises an exact number of rows. If only running the query tells, its result is stored for the DoGet
 //! that follows, so that no query runs twice. Results stay in memory up to a limit for all of them together, go to
 //! spool files beyond it, and expire some time after their last use. A ticket may be redeemed any number of times.
+//!
+//! A spool file has no name: the system frees its space when the process ends, however it ends.
 
 use crate::adapters::ipc::{DecodeLimits, Deframer, END_OF_STREAM, Encoder, Encoding, Message};
 use crate::adapters::serving::ExpiringMap;
-use crate::ports::{BatchStream, Error, ErrorKind, Limits, Result};
+use crate::adapters::serving::ServerOptions;
+use crate::ports::{BatchStream, Error, ErrorKind, MemoryAccount, Reservation, Result};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::stream::{self, StreamExt};
 use std::fs::File;
-use std::io::{BufWriter, Read, Write};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tempfile::{NamedTempFile, TempPath};
 use tokio::task::spawn_blocking;
 
 /// Bytes read from a spool file at once.
@@ -26,12 +29,17 @@ const BYTES_MIN: u64 = 4 << 10;
 /// Most results that are stored at the same time.
 const RESULTS_MAX: usize = 100_000;
 
+/// Most spool files at the same time: each takes a file descriptor.
+const SPOOLS_MAX: u64 = 1_000;
+
 /// All stored results of a server.
 #[derive(Debug)]
 pub struct ResultStore {
     results: ExpiringMap<Arc<StoredResult>>,
     memory: Arc<AtomicU64>,
     disk: Arc<AtomicU64>,
+    spools: Arc<AtomicU64>,
+    account: MemoryAccount,
     memory_max: u64,
     disk_max: u64,
     message_bytes_target: u64,
@@ -43,14 +51,16 @@ struct StoredResult {
     schema: SchemaRef,
     rows: Rows,
     _memory: ByteGauge,
+    _reserved: Vec<Reservation>,
     _disk: ByteGauge,
+    _spools: ByteGauge,
 }
 
 #[derive(Debug)]
 enum Rows {
     Memory(Vec<RecordBatch>),
-    /// A file that is opened only when it is read: thousands of them may wait.
-    Spool(TempPath),
+    /// An IPC stream.
+    Spool(Arc<File>),
 }
 
 /// Bytes that count against a common total until they are dropped.
@@ -87,11 +97,14 @@ impl Drop for ByteGauge {
 
 impl ResultStore {
     /// Creates an empty store.
-    pub fn new(limits: &Limits) -> Self {
+    pub fn new(options: &ServerOptions) -> Self {
+        let limits = &options.limits;
         Self {
             results: ExpiringMap::new(limits.ticket_ttl(), RESULTS_MAX),
             memory: Arc::default(),
             disk: Arc::default(),
+            spools: Arc::default(),
+            account: options.memory.clone(),
             memory_max: limits.held_bytes_max,
             disk_max: limits.spool_bytes_max,
             message_bytes_target: limits.message_bytes_target,
@@ -107,6 +120,7 @@ impl ResultStore {
         let schema = batches.schema();
         let mut memory = ByteGauge::new(&self.memory);
         let mut disk = ByteGauge::new(&self.disk);
+        let (mut spools, mut reserved) = (ByteGauge::new(&self.spools), Vec::new());
         let mut fits = memory.grow(BYTES_MIN, self.memory_max);
         let (mut kept, mut rows) = (Vec::new(), 0);
         let mut spool = None;
@@ -114,14 +128,23 @@ impl ResultStore {
             let batch = batch?;
             rows += batch.num_rows() as u64;
             if spool.is_none() {
-                fits = fits && memory.grow(batch.get_array_memory_size() as u64, self.memory_max);
+                let bytes = batch.get_array_memory_size() as u64;
+                fits = fits && memory.grow(bytes, self.memory_max);
+                // Where the account has no room either, the result goes to a file like one that is too large.
+                fits = fits && self.account.reserve(bytes).map(|memory| reserved.push(memory)).is_ok();
                 kept.push(batch);
                 if fits {
                     continue;
                 }
                 // Beyond the limit: the batches so far go to a file, and so does the rest.
+                if !spools.grow(1, SPOOLS_MAX) {
+                    return Err(Error::limit(format!(
+                        "{SPOOLS_MAX} results are stored in files already; send the query as a ticket"
+                    )));
+                }
                 spool = Some(self.spool(Spool::create(&schema, self.message_bytes_target)?, kept.split_off(0)).await?);
                 memory.release();
+                reserved.clear();
             } else if let Some(open) = spool.take() {
                 spool = Some(self.spool(open, vec![batch]).await?);
             }
@@ -134,10 +157,17 @@ impl ResultStore {
             }
         }
         let rows_kept = match spool {
-            Some(spool) => Rows::Spool(spool.finish()?.into_temp_path()),
+            Some(spool) => Rows::Spool(Arc::new(spool.finish()?)),
             None => Rows::Memory(kept),
         };
-        let result = Arc::new(StoredResult { schema, rows: rows_kept, _memory: memory, _disk: disk });
+        let result = Arc::new(StoredResult {
+            schema,
+            rows: rows_kept,
+            _memory: memory,
+            _reserved: reserved,
+            _disk: disk,
+            _spools: spools,
+        });
         let id = uuid::Uuid::new_v4().as_u128();
         if !self.results.insert(id, result) {
             let full =
@@ -168,10 +198,7 @@ impl ResultStore {
         })?;
         match &result.rows {
             Rows::Memory(batches) => Ok(BatchStream::from_batches(result.schema.clone(), batches.clone())),
-            Rows::Spool(file) => {
-                let file = File::open(file).map_err(spool_failed)?;
-                Ok(BatchStream::new(result.schema.clone(), read_spool(file)))
-            }
+            Rows::Spool(file) => Ok(BatchStream::new(result.schema.clone(), read_spool(file.clone()))),
         }
     }
 
@@ -188,14 +215,14 @@ impl ResultStore {
 
 /// A spool file that is being written: an IPC stream.
 struct Spool {
-    file: BufWriter<NamedTempFile>,
+    file: BufWriter<File>,
     encoder: Encoder,
     bytes: u64,
 }
 
 impl Spool {
     fn create(schema: &SchemaRef, bytes_target: u64) -> Result<Self> {
-        let file = NamedTempFile::with_prefix("zepto-result-").map_err(spool_failed)?;
+        let file = tempfile::tempfile().map_err(spool_failed)?;
         let (encoder, first) = Encoder::new(schema, Encoding::plain(bytes_target));
         let mut spool = Self { file: BufWriter::new(file), encoder, bytes: 0 };
         spool.append(first)?;
@@ -218,37 +245,55 @@ impl Spool {
         self.file.write_all(bytes).map_err(spool_failed)
     }
 
-    fn finish(mut self) -> Result<NamedTempFile> {
+    fn finish(mut self) -> Result<File> {
         self.write_bytes(&END_OF_STREAM)?;
         self.file.into_inner().map_err(|error| spool_failed(error.into_error()))
     }
 }
 
-fn spool_failed(error: std::io::Error) -> Error {
-    Error::internal("a spool file could not be used").with_source(error)
+fn spool_failed(error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            Error::limit("the disk has no room for the result; send the query as a ticket").with_source(error)
+        }
+        _ => Error::internal("a spool file could not be used").with_source(error),
+    }
 }
 
 /// Reads the batches of a spool file one at a time.
-fn read_spool(file: File) -> impl futures::Stream<Item = Result<RecordBatch>> + Send + 'static {
+fn read_spool(file: Arc<File>) -> impl futures::Stream<Item = Result<RecordBatch>> + Send + 'static {
     // The file is our own, so its messages need no limit.
     let deframer = Deframer::new(DecodeLimits { message_bytes_max: u64::MAX, inflated_bytes_max: 0 });
-    stream::try_unfold((file, deframer), |(file, deframer)| async move {
-        let read = spawn_blocking(move || read_batch(file, deframer));
+    let beginning = SpoolReader { file, offset: 0, deframer };
+    stream::try_unfold(beginning, |reader| async move {
+        let read = spawn_blocking(move || reader.next_batch());
         read.await.map_err(|error| Error::internal("a spool file could not be read").with_source(error))?
     })
 }
 
-type SpoolItem = Option<(RecordBatch, (File, Deframer))>;
+/// Reads a spool file from its beginning. The file is shared with other readers, so each keeps its own place.
+struct SpoolReader {
+    file: Arc<File>,
+    offset: u64,
+    deframer: Deframer,
+}
 
-fn read_batch(mut file: File, mut deframer: Deframer) -> Result<SpoolItem> {
-    loop {
-        if let Some(batch) = deframer.next_batch()? {
-            return Ok(Some((batch, (file, deframer))));
-        }
-        let mut piece = Vec::with_capacity(READ_BYTES);
-        match Read::take(&mut file, READ_BYTES as u64).read_to_end(&mut piece).map_err(spool_failed)? {
-            0 => return deframer.finish().map(|()| None),
-            _ => deframer.push(piece.into()),
+impl SpoolReader {
+    /// Reads the next batch; none at the end.
+    fn next_batch(mut self) -> Result<Option<(RecordBatch, Self)>> {
+        loop {
+            if let Some(batch) = self.deframer.next_batch()? {
+                return Ok(Some((batch, self)));
+            }
+            let mut piece = vec![0; READ_BYTES];
+            match self.file.read_at(&mut piece, self.offset).map_err(spool_failed)? {
+                0 => return self.deframer.finish().map(|()| None),
+                read => {
+                    self.offset += read as u64;
+                    piece.truncate(read);
+                    self.deframer.push(piece.into());
+                }
+            }
         }
     }
 }
