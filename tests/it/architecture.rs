@@ -14,7 +14,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 /// Functions that may be longer, and why. This list may only shrink.
 const LONG_FUNCTIONS: [(&str, &str); 2] = [
     ("src/domain/types.rs: names", "a table of names"),
-    ("src/adapters/http/render/cells.rs: new", "a table of types"),
+    ("src/adapters/formats/write/cells.rs: new", "a table of types"),
 ];
 
 struct Layer {
@@ -43,7 +43,7 @@ const DOMAIN: &[&str] = &[
 const SHARED: &[&str] = &["arrow", "bytes", "futures", "tokio", "tokio_util", "tracing", "uuid", "async_trait"];
 
 /// The first layer whose root a file begins with is its own.
-const LAYERS: [Layer; 10] = [
+const LAYERS: [Layer; 11] = [
     Layer { root: "src/ports/", inside: &["ports"], outside: PORTS },
     Layer { root: "src/domain/executor/", inside: &["ports", "domain"], outside: DOMAIN },
     Layer { root: "src/domain/", inside: &["ports", "domain"], outside: DOMAIN },
@@ -51,6 +51,22 @@ const LAYERS: [Layer; 10] = [
         root: "src/adapters/ipc/",
         inside: &["ports", "adapters::ipc"],
         outside: &["arrow", "async_trait", "bytes", "futures"],
+    },
+    Layer {
+        root: "src/adapters/formats/",
+        inside: &["ports", "adapters::ipc", "adapters::formats"],
+        outside: &[
+            "arrow",
+            "async_trait",
+            "bytes",
+            "csv",
+            "futures",
+            "parquet",
+            "rmp_serde",
+            "serde",
+            "serde_json",
+            "tokio",
+        ],
     },
     Layer { root: "src/adapters/gate.rs", inside: &["ports", "adapters::gate"], outside: SHARED },
     Layer { root: "src/adapters/listen.rs", inside: &["ports"], outside: &["tokio", "tracing"] },
@@ -83,7 +99,14 @@ const LAYERS: [Layer; 10] = [
     },
     Layer {
         root: "src/adapters/http/",
-        inside: &["ports", "adapters::ipc", "adapters::gate", "adapters::listen", "adapters::http"],
+        inside: &[
+            "ports",
+            "adapters::ipc",
+            "adapters::formats",
+            "adapters::gate",
+            "adapters::listen",
+            "adapters::http",
+        ],
         outside: &[
             "arrow",
             "async_trait",
@@ -101,11 +124,7 @@ const LAYERS: [Layer; 10] = [
             "reqwest",
             "serde_json",
             "base64",
-            "csv",
-            "parquet",
             "percent_encoding",
-            "rmp_serde",
-            "serde",
             "sync_wrapper",
             "form_urlencoded",
             "url",

@@ -7,7 +7,7 @@ use crate::progress::Progress;
 use crate::remote::Remote;
 use std::fs::File;
 use std::io::BufWriter;
-use zepto_flight::adapters::http::Format;
+use zepto_flight::adapters::formats::Format;
 use zepto_flight::ports::{Error, Query, Result};
 
 /// Runs `zepto export`.

@@ -9,7 +9,8 @@ use futures::StreamExt;
 use std::collections::VecDeque;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
-use zepto_flight::adapters::http::{Format, NanStyle, Style, Writer};
+use zepto_flight::adapters::formats::Format;
+use zepto_flight::adapters::formats::write::{NanStyle, ResultStyle, ResultWriter};
 use zepto_flight::adapters::ipc::Encoding;
 use zepto_flight::ports::{BatchStream, Error, Reply, Result, StatementKind};
 
@@ -226,8 +227,8 @@ pub async fn write(
     mut progress: impl FnMut(u64, u64),
 ) -> Result<u64> {
     let began = Instant::now();
-    let style = Style { format, nan: NanStyle::Null, encoding: Encoding::plain(2 << 20) };
-    let (mut writer, mut pieces) = Writer::new(&batches.schema(), style)?;
+    let style = ResultStyle { format, nan: NanStyle::Null, encoding: Encoding::plain(2 << 20) };
+    let (mut writer, mut pieces) = ResultWriter::new(&batches.schema(), style)?;
     let mut rows = 0;
     loop {
         let mut bytes = 0;

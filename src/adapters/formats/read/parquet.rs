@@ -1,8 +1,8 @@
 //! Parquet files, which have to be there whole.
 //!
-//! What the reader would get wrong is looked for first: codecs that this build does not have, and INT96, whose times reach
-//! further than the nanoseconds that they are read as, and wrap (apache/arrow-rs reads Spark's 9999-12-31 as 1816). Those are read a
-//! second time, as microseconds, and refused where the two differ.
+//! Checked first: codecs that this build does not have, and INT96, whose times reach further than the nanoseconds that
+//! they are read as, and wrap (apache/arrow-rs reads Spark's 9999-12-31 as 1816). INT96 columns are read a second time,
+//! as microseconds, and refused where the two differ.
 
 use crate::adapters::ipc::DecodeLimits;
 use crate::ports::{BatchStream, Error, Result};
@@ -21,31 +21,31 @@ use parquet::file::metadata::ParquetMetaData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-/// Rows of a batch: a few bytes may stand for any number of equal values, so no more at a time.
+/// Rows of a batch: a few bytes may stand for any number of equal values, so a batch is bounded by rows.
 const BATCH_ROWS: usize = 8_192;
 
-/// The batches of a file.
+/// Reads a Parquet file.
 ///
 /// # Errors
 ///
-/// `InvalidQuery` for what is no Parquet file, `Unsupported` for a codec that is not built in, `LimitExceeded` beyond the limits.
-pub fn batches(file: Bytes, limits: DecodeLimits) -> Result<BatchStream> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file.clone()).map_err(|error| wrong(&error))?;
+/// `InvalidQuery` for anything that is not a Parquet file, `Unsupported` for a codec that is not built in, `LimitExceeded` beyond the limits.
+pub fn read_parquet(file: Bytes, limits: DecodeLimits) -> Result<BatchStream> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file.clone()).map_err(|error| not_parquet(&error))?;
     check_sizes(builder.metadata(), limits.inflated_bytes_max)?;
     check_codecs(builder.metadata())?;
     let schema = builder.schema().clone();
-    let mut again = Again::of(&file, &builder)?;
-    let mut reader = builder.with_batch_size(BATCH_ROWS).build().map_err(|error| wrong(&error))?;
+    let mut int96 = Int96Check::new(&file, &builder)?;
+    let mut reader = builder.with_batch_size(BATCH_ROWS).build().map_err(|error| not_parquet(&error))?;
     let mut failed = false;
     let batches = std::iter::from_fn(move || {
         let next = || {
             let batch = reader.next()?;
-            Some(batch.and_then(|batch| match &mut again {
-                Some(again) => again.check(batch),
+            Some(batch.and_then(|batch| match &mut int96 {
+                Some(int96) => int96.check(batch),
                 None => Ok(batch),
             }))
         };
-        // Readers of foreign files may panic.
+        // The reader panics on some corrupt files.
         let next = (!failed).then(|| catch_unwind(AssertUnwindSafe(next)))?;
         let next = next.unwrap_or_else(|_| Some(Err(ArrowError::ParseError("it is corrupt".into()))))?;
         failed = next.is_err();
@@ -59,8 +59,8 @@ pub fn batches(file: Bytes, limits: DecodeLimits) -> Result<BatchStream> {
     Ok(BatchStream::new(schema, stream::iter(batches)))
 }
 
-fn wrong(error: &ParquetError) -> Error {
-    Error::invalid(format!("the body is no Parquet file: {error}"))
+fn not_parquet(error: &ParquetError) -> Error {
+    Error::invalid(format!("the body is not a Parquet file: {error}"))
 }
 
 fn check_sizes(metadata: &ParquetMetaData, inflated_bytes_max: u64) -> Result<()> {
@@ -88,15 +88,15 @@ fn check_codecs(metadata: &ParquetMetaData) -> Result<()> {
     }
 }
 
-/// The columns of INT96 once more, as microseconds.
-struct Again {
+/// Reads the columns of INT96 a second time, as microseconds.
+struct Int96Check {
     reader: ParquetRecordBatchReader,
-    /// Where they are among the file's columns.
+    /// Their positions among the file's columns.
     columns: Vec<usize>,
 }
 
-impl Again {
-    fn of(file: &Bytes, builder: &ParquetRecordBatchReaderBuilder<Bytes>) -> Result<Option<Self>> {
+impl Int96Check {
+    fn new(file: &Bytes, builder: &ParquetRecordBatchReaderBuilder<Bytes>) -> Result<Option<Self>> {
         let leaves = builder.parquet_schema();
         let is_int96 = |leaf: &usize| leaves.column(*leaf).physical_type() == Type::INT96;
         let mut columns: Vec<usize> =
@@ -119,13 +119,13 @@ impl Again {
         let coarse = Schema::new(schema.fields().iter().enumerate().map(field).collect::<Vec<_>>());
         let options = ArrowReaderOptions::new().with_schema(Arc::new(coarse));
         let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file.clone(), options);
-        let builder = builder.map_err(|error| wrong(&error))?;
+        let builder = builder.map_err(|error| not_parquet(&error))?;
         let mask = ProjectionMask::roots(builder.parquet_schema(), columns.iter().copied());
         let reader = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build();
-        Ok(Some(Self { reader: reader.map_err(|error| wrong(&error))?, columns }))
+        Ok(Some(Self { reader: reader.map_err(|error| not_parquet(&error))?, columns }))
     }
 
-    /// Hands `batch` on where its times are those that the microseconds tell.
+    /// Returns `batch` if its times agree with those read as microseconds.
     fn check(&mut self, batch: RecordBatch) -> std::result::Result<RecordBatch, ArrowError> {
         let corrupt = || ArrowError::ParseError("it is corrupt".into());
         let coarse = self.reader.next().ok_or_else(corrupt)??;
