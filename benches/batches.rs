@@ -11,7 +11,8 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use std::sync::Arc;
-use zepto_flight::adapters::http::{Format, NanStyle, Style, Writer};
+use zepto_flight::adapters::formats::Format;
+use zepto_flight::adapters::formats::write::{NanStyle, ResultStyle, ResultWriter};
 use zepto_flight::adapters::ipc::{Compression, DecodeLimits, Decoder, Encoder, Encoding, Message, split};
 use zepto_flight::ports::Limits;
 
@@ -105,10 +106,11 @@ fn rendering(criterion: &mut Criterion) {
     for (kind, format) in [("json", Format::Json), ("ndjson", Format::Ndjson), ("csv", Format::Csv)] {
         for (name, batch) in sample_batches().into_iter().filter(|(name, _)| kind != "csv" || *name != "nested") {
             group.throughput(Throughput::Elements(batch.num_rows() as u64));
-            let style = Style { format, nan: NanStyle::Null, encoding: Encoding::plain(MESSAGE_BYTES_TARGET) };
+            let style = ResultStyle { format, nan: NanStyle::Null, encoding: Encoding::plain(MESSAGE_BYTES_TARGET) };
             group.bench_function(format!("{kind}/{name}"), |bench| {
                 bench.iter(|| {
-                    let (mut writer, mut out) = Writer::new(&batch.schema(), style).expect("a format that holds all");
+                    let (mut writer, mut out) =
+                        ResultWriter::new(&batch.schema(), style).expect("a format that holds all");
                     writer.write(black_box(&batch), &mut out).expect("columns that can be written");
                     out
                 });

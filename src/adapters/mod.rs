@@ -8,6 +8,10 @@ pub mod ipc;
 pub mod serving;
 pub mod stub;
 
+// HTTP and the command-line client, which needs HTTP, are its only users.
+#[cfg(feature = "http")]
+pub mod formats;
+
 #[cfg(feature = "flight")]
 pub mod flight;
 #[cfg(not(feature = "flight"))]

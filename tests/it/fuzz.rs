@@ -12,7 +12,7 @@ use zepto_flight::adapters::ipc::{DecodeLimits, Decoder, Deframer, END_OF_STREAM
 use zepto_flight::ports::Limits;
 
 fn limits() -> DecodeLimits {
-    DecodeLimits { message_bytes_max: 1 << 20, inflated_bytes_max: 1 << 24 }
+    DecodeLimits::new(1 << 20, 1 << 24)
 }
 
 /// Header and body of each message of a stream with strings, nulls and a dictionary: what the fuzzer bends.
@@ -126,7 +126,7 @@ fn compressed_bodies_cannot_claim_what_they_like() {
         writer.write(&batch).unwrap();
         let stream = writer.into_inner().unwrap();
         let read = |bytes: &[u8], inflated_bytes_max: u64| {
-            let mut deframer = Deframer::new(DecodeLimits { message_bytes_max: 1 << 30, inflated_bytes_max });
+            let mut deframer = Deframer::new(DecodeLimits::new(1 << 30, inflated_bytes_max));
             deframer.push(Bytes::copy_from_slice(bytes));
             deframer.next_batch()
         };

@@ -5,7 +5,8 @@
 use crate::adapters::flight::grpc::incoming::{FlightData, Incoming};
 use crate::adapters::flight::ticket::Handle;
 use crate::adapters::ipc::{DecodeLimits, Decoder, strip_sql_metadata};
-use crate::ports::{BatchSource, BatchStream, Error, Limits, Result};
+use crate::adapters::serving::ServerOptions;
+use crate::ports::{BatchSource, BatchStream, Error, Result};
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow_flight::FlightDescriptor;
@@ -25,10 +26,11 @@ pub struct CallStream {
 
 impl CallStream {
     /// Starts to read the messages of a call.
-    pub fn new(messages: Incoming, limits: &Limits) -> Self {
+    pub fn new(messages: Incoming, options: &ServerOptions) -> Self {
+        let ServerOptions { limits, memory, .. } = options;
         Self {
             messages: messages.read_ahead(),
-            decoder: Decoder::new(DecodeLimits::from(limits)),
+            decoder: Decoder::new(DecodeLimits { memory: memory.clone(), ..DecodeLimits::from(limits) }),
             bytes_max: limits.message_bytes_max,
         }
     }

@@ -77,7 +77,7 @@ impl Client {
         let ticket = Ticket::new(Handle::of(query).encode()?);
         let reply = self.service.clone().do_get(request(ticket, query)).await;
         let messages = reply.map_err(|status| error_from_status(&status))?.into_inner();
-        ReplyReader { messages, decoder: Decoder::new(self.limits) }.into_batches().await
+        ReplyReader { messages, decoder: Decoder::new(self.limits.clone()) }.into_batches().await
     }
 
     async fn update(&self, query: &Query) -> Result<i64> {
@@ -225,7 +225,7 @@ impl QueryPort for Client {
             reply = service.do_exchange(request(messages, &query)) => reply,
         };
         let messages = reply.map_err(|status| error_from_status(&status))?.into_inner();
-        let batches = ReplyReader { messages, decoder: Decoder::new(self.limits) }.into_batches().await?;
+        let batches = ReplyReader { messages, decoder: Decoder::new(self.limits.clone()) }.into_batches().await?;
         Ok(Reply { kind: StatementKind::Read, batches })
     }
 

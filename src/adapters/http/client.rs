@@ -1,19 +1,21 @@
-//! Both ports, answered by an HTTP server somewhere else.
+//! Both ports, implemented by calling an HTTP server.
 //!
-//! Thin on purpose: no retry, no cache. Results and streams travel as Arrow IPC, the only form that loses nothing.
+//! Thin on purpose: no retry, no cache. Results and streams travel as Arrow IPC, the only format that loses nothing.
 
+use crate::adapters::formats::format::ARROW_STREAM;
 use crate::adapters::http::wire::{
-    ARROW_STREAM, BATCHES, BYTES, IF_EXISTS, IF_MISSING, STATEMENT_KIND, TABLE_CREATED, description_from_json,
-    error_from_response, headers_from_query, table_from_json,
+    BATCHES, BYTES, IF_EXISTS, IF_MISSING, STATEMENT_KIND, TABLE_CREATED, description_from_json, error_from_response,
+    headers_from_query, table_from_json,
 };
-use crate::adapters::ipc::{DecodeLimits, END_OF_STREAM, Encoder, Encoding, Ends, Message, read_stream};
+use crate::adapters::ipc::{DecodeLimits, END_OF_STREAM, Encoder, Encoding, Message, StreamErrors, read_stream};
 use crate::ports::{
-    Append, BatchStream, Description, Error, IngestPort, IngestSummary, Limits, Query, QueryPort, Reply, Result,
-    SnapshotId, TableInfo,
+    Append, BatchStream, Caller, Description, Error, IngestPort, IngestSummary, Limits, Query, QueryPort, Reply,
+    Result, SnapshotId, TableInfo,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
+use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{RequestBuilder, Response};
@@ -31,28 +33,29 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the server at `url`, such as `http://127.0.0.1:8123`. It connects when it is first used.
+    /// Creates a client of the server at `url`, such as `http://127.0.0.1:8123`. It connects when it is first used.
     ///
     /// # Errors
     ///
-    /// `InvalidQuery` where `url` is none.
+    /// `InvalidQuery` for an invalid URL.
     pub fn new(url: &str, limits: &Limits) -> Result<Self> {
         let url = url.trim_end_matches('/').to_owned();
-        url::Url::parse(&url).map_err(|error| Error::invalid(format!("{url:?} is no address: {error}")))?;
+        url::Url::parse(&url).map_err(|error| Error::invalid(format!("invalid URL {url:?}: {error}")))?;
         let http = reqwest::Client::builder()
             .no_proxy()
             .connect_timeout(Duration::from_secs(10))
             .build()
-            .map_err(|error| Error::internal("no HTTP client could be made").with_source(error))?;
+            .map_err(|error| Error::internal("the HTTP client could not be created").with_source(error))?;
+        // No limit on messages: a server is trusted with the size of one, and a row may be larger than any.
         let limits_received = DecodeLimits { message_bytes_max: u64::MAX, ..DecodeLimits::from(limits) };
         Ok(Self { url, http, limits: limits_received, message_bytes_target: limits.message_bytes_target })
     }
 
-    /// What the server says of its health, as JSON.
+    /// Returns the server's health as JSON.
     ///
     /// # Errors
     ///
-    /// `Unavailable` where it is not there.
+    /// `Unavailable` where the server cannot be reached.
     pub async fn health(&self) -> Result<String> {
         self.json(self.http.get(format!("{}/health", self.url))).await.map(|health| health.to_string())
     }
@@ -62,15 +65,15 @@ impl Client {
     }
 
     async fn json(&self, request: RequestBuilder) -> Result<Value> {
-        let body = send(request).await?.bytes().await.map_err(lost)?;
+        let body = send(request).await?.bytes().await.map_err(connection_error)?;
         serde_json::from_slice(&body)
-            .map_err(|error| Error::internal("the server's answer is no JSON").with_source(error))
+            .map_err(|error| Error::internal("the server's answer is not JSON").with_source(error))
     }
 }
 
-/// The response, if it is a good one.
+/// Sends a request, and returns the response unless its status is an error.
 async fn send(request: RequestBuilder) -> Result<Response> {
-    let response = request.send().await.map_err(lost)?;
+    let response = request.send().await.map_err(connection_error)?;
     let status = response.status();
     if status.is_success() {
         return Ok(response);
@@ -79,8 +82,8 @@ async fn send(request: RequestBuilder) -> Result<Response> {
     Err(error_from_response(status, &body))
 }
 
-fn lost(error: reqwest::Error) -> Error {
-    Error::unavailable("the connection to the server was lost, or not made").with_source(error)
+fn connection_error(error: reqwest::Error) -> Error {
+    Error::unavailable("the server cannot be reached, or the connection was lost").with_source(error)
 }
 
 #[async_trait]
@@ -93,7 +96,7 @@ impl QueryPort for Client {
     async fn query(&self, query: Query) -> Result<Reply> {
         let headers = headers_from_query(&query)?;
         let request = self.post("/").headers(headers).header(ACCEPT, ARROW_STREAM).body(query.sql);
-        read(send(request).await?, self.limits).await
+        read_reply(send(request).await?, self.limits.clone()).await
     }
 
     async fn exchange(&self, query: Query, input: BatchStream) -> Result<Reply> {
@@ -109,28 +112,43 @@ impl QueryPort for Client {
         if let Some(error) = failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(error);
         }
-        read(response?, self.limits).await
+        read_reply(response?, self.limits.clone()).await
     }
 
-    async fn snapshot(&self) -> Result<SnapshotId> {
-        let answer = self.json(self.post("/snapshot")).await?;
+    async fn snapshot(&self, caller: Caller) -> Result<SnapshotId> {
+        let answer = self.json(self.post("/snapshot").headers(caller_headers(caller)?)).await?;
         let id = answer["snapshot"].as_str().and_then(|id| id.parse().ok());
-        id.map(SnapshotId).ok_or_else(|| Error::internal("the server's snapshot has no number"))
+        id.map(SnapshotId).ok_or_else(|| Error::internal("the server's snapshot is not a number"))
     }
 
-    async fn tables(&self) -> Result<Vec<TableInfo>> {
-        let answer = self.json(self.http.get(format!("{}/tables", self.url))).await?;
+    async fn tables(&self, caller: Caller) -> Result<Vec<TableInfo>> {
+        let request = self.http.get(format!("{}/tables", self.url)).headers(caller_headers(caller)?);
+        let answer = self.json(request).await?;
         answer["tables"].as_array().into_iter().flatten().map(table_from_json).collect()
+    }
+
+    async fn table(&self, name: String, caller: Caller) -> Result<TableInfo> {
+        let name = utf8_percent_encode(&name, NON_ALPHANUMERIC);
+        let request = self.http.get(format!("{}/tables/{name}", self.url)).headers(caller_headers(caller)?);
+        table_from_json(&self.json(request).await?)
     }
 }
 
-/// The reply that a response carries as an Arrow stream.
-async fn read(response: Response, limits: DecodeLimits) -> Result<Reply> {
+/// Returns the headers of a request that says only who asks.
+fn caller_headers(caller: Caller) -> Result<HeaderMap> {
+    headers_from_query(&Query { caller, ..Query::default() })
+}
+
+/// Reads the reply that a response carries as an Arrow stream.
+async fn read_reply(response: Response, limits: DecodeLimits) -> Result<Reply> {
     let kind =
         response.headers().get(STATEMENT_KIND).and_then(|kind| kind.to_str().ok()).unwrap_or_default().parse()?;
-    let pieces = response.bytes_stream().map(|piece| piece.map_err(lost)).boxed();
-    let ends = Ends { lost: |error| error, cut_off: |_| Error::unavailable("the result was cut off before its end") };
-    Ok(Reply { kind, batches: read_stream(pieces, limits, ends).await? })
+    let pieces = response.bytes_stream().map(|piece| piece.map_err(connection_error)).boxed();
+    let errors = StreamErrors {
+        transport: |error| error,
+        truncated: |_| Error::unavailable("the result was cut off before its end"),
+    };
+    Ok(Reply { kind, batches: read_stream(pieces, limits, errors).await? })
 }
 
 #[async_trait]
@@ -150,7 +168,7 @@ impl IngestPort for Client {
             .header(CONTENT_TYPE, ARROW_STREAM)
             .body(reqwest::Body::wrap_stream(body));
         let response = send(request).await;
-        // Where the batches themselves failed, what the server makes of it is beside the point.
+        // Where the batches themselves failed, the server saw a broken body: its error says less than theirs.
         if let Some(error) = failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(error);
         }
@@ -159,7 +177,7 @@ impl IngestPort for Client {
         let number = |name: &str| header(name).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
         let (batches, bytes) = (number(BATCHES), number(BYTES));
         let table_created = header(TABLE_CREATED).as_deref() == Some("true");
-        let body = response.bytes().await.map_err(lost)?;
+        let body = response.bytes().await.map_err(connection_error)?;
         let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
         let rows = answer["inserted"]
             .as_u64()
@@ -168,7 +186,8 @@ impl IngestPort for Client {
     }
 }
 
-/// `batches` as an IPC stream. Where they fail, so does the body, and the server sees a request that broke off.
+/// Encodes `batches` as an IPC stream. Where they fail, the error goes to `failure` and the body breaks off, so that the
+/// server stores nothing.
 fn stream_body(
     batches: BatchStream,
     bytes_target: u64,

@@ -1,9 +1,9 @@
 //! Keeps web pages away from the server.
 //!
 //! A server on loopback is within reach of every page that its user opens: a form or a `text/plain` POST needs no
-//! permission of the browser, and a name that is rebound to 127.0.0.1 reads answers too. Nobody can log in yet, so what
-//! a browser says about itself decides. Programs (curl, pyarrow, drivers) send neither `Origin` nor `Sec-Fetch-Site`
-//! and notice nothing.
+//! permission of the browser, and a name that is rebound to 127.0.0.1 reads answers too. There is no login yet, so the
+//! headers that a browser adds decide. Programs (curl, pyarrow, drivers) send neither `Origin` nor `Sec-Fetch-Site`
+//! and are not affected.
 //!
 //! Invariant: the check runs on the headers alone, before any route and before a byte of the body is read.
 //! Sources: Fetch Standard (`Origin`, CORS), Fetch Metadata (`Sec-Fetch-Site`), RFC 9110 15.5.20 (421).
@@ -17,24 +17,24 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The one route that a page may ask from anywhere: it says nothing and changes nothing.
+/// The one route that any page may ask: it reveals nothing and changes nothing.
 const PING: &str = "/ping";
 
 /// Seconds that a browser may remember a preflight's answer.
 const PREFLIGHT_MAX_AGE_S: &str = "600";
 
-/// A request that no route gets to see.
+/// A request that is refused before any route.
 #[derive(Debug, Clone)]
 pub struct Refused {
     /// The status of its answer.
     pub status: StatusCode,
-    /// What stands for the kind of error.
+    /// The name that stands in place of an error's kind.
     pub kind: &'static str,
-    /// What to read.
+    /// The message.
     pub message: String,
 }
 
-/// What the guard found out about a request that may pass.
+/// A request that may pass, as the guard knows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Passed {
     /// The foreign origin that settings allow; its answers carry CORS headers.
@@ -81,7 +81,7 @@ pub fn check<B>(request: &Request<B>, policy: &BrowserPolicy) -> Result<Passed, 
         Some(_) => Err(foreign("several origins")),
         None => match site {
             None | Some(b"same-origin") => Ok(Passed::default()),
-            // An address that was typed, or a bookmark: nobody else chose it, but it may only look.
+            // An address that was typed, or a bookmark: no page chose it, but it may only read.
             Some(b"none") if matches!(*request.method(), Method::GET | Method::HEAD) => Ok(Passed::default()),
             Some(_) if request.uri().path() == PING => Ok(Passed::default()),
             Some(site) => Err(foreign(&format!("site {:.20}", String::from_utf8_lossy(site)))),
@@ -146,7 +146,7 @@ fn misdirected(authority: &str) -> Refused {
 
 fn foreign(what: &str) -> Refused {
     let message = format!(
-        "a web page from elsewhere may not ask this server ({what}); --http-allow-origins names those that may"
+        "a web page of another origin may not use this server ({what}); --http-allow-origins lists those that may"
     );
     Refused { status: StatusCode::FORBIDDEN, kind: "ForeignOrigin", message }
 }
@@ -160,7 +160,7 @@ pub fn protect(headers: &mut HeaderMap, passed: &Passed) {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.append(VARY, HeaderValue::from_static("Origin"));
     if let Some(origin) = &passed.origin {
-        // No credentials: a page gets what anybody would get.
+        // Without credentials: a page gets no more than an anonymous client.
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
         headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("*"));
     }

@@ -1,23 +1,22 @@
 //! HTTP: the server that drives the ports, the client that implements them, and the bytes between.
 
 mod client;
-mod decode;
-mod format;
+mod error;
 mod guard;
 mod handlers;
-mod incoming;
-mod ingest;
+mod insert_body;
+mod insert_columns;
+mod negotiation;
 mod openapi;
-mod params;
-mod render;
+mod query_params;
+mod request;
+mod response;
 mod routes;
 mod server;
 mod wire;
 
-/// Whether this is the real thing, or its stand-in.
+/// Whether this is the real protocol, or its stub.
 pub const BUILT: bool = true;
 
 pub use client::Client;
-pub use format::Format;
-pub use render::{NanStyle, Style, Writer};
 pub use server::Server;

@@ -1,31 +1,32 @@
-//! `/openapi.json`: every route as OpenAPI has it, made of the same tables that the routes work by – formats, forms of
-//! bodies, statuses – so that it cannot say anything else than they do.
+//! `/openapi.json`: every route as OpenAPI has it, made from the tables that the routes use themselves – formats, kinds
+//! of bodies, statuses – so that the two cannot differ.
 
-use crate::adapters::http::decode::BodyFormat;
-use crate::adapters::http::format::Format;
+use crate::adapters::formats::format::Format;
+use crate::adapters::formats::read::InputFormat;
 use crate::adapters::http::wire::status_from_kind;
 use crate::adapters::serving::HEADER_PREFIX;
 use crate::ports::{ErrorKind, IfExists, IfMissing};
 use serde_json::{Map, Value, json};
 
-/// Statuses that are HTTP's own: they stand outside of the table of kinds.
+/// Statuses of HTTP's own, which no kind of error has.
 const OWN_STATUSES: [(u16, &str); 9] = [
-    (405, "the method is not for this route; Allow says which is"),
-    (406, "no media type that is accepted can be had"),
-    (408, "the request did not come in time"),
+    (405, "the method is not allowed; Allow lists those that are"),
+    (406, "no accepted media type is supported"),
+    (408, "the request did not arrive in time"),
     (411, "the body has no length"),
     (413, "the body is too large"),
-    (415, "the body is something else than this route takes"),
+    (415, "the body has a media type or encoding that this route does not take"),
     (417, "an expectation that cannot be met"),
     (431, "the headers are too large"),
     (505, "the format needs HTTP/1.1"),
 ];
 
-/// The document.
+/// Builds the document.
 pub fn document(version: &str) -> Value {
-    let insert = |name: &str, format: BodyFormat| (format!("/insert/{name}"), json!({"post": inserting(name, format)}));
+    let insert =
+        |name: &str, format: InputFormat| (format!("/insert/{name}"), json!({"post": inserting(name, format)}));
     let mut paths: Map<String, Value> =
-        BodyFormat::ALL.into_iter().map(|(name, format)| insert(name, format)).collect();
+        InputFormat::ALL.into_iter().map(|(name, format)| insert(name, format)).collect();
     paths.insert("/".into(), json!({"post": query_by_post(), "get": query_by_get()}));
     paths.insert("/exchange".into(), json!({"post": exchange()}));
     paths.insert("/describe".into(), json!({"post": describe()}));
@@ -64,13 +65,13 @@ fn parameter(name: &str, place: &str, description: &str, schema: &Value) -> Valu
     json!({"name": name, "in": place, "description": description, "schema": schema, "required": place == "path"})
 }
 
-/// The same parameter, which has to be there.
+/// Makes a parameter required.
 fn required(mut parameter: Value) -> Value {
     parameter["required"] = json!(true);
     parameter
 }
 
-/// An operation that answers one JSON document.
+/// Builds an operation that answers one JSON document.
 fn operation(summary: &str, schema: &str, parameters: Vec<Value>, body: Option<Value>) -> Value {
     let mut responses = errors();
     responses.insert(
@@ -84,7 +85,7 @@ fn operation(summary: &str, schema: &str, parameters: Vec<Value>, body: Option<V
     operation
 }
 
-/// Every status that is an error.
+/// Lists every status that is an error.
 fn errors() -> Map<String, Value> {
     let body = json!({"application/json": {"schema": reference("Error")}});
     let kinds = ErrorKind::ALL.into_iter().map(|kind| (status_from_kind(kind).as_u16(), kind.as_str()));
@@ -100,10 +101,15 @@ fn statement() -> Value {
     body("text/plain", &json!({"type": "string"}), "one statement of SQL")
 }
 
-/// What is common to everything that answers rows.
+/// Builds an operation that answers rows.
 fn result(summary: &str, mut parameters: Vec<Value>, body: Option<Value>) -> Value {
     let names: Vec<_> = Format::names().collect();
-    parameters.push(parameter("format", "query", "the form of the result", &json!({"type": "string", "enum": names})));
+    parameters.push(parameter(
+        "format",
+        "query",
+        "the format of the result",
+        &json!({"type": "string", "enum": names}),
+    ));
     parameters.push(parameter("nan", "query", "what NaN becomes in JSON", &json!({"enum": ["null", "string"]})));
     let zone = "^(keep|UTC|[+-](0[0-9]|1[0-3]):[0-5][0-9])$";
     for (option, what, takes) in [
@@ -119,7 +125,7 @@ fn result(summary: &str, mut parameters: Vec<Value>, body: Option<Value>) -> Val
     for format in Format::ALL.into_iter().filter(|format| format.media_type() != "application/json") {
         content[format.media_type()] = json!({});
     }
-    // Which of the shapes it has, the format says.
+    // Its shape depends on the format.
     content["application/json"] = json!({"schema": reference("Object")});
     operation
 }
@@ -129,18 +135,14 @@ fn query_by_post() -> Value {
 }
 
 fn query_by_get() -> Value {
-    let sql = parameter(
-        "query",
-        "query",
-        "a read; without it the answer says what this server is",
-        &json!({"type": "string"}),
-    );
+    let sql =
+        parameter("query", "query", "a read; without it the answer describes this server", &json!({"type": "string"}));
     result("run a read", vec![sql], None)
 }
 
 fn exchange() -> Value {
     let sql = parameter("query", "query", "a read that sees the body as the table `input`", &json!({"type": "string"}));
-    let stream = body(BodyFormat::Arrow.media_type(), &binary(), "an Arrow IPC stream");
+    let stream = body(InputFormat::Arrow.media_type(), &binary(), "an Arrow IPC stream");
     result("run a read over the caller's own rows", vec![required(sql)], Some(stream))
 }
 
@@ -152,7 +154,7 @@ fn binary() -> Value {
     json!({"type": "string", "format": "binary"})
 }
 
-fn inserting(name: &str, format: BodyFormat) -> Value {
+fn inserting(name: &str, format: InputFormat) -> Value {
     let text = json!({"type": "string"});
     let missing = [IfMissing::AsConfigured, IfMissing::Create, IfMissing::Fail].map(IfMissing::as_str);
     let exists = [IfExists::Append, IfExists::Fail, IfExists::Replace].map(IfExists::as_str);

@@ -1,15 +1,15 @@
 //! The listening half of HTTP: our own accept loop around warp's routes.
 //!
-//! warp's server sets no timers and no nodelay, and waits without limit at a stop; so hyper is driven here, and warp is
-//! what it is best at, the routes (field of `warp::service`).
+//! warp's server sets no timers and no nodelay, and waits without limit at a stop. So hyper is driven here, and warp
+//! provides the routes alone (`warp::service`).
 
-use crate::adapters::http::format::PARQUET;
+use crate::adapters::formats::format::{ARROW_STREAM, PARQUET};
 use crate::adapters::http::guard::{self, Passed, Refused};
 use crate::adapters::http::handlers::Handlers;
-use crate::adapters::http::incoming::Meta;
+use crate::adapters::http::request::RequestMeta;
 use crate::adapters::http::routes::routes;
-use crate::adapters::http::wire::{ARROW_STREAM, REQUEST_ID};
-use crate::adapters::serving::{Admission as Gate, BrowserPolicy, Listener, ServerOptions, request_id};
+use crate::adapters::http::wire::REQUEST_ID;
+use crate::adapters::serving::{Admission, BrowserPolicy, Listener, ServerOptions, request_id};
 use crate::ports::{IngestPort, Limits, QueryPort, Result};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
@@ -17,6 +17,7 @@ use hyper::body::Incoming as Body;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -26,34 +27,35 @@ use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate};
 use tower_http::decompression::RequestDecompressionLayer;
 
-/// What hyper needs at least to read a request's headers into.
+/// The least buffer that hyper reads headers into; it panics for less.
 const HEADER_BUFFER_BYTES_MIN: usize = 8 << 10;
 
 /// An HTTP server that is ready to listen.
 #[derive(Debug)]
 pub struct Server {
     handlers: Arc<Handlers>,
-    gate: Gate,
+    admission: Admission,
     limits: Limits,
     browsers: BrowserPolicy,
 }
 
 impl Server {
-    /// A server over any implementation of the ports.
+    /// Creates a server over any implementation of the ports.
     pub fn new(query: Arc<dyn QueryPort>, ingest: Arc<dyn IngestPort>, options: ServerOptions) -> Self {
-        let gate = Gate::default();
+        let admission = Admission::new(options.log_sql);
         let (limits, browsers) = (options.limits.clone(), options.browsers.clone());
-        Self { handlers: Arc::new(Handlers { query, ingest, gate: gate.clone(), options }), gate, limits, browsers }
+        let handlers = Arc::new(Handlers::new(query, ingest, admission.clone(), options));
+        Self { handlers, admission, limits, browsers }
     }
 
-    /// Serves `listener` until `shutdown`, then lets requests finish for the grace period and cuts off the rest.
+    /// Serves `listener` until `shutdown`, then lets requests finish for the grace period and aborts the rest.
     ///
     /// # Errors
     ///
-    /// None: a connection that cannot be accepted is left to the next attempt.
+    /// None: failed attempts to accept a connection are repeated.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
         let routes = warp::service(routes(self.handlers));
-        // What is compressed within, or goes to a program on this machine as it lies, is not compressed once more.
+        // Parquet is compressed inside. Arrow is, where the client asks for it, and gzip would cost more than it saves.
         let plain = DefaultPredicate::new()
             .and(NotForContentType::const_new(ARROW_STREAM))
             .and(NotForContentType::const_new(PARQUET));
@@ -62,23 +64,24 @@ impl Server {
         let connections = GracefulShutdown::new();
         let listener = Listener::new(listener, &self.limits);
         let grace = Duration::from_millis(self.limits.shutdown_grace_ms);
-        let admission = Arc::new(Admission { limits: self.limits.clone(), browsers: self.browsers });
+        let checks = Arc::new(HeaderChecks { limits: self.limits.clone(), browsers: self.browsers });
         let stop = async {
             shutdown.await;
-            self.gate.drain(grace).await;
+            self.admission.drain(grace).await;
         };
         tokio::pin!(stop);
+        // Connections are accepted while the server drains: health and readiness still answer.
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = &mut stop => break,
             };
-            let peer = accepted.peer().to_string();
-            let (service, admission) = (service.clone(), admission.clone());
+            let peer = accepted.peer();
+            let (service, checks) = (service.clone(), checks.clone());
             let answer = hyper::service::service_fn(move |request: Request<Body>| {
-                let (service, admission, peer) = (service.clone(), admission.clone(), peer.clone());
+                let (service, checks) = (service.clone(), checks.clone());
                 async move {
-                    let answer = serve_request(service, request, peer, &admission).await;
+                    let answer = serve_request(service, request, peer, &checks).await;
                     // hyper wants errors of one type, whatever the layers make of them.
                     answer.map(|answer| answer.map(|body| body.map_err(std::io::Error::other).boxed_unsync()))
                 }
@@ -106,18 +109,18 @@ fn http(limits: &Limits) -> http1::Builder {
     http
 }
 
-/// What a request is held against before any route sees it.
+/// The checks that a request passes before any route sees it.
 #[derive(Debug)]
-struct Admission {
+struct HeaderChecks {
     limits: Limits,
     browsers: BrowserPolicy,
 }
 
-impl Admission {
-    /// Checks a request by its headers.
+impl HeaderChecks {
+    /// Checks a request by its headers alone.
     fn check(&self, request: &Request<Body>) -> std::result::Result<Passed, Refused> {
         let passed = guard::check(request, &self.browsers)?;
-        // hyper looks at its buffer only when it is full; what fitted into one read may be more than the limit.
+        // hyper checks its buffer only when that is full; what fitted into one read may be more than the limit.
         let bytes: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
         let limit = self.limits.header_bytes_max;
         if bytes as u64 > limit {
@@ -133,25 +136,25 @@ impl Admission {
     }
 }
 
-/// Refuses a body that is compressed in a way that is not undone here.
+/// Refuses a body that is compressed in a way that the server cannot decompress.
 fn check_encoding(headers: &http::HeaderMap) -> std::result::Result<(), Refused> {
     let known = |encoding: &[u8]| [&b"gzip"[..], b"zstd", b"identity"].contains(&encoding);
     match headers.get(http::header::CONTENT_ENCODING) {
         Some(encoding) if !known(encoding.as_bytes()) => Err(Refused {
             status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
             kind: "UnsupportedMediaType",
-            message: "the body is compressed in a way that is not known here; gzip and zstd are".to_owned(),
+            message: "unsupported Content-Encoding; expected gzip, zstd or identity".to_owned(),
         }),
         _ => Ok(()),
     }
 }
 
-/// Gives a request its id, lets it in or not, and protects its response.
+/// Gives a request its id, checks it, has it answered, and adds security headers to the response.
 async fn serve_request<S, B>(
     service: S,
     mut request: Request<Body>,
-    peer: String,
-    admission: &Admission,
+    peer: SocketAddr,
+    checks: &HeaderChecks,
 ) -> std::result::Result<http::Response<B>, S::Error>
 where
     S: Service<Request<Body>, Response = http::Response<B>>,
@@ -159,9 +162,14 @@ where
 {
     let given = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
     let request_id = request_id(given);
-    let meta = Meta { peer, request_id: request_id.clone(), framed: request.version() >= http::Version::HTTP_11 };
+    let meta = RequestMeta {
+        peer: Some(peer),
+        request_id: request_id.clone(),
+        framed: request.version() >= http::Version::HTTP_11,
+    };
     request.extensions_mut().insert(meta);
-    let passed = match admission.check(&request) {
+    // A refused request goes to a route all the same, so that it is counted and logged; its `Refused` leads it there.
+    let passed = match checks.check(&request) {
         Ok(passed) => passed,
         Err(refused) => {
             request.extensions_mut().insert(refused);

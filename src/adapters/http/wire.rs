@@ -9,37 +9,34 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
-/// Media type of an Arrow IPC stream.
-pub const ARROW_STREAM: &str = "application/vnd.apache.arrow.stream";
-
 /// Header with a request's id, in both directions.
 pub const REQUEST_ID: &str = "x-request-id";
-/// Response header: what the statement was.
+/// Response header: the kind of the statement.
 pub const STATEMENT_KIND: &str = "x-zepto-statement-kind";
 /// Request header: `read` refuses changes.
 pub const ACCESS: &str = "x-zepto-access";
-/// Request header: a pinned state to read.
+/// Request header: the snapshot to read.
 pub const SNAPSHOT: &str = "x-zepto-snapshot";
-/// Request header: a part of the answer, as `index/count`.
+/// Request header: the part of the result to send, as `index/count`.
 pub const PART: &str = "x-zepto-part";
 /// Request header: parameters, a base64 IPC stream of one row.
 pub const PARAMS: &str = "x-zepto-params";
-/// Request header: time allowed.
+/// Request header: the timeout.
 pub const TIMEOUT_MS: &str = "x-zepto-timeout-ms";
-/// Response header: the form of a body, as ZeptoDB names it.
+/// Response header: the format of a body, as ZeptoDB names it.
 pub const FORMAT: &str = "x-zepto-format";
-/// Response headers of an ingestion.
+/// Response header of an insertion: batches received.
 pub const BATCHES: &str = "x-zepto-batches";
-/// Query of an ingestion: what to do where the table is missing.
+/// Query of an insertion: what to do where the table is missing.
 pub const IF_MISSING: &str = "if_missing";
-/// Query of an ingestion: what to do where the table exists.
+/// Query of an insertion: what to do where the table exists.
 pub const IF_EXISTS: &str = "if_exists";
-/// Bytes that the ingested data holds.
+/// Response header of an insertion: bytes of the rows in memory.
 pub const BYTES: &str = "x-zepto-bytes";
-/// Whether the table was made.
+/// Response header of an insertion: whether the table was created.
 pub const TABLE_CREATED: &str = "x-zepto-table-created";
 
-/// The one table between kinds and statuses, one to one.
+/// Kinds and their statuses, one to one.
 const STATUSES: [(ErrorKind, u16); 12] = [
     (ErrorKind::InvalidQuery, 400),
     (ErrorKind::NotFound, 404),
@@ -55,13 +52,13 @@ const STATUSES: [(ErrorKind, u16); 12] = [
     (ErrorKind::Internal, 500),
 ];
 
-/// The status of a kind.
+/// Returns the status of a kind.
 pub fn status_from_kind(kind: ErrorKind) -> StatusCode {
     let code = STATUSES.into_iter().find(|(known, _)| *known == kind).map_or(500, |(_, code)| code);
     StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// The kind of a status. Those that belong to HTTP itself are the caller's mistakes, except for 408.
+/// Returns the kind of a status. Other statuses below 500 are the caller's mistake, but for 408.
 pub fn kind_from_status(status: StatusCode) -> ErrorKind {
     let known = STATUSES.into_iter().find(|(_, code)| *code == status.as_u16()).map(|(kind, _)| kind);
     known.unwrap_or(match status.as_u16() {
@@ -72,12 +69,12 @@ pub fn kind_from_status(status: StatusCode) -> ErrorKind {
     })
 }
 
-/// An error's body.
+/// Encodes the body of an error.
 pub fn error_json(kind: &str, message: &str, request_id: &str) -> String {
     json!({"error": {"kind": kind, "message": message, "request_id": request_id}}).to_string()
 }
 
-/// The error of a response that is one.
+/// Decodes the error of a response whose status is one.
 pub fn error_from_response(status: StatusCode, body: &[u8]) -> Error {
     let kind = kind_from_status(status);
     let value: Value = serde_json::from_slice(body).unwrap_or_default();
@@ -86,54 +83,62 @@ pub fn error_from_response(status: StatusCode, body: &[u8]) -> Error {
     Error::new(kind, message)
 }
 
-/// The media type of a request's body, without its parameters.
+/// Returns the media type of a request's body, without its parameters.
 pub fn content_type(headers: &HeaderMap) -> String {
     let text = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// The query that `sql` and a request's headers make.
+/// Builds the query of `sql` and a request's headers; `access`, where given, overrides the header.
 ///
 /// # Errors
 ///
-/// `InvalidQuery` for a header that does not say what it should.
-pub fn query_from_headers(sql: String, headers: &HeaderMap, request_id: &str) -> Result<Query> {
+/// `InvalidQuery` for a header with an invalid value.
+pub fn query_from_headers(sql: String, access: Option<Access>, headers: &HeaderMap, caller: Caller) -> Result<Query> {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-    let wrong = |name: &str, text: &str| Error::invalid(format!("header {name} can't be {text:?}"));
-    let number = |name: &str| text(name).map(|text| text.parse::<u64>().map_err(|_| wrong(name, text))).transpose();
-    let access = match text(ACCESS) {
-        None | Some("change") => Access::Change,
-        Some("read") => Access::Read,
-        Some(other) => return Err(wrong(ACCESS, other)),
+    let number = |name: &'static str, expected: &str| {
+        text(name).map(|text| text.parse::<u64>().map_err(|_| invalid_header(name, text, expected))).transpose()
+    };
+    let access = match (access, text(ACCESS)) {
+        (Some(access), _) => access,
+        (None, None | Some("change")) => Access::Change,
+        (None, Some("read")) => Access::Read,
+        (None, Some(other)) => return Err(invalid_header(ACCESS, other, "read or change")),
     };
     let params = text(PARAMS)
         .map(|text| {
-            BASE64.decode(text).map_err(|_| wrong(PARAMS, text)).and_then(|bytes| ipc::decode_batch(bytes.into()))
+            let bytes = BASE64.decode(text).map_err(|_| invalid_header(PARAMS, text, "base64"))?;
+            ipc::decode_batch(bytes.into())
         })
         .transpose()?;
     let part = text(PART)
         .map(|text| {
             let parsed =
                 text.split_once('/').and_then(|(index, count)| Some((index.parse().ok()?, count.parse().ok()?)));
-            parsed.ok_or_else(|| wrong(PART, text)).and_then(|(index, count)| Part::new(index, count))
+            let (index, count) = parsed.ok_or_else(|| invalid_header(PART, text, "index/count"))?;
+            Part::new(index, count)
         })
         .transpose()?;
     Ok(Query {
         sql,
         params,
         access,
-        snapshot: number(SNAPSHOT)?.map(SnapshotId),
+        snapshot: number(SNAPSHOT, "the number of a snapshot")?.map(SnapshotId),
         part,
-        timeout_ms: number(TIMEOUT_MS)?,
-        caller: Caller { request_id: request_id.to_owned() },
+        timeout_ms: number(TIMEOUT_MS, "a number of milliseconds")?,
+        caller,
     })
 }
 
-/// The headers that say of a query what its text does not.
+fn invalid_header(name: &str, text: &str, expected: &str) -> Error {
+    Error::invalid(format!("invalid value {text:?} for header {name}; expected {expected}"))
+}
+
+/// Encodes a query, but for its text, as headers.
 ///
 /// # Errors
 ///
-/// `Internal` where the parameters cannot be encoded.
+/// `Internal` for parameters that cannot be encoded.
 pub fn headers_from_query(query: &Query) -> Result<HeaderMap> {
     let mut headers = HeaderMap::new();
     let mut set = |name: &'static str, text: String| {
@@ -160,7 +165,7 @@ pub fn headers_from_query(query: &Query) -> Result<HeaderMap> {
     Ok(headers)
 }
 
-/// A description's JSON.
+/// Encodes a description.
 pub fn description_json(description: &Description) -> Value {
     json!({
         "kind": description.kind.as_str(),
@@ -170,11 +175,11 @@ pub fn description_json(description: &Description) -> Value {
     })
 }
 
-/// The description of [`description_json`].
+/// Decodes the description of [`description_json`].
 ///
 /// # Errors
 ///
-/// `Internal` for anything else: it comes from a server of ours.
+/// `Internal` for anything else: the sender is a server of this crate.
 pub fn description_from_json(value: &Value) -> Result<Description> {
     Ok(Description {
         kind: value["kind"].as_str().unwrap_or_default().parse()?,
@@ -184,7 +189,7 @@ pub fn description_from_json(value: &Value) -> Result<Description> {
     })
 }
 
-/// A table's JSON.
+/// Encodes a table.
 pub fn table_json(table: &TableInfo) -> Value {
     let columns: Vec<_> = table
         .schema
@@ -201,7 +206,7 @@ pub fn table_json(table: &TableInfo) -> Value {
     })
 }
 
-/// The table of [`table_json`].
+/// Decodes the table of [`table_json`].
 ///
 /// # Errors
 ///
@@ -210,8 +215,8 @@ pub fn table_from_json(value: &Value) -> Result<TableInfo> {
     Ok(TableInfo {
         name: value["name"].as_str().unwrap_or_default().to_owned(),
         schema: schema_from_json(&value["schema"])?,
-        rows: value["rows"].as_u64().unwrap_or(0),
-        bytes: value["bytes"].as_u64().unwrap_or(0),
+        rows: value["rows"].as_u64(),
+        bytes: value["bytes"].as_u64(),
     })
 }
 
@@ -252,12 +257,15 @@ mod tests {
             snapshot: Some(SnapshotId(9)),
             part: Some(Part::new(1, 3).unwrap()),
             timeout_ms: Some(5),
-            caller: Caller { request_id: "r".into() },
+            caller: Caller::client("r", "10.0.0.1"),
         };
         let headers = headers_from_query(&query).unwrap();
-        assert_eq!(query_from_headers(query.sql.clone(), &headers, "r").unwrap(), query);
+        assert_eq!(query_from_headers(query.sql.clone(), None, &headers, query.caller.clone()).unwrap(), query);
         let mut wrong = HeaderMap::new();
         wrong.insert("x-zepto-timeout-ms", "soon".parse().unwrap());
-        assert_eq!(query_from_headers(String::new(), &wrong, "").unwrap_err().kind(), ErrorKind::InvalidQuery);
+        let error = query_from_headers(String::new(), None, &wrong, Caller::default()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidQuery);
+        let expected = "invalid value \"soon\" for header x-zepto-timeout-ms; expected a number of milliseconds";
+        assert_eq!(error.message(), expected);
     }
 }

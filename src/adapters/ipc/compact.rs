@@ -1,7 +1,7 @@
-//! Rows without what they drag along: a slice of a view, a dictionary, a list view or a union shares its values with all
-//! other rows, and the writer sends all of them.
+//! Drops the values that a slice shares with other rows and does not use: arrow's writer sends all values of a view, a
+//! dictionary, a list view or a union with every slice of it.
 //!
-//! Only where rows use little of what is held for them is it made anew; what is used mostly leaves as it lies.
+//! A column is rebuilt only where it uses less than about half of its values; else copying costs more than sending.
 
 use arrow::array::{
     Array, ArrayRef, AsArray, GenericListViewArray, OffsetSizeTrait, RecordBatch, RecordBatchOptions, UInt64Array,
@@ -10,9 +10,9 @@ use arrow::compute::take;
 use arrow::datatypes::{DataType, UnionMode};
 use std::sync::Arc;
 
-/// The same rows without what a slice of views or of a dictionary drags along: the writer sends all of it otherwise.
+/// Rebuilds the columns of `batch` that retain unused values.
 pub fn compact(batch: &RecordBatch) -> RecordBatch {
-    if !drags(batch) {
+    if !retains_unused_values(batch) {
         return batch.clone();
     }
     let columns = batch.columns().iter().map(compact_column).collect();
@@ -20,12 +20,12 @@ pub fn compact(batch: &RecordBatch) -> RecordBatch {
     RecordBatch::try_new_with_options(batch.schema(), columns, &options).unwrap_or_else(|_| batch.clone())
 }
 
-/// Whether rows use little of what their columns hold for them.
-pub fn drags(batch: &RecordBatch) -> bool {
-    batch.columns().iter().any(|column| column_drags(column.as_ref()))
+/// Returns whether a column holds many values that its rows do not use.
+pub fn retains_unused_values(batch: &RecordBatch) -> bool {
+    batch.columns().iter().any(|column| column_retains_unused_values(column.as_ref()))
 }
 
-fn column_drags(array: &dyn Array) -> bool {
+fn column_retains_unused_values(array: &dyn Array) -> bool {
     match array.data_type() {
         DataType::Utf8View => {
             let views = array.as_string_view();
@@ -38,11 +38,11 @@ fn column_drags(array: &dyn Array) -> bool {
         DataType::Dictionary(..) => array.as_any_dictionary().values().len() > array.len(),
         DataType::ListView(_) => {
             let list = array.as_list_view::<i32>();
-            drags_values(list.values().len(), list.value_sizes().iter().map(|size| i64::from(*size)).sum())
+            is_mostly_unused(list.values().len(), list.value_sizes().iter().map(|size| i64::from(*size)).sum())
         }
         DataType::LargeListView(_) => {
             let list = array.as_list_view::<i64>();
-            drags_values(list.values().len(), list.value_sizes().iter().sum())
+            is_mostly_unused(list.values().len(), list.value_sizes().iter().sum())
         }
         DataType::Union(fields, UnionMode::Dense) => {
             let union = array.as_union();
@@ -58,7 +58,7 @@ fn buffer_bytes(buffers: &[arrow::buffer::Buffer]) -> usize {
 }
 
 fn compact_column(column: &ArrayRef) -> ArrayRef {
-    if !column_drags(column.as_ref()) {
+    if !column_retains_unused_values(column.as_ref()) {
         return column.clone();
     }
     match column.data_type() {
@@ -66,7 +66,7 @@ fn compact_column(column: &ArrayRef) -> ArrayRef {
         DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
         DataType::ListView(_) => compact_list_view(column.as_list_view::<i32>()).unwrap_or_else(|| column.clone()),
         DataType::LargeListView(_) => compact_list_view(column.as_list_view::<i64>()).unwrap_or_else(|| column.clone()),
-        // It makes new children, of the rows that it takes.
+        // `take` builds new children, of the rows that it takes.
         DataType::Union(..) => {
             let all = UInt64Array::from_iter_values(0..column.len() as u64);
             take(column, &all, None).unwrap_or_else(|_| column.clone())
@@ -75,11 +75,11 @@ fn compact_column(column: &ArrayRef) -> ArrayRef {
     }
 }
 
-fn drags_values(held: usize, used: i64) -> bool {
+fn is_mostly_unused(held: usize, used: i64) -> bool {
     held > 2 * usize::try_from(used).unwrap_or(usize::MAX).max(1)
 }
 
-/// A list view over the values that it uses, row by row; none where they cannot be gathered.
+/// Rebuilds a list view over the values that it uses, row by row; `None` where they cannot be gathered.
 fn compact_list_view<O: OffsetSizeTrait>(list: &GenericListViewArray<O>) -> Option<ArrayRef> {
     let (DataType::ListView(item) | DataType::LargeListView(item)) = list.data_type() else { return None };
     let (mut picks, mut offsets, mut sizes) = (Vec::new(), Vec::new(), Vec::new());
@@ -98,7 +98,7 @@ fn compact_list_view<O: OffsetSizeTrait>(list: &GenericListViewArray<O>) -> Opti
     Some(Arc::new(made.ok()?))
 }
 
-/// A dictionary array over the values that it uses, in the order of their first use.
+/// Rebuilds a dictionary array over the values that it uses, in the order of their first use.
 fn compact_dictionary(column: &ArrayRef) -> Option<ArrayRef> {
     let DataType::Dictionary(key, _) = column.data_type() else { return None };
     let dictionary = column.as_any_dictionary();

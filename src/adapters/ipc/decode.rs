@@ -1,9 +1,9 @@
-//! Messages to batches, from whoever sent them.
+//! Messages from untrusted senders to batches.
 //!
-//! arrow checks what a message says about its arrays. What it does not check is checked here: how many rows a message
-//! claims without bytes to show for them, and what its buffers say they inflate to.
+//! arrow checks what a message says about its arrays. Checked here is what arrow does not check: the rows that a message
+//! claims without bytes for them, and the bytes that its buffers claim to inflate to.
 
-use crate::ports::{Error, Limits, Result};
+use crate::ports::{Error, Limits, MemoryAccount, Reservation, Result};
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::buffer::Buffer;
 use arrow::datatypes::SchemaRef;
@@ -14,21 +14,30 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-/// Rows that a message may claim beyond those that its bytes can hold.
+/// Rows that a message may claim beyond those that its bytes can hold: columns of nulls have rows and no bytes.
 const BARE_ROWS_MAX: i64 = 1 << 24;
 
-/// What a message may come to.
-#[derive(Debug, Clone, Copy)]
+/// Limits on one message.
+#[derive(Debug, Clone)]
 pub struct DecodeLimits {
     /// Bytes of one message as it arrives.
     pub message_bytes_max: u64,
     /// Bytes of one message after decompression.
     pub inflated_bytes_max: u64,
+    /// Messages, dictionaries and inflated buffers are counted here while they are decoded.
+    pub memory: MemoryAccount,
+}
+
+impl DecodeLimits {
+    /// Makes limits without an account: for bytes that are this program's own.
+    pub fn new(message_bytes_max: u64, inflated_bytes_max: u64) -> Self {
+        Self { message_bytes_max, inflated_bytes_max, memory: MemoryAccount::default() }
+    }
 }
 
 impl From<&Limits> for DecodeLimits {
     fn from(limits: &Limits) -> Self {
-        Self { message_bytes_max: limits.message_bytes_max, inflated_bytes_max: limits.inflated_bytes_max }
+        Self::new(limits.message_bytes_max, limits.inflated_bytes_max)
     }
 }
 
@@ -37,35 +46,45 @@ impl From<&Limits> for DecodeLimits {
 pub struct Decoder {
     schema: Option<SchemaRef>,
     dictionaries: HashMap<i64, ArrayRef>,
+    /// Memory of the dictionaries, until the stream ends.
+    dictionary_memory: Vec<Reservation>,
+    /// Memory of what the last batch inflated to, until the next message: by then it is counted where it went.
+    inflated_memory: Option<Reservation>,
     limits: DecodeLimits,
 }
 
 impl Decoder {
-    /// A decoder at the beginning of a stream.
+    /// Creates a decoder at the beginning of a stream.
     pub fn new(limits: DecodeLimits) -> Self {
-        Self { schema: None, dictionaries: HashMap::new(), limits }
+        Self {
+            schema: None,
+            dictionaries: HashMap::new(),
+            dictionary_memory: Vec::new(),
+            inflated_memory: None,
+            limits,
+        }
     }
 
-    /// The schema, once it came.
+    /// Returns the schema, once it has arrived.
     pub fn schema(&self) -> Option<SchemaRef> {
         self.schema.clone()
     }
 
-    /// Takes the next message, its flatbuffer and its body: a batch comes out unless it was a schema or a dictionary.
-    /// The batch keeps `body`, and copies only what does not lie as arrow wants it.
+    /// Decodes the next message, its flatbuffer and its body. Returns a batch unless it was a schema or a dictionary. The
+    /// batch keeps `body`, and copies only what is not aligned.
     ///
     /// # Errors
     ///
-    /// `InvalidQuery` for anything that is no message, `LimitExceeded` for one that would inflate beyond its limit.
+    /// `InvalidQuery` for anything that is not a message, `LimitExceeded` for one that would inflate beyond its limit.
     pub fn decode(&mut self, header: &[u8], body: Buffer) -> Result<Option<RecordBatch>> {
-        // Reading a schema panics on some flatbuffers that are well-formed and say nonsense.
+        // arrow panics on the schemas of some well-formed flatbuffers.
         catch_unwind(AssertUnwindSafe(|| self.decode_trusting(header, body)))
             .unwrap_or_else(|_| Err(Error::invalid("the Arrow data is corrupt")))
     }
 
     fn decode_trusting(&mut self, header: &[u8], body: Buffer) -> Result<Option<RecordBatch>> {
         let header = root_as_message(header)
-            .map_err(|error| Error::invalid(format!("a message of the stream is no Arrow IPC: {error}")))?;
+            .map_err(|error| Error::invalid(format!("a message of the stream is not Arrow IPC: {error}")))?;
         match header.header_type() {
             MessageHeader::Schema => {
                 self.take_schema(&header)?;
@@ -73,16 +92,21 @@ impl Decoder {
             }
             MessageHeader::DictionaryBatch => {
                 let dictionary = header.header_as_dictionary_batch().ok_or_else(corrupt)?;
-                self.check(&dictionary.data().ok_or_else(corrupt)?, &body)?;
+                let inflated = self.check(&dictionary.data().ok_or_else(corrupt)?, &body)?;
+                let memory = self.limits.memory.reserve(inflated.max(body.len() as u64))?;
                 let schema = self.started()?;
                 read_dictionary(&body, dictionary, &schema, &mut self.dictionaries, &header.version())
                     .map_err(|error| Error::invalid(format!("a dictionary of the stream does not decode: {error}")))?;
                 self.check_dictionaries()?;
+                // What a dictionary replaced stays counted: a stream that replaces many of them is rare, and still bounded.
+                self.dictionary_memory.push(memory);
                 Ok(None)
             }
             MessageHeader::RecordBatch => {
                 let batch = header.header_as_record_batch().ok_or_else(corrupt)?;
-                self.check(&batch, &body)?;
+                let inflated = self.check(&batch, &body)?;
+                self.inflated_memory = None;
+                self.inflated_memory = Some(self.limits.memory.reserve(inflated)?);
                 let schema = self.started()?;
                 read_record_batch(&body, batch, schema, &self.dictionaries, None, &header.version())
                     .map(Some)
@@ -95,7 +119,7 @@ impl Decoder {
     fn take_schema(&mut self, header: &ipc::Message<'_>) -> Result<()> {
         let schema = header.header_as_schema().filter(|schema| schema.fields().is_some()).ok_or_else(corrupt)?;
         if schema.endianness() != Endianness::Little {
-            // arrow does not look at this, and would take every value with its bytes the wrong way round.
+            // arrow does not check this, and would read every value with its bytes swapped.
             return Err(Error::unsupported("the stream is big-endian; send it as little-endian Arrow"));
         }
         let schema = fb_to_schema(schema);
@@ -112,7 +136,7 @@ impl Decoder {
         self.schema.clone().ok_or_else(|| Error::invalid("the stream has a batch before its schema"))
     }
 
-    /// Dictionaries stay until the stream ends, and may grow by deltas: all of them count as one message.
+    /// Checks the dictionaries, which stay until the stream ends and may grow by deltas: together they count as one message.
     fn check_dictionaries(&self) -> Result<()> {
         let bytes: usize = self.dictionaries.values().map(|values| values.get_buffer_memory_size()).sum();
         if bytes as u64 > self.limits.inflated_bytes_max.max(self.limits.message_bytes_max) {
@@ -124,8 +148,8 @@ impl Decoder {
         Ok(())
     }
 
-    /// Refuses sizes that would be allocated before anybody noticed that they are not true.
-    fn check(&self, batch: &ipc::RecordBatch<'_>, body: &[u8]) -> Result<()> {
+    /// Refuses false sizes, which arrow would allocate before it finds out, and returns what the buffers inflate to.
+    fn check(&self, batch: &ipc::RecordBatch<'_>, body: &[u8]) -> Result<u64> {
         let bits = i64::try_from(body.len()).unwrap_or(i64::MAX).saturating_mul(8);
         let inflated = match batch.compression() {
             Some(compression) => inflated_bytes(batch, body, compression.codec()).ok_or_else(corrupt)?,
@@ -142,7 +166,7 @@ impl Decoder {
         let mut counts = batch.nodes().into_iter().flatten().map(|node| node.length()).chain([batch.length()]);
         match counts.find(|rows| *rows < 0 || *rows > rows_max) {
             Some(rows) => Err(Error::invalid(format!("a batch claims {rows} rows in {} bytes", body.len()))),
-            None => Ok(()),
+            None => Ok(inflated),
         }
     }
 }
@@ -151,10 +175,10 @@ fn corrupt() -> Error {
     Error::invalid("the Arrow data is corrupt")
 }
 
-/// What stands in place of a compressed buffer's inflated length where it is not compressed after all: -1.
+/// Length prefix of a buffer in a compressed body that is not compressed itself: -1.
 const NOT_COMPRESSED: [u8; 8] = [0xff; 8];
 
-/// What the buffers of a compressed body may inflate to at most. None where they lie outside of it.
+/// Returns the most bytes that the buffers of a compressed body may inflate to; `None` where they lie outside of it.
 fn inflated_bytes(batch: &ipc::RecordBatch<'_>, body: &[u8], codec: CompressionType) -> Option<u64> {
     let mut total = 0_u64;
     for buffer in batch.buffers().into_iter().flatten() {
@@ -166,7 +190,7 @@ fn inflated_bytes(batch: &ipc::RecordBatch<'_>, body: &[u8], codec: CompressionT
             NOT_COMPRESSED => data.len() as u64,
             claimed => u64::try_from(i64::from_le_bytes(claimed)).ok()?,
         };
-        // The LZ4 reader reads to the end of the frame, whatever length was claimed for it.
+        // arrow's LZ4 reader reads to the end of the frame, whatever length the prefix claims.
         let is_lz4 = codec == CompressionType::LZ4_FRAME && *prefix != NOT_COMPRESSED;
         let possible = if is_lz4 { lz4_blocks_bytes(data)? } else { 0 };
         total = total.saturating_add(claimed.max(possible));
@@ -174,8 +198,8 @@ fn inflated_bytes(batch: &ipc::RecordBatch<'_>, body: &[u8], codec: CompressionT
     Some(total)
 }
 
-/// Upper bound of what an LZ4 frame inflates to: its blocks at their largest (LZ4 Frame Format 1.6.1). None for anything
-/// else: the decoder knows older frames too, whose blocks say nothing of their size.
+/// Returns an upper bound of the bytes that an LZ4 frame inflates to: its blocks at their largest (LZ4 Frame Format
+/// 1.6.1). `None` for anything else: the decoder reads legacy frames too, whose blocks do not give their size.
 fn lz4_blocks_bytes(frame: &[u8]) -> Option<u64> {
     const MAGIC: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
     let [flags, descriptor, rest @ ..] = frame.strip_prefix(&MAGIC)? else { return None };

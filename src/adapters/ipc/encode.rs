@@ -1,10 +1,10 @@
-//! Batches to messages, without copying what columns hold.
+//! Batches to messages, without copying values.
 //!
-//! A message leaves as the buffers of its columns, one after the other, with a flatbuffer before them: what a fixed-width
-//! column or a string column holds is never copied on its way out. What a slice has to have rebuilt is: offsets that do
-//! not begin at zero, bitmaps that begin within a byte. Compressed bodies are made of new buffers.
+//! A message is sent as the buffers of its columns, one after the other, with a flatbuffer before them: the values of a
+//! fixed-width or string column are never copied. Parts that a slice needs rebuilt are: offsets that do not begin at
+//! zero, bitmaps that begin within a byte. Compressed bodies have new buffers.
 
-use crate::adapters::ipc::compact::drags;
+use crate::adapters::ipc::compact::retains_unused_values;
 use crate::adapters::ipc::options::{Compression, Encoding};
 use crate::adapters::ipc::split::{batch_bytes, split};
 use crate::ports::{Error, Result};
@@ -15,13 +15,13 @@ use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions, S
 use arrow::ipc::{CompressionType, MessageHeader, root_as_message};
 use bytes::{BufMut, Bytes, BytesMut};
 
-/// Continuation mark and length, which stand before every flatbuffer.
+/// Bytes of the continuation marker and the length before every flatbuffer.
 const PREFIX_BYTES: usize = 8;
 
-/// Buffers shorter than this are joined: one more piece of a vectored write costs more than copying so little.
+/// Buffers shorter than this are joined: one more piece of a vectored write costs more than copying these.
 const PIECE_BYTES_MIN: usize = 512;
 
-/// One IPC message as it stands in a stream (Arrow Columnar Format, "Encapsulated message format").
+/// One IPC message of a stream (Arrow Columnar Format, "Encapsulated message format").
 #[derive(Debug, Clone)]
 pub struct Message {
     head: Bytes,
@@ -29,54 +29,54 @@ pub struct Message {
 }
 
 impl Message {
-    /// The flatbuffer `Message`, padded with zeros.
+    /// Returns the flatbuffer `Message`, padded with zeros.
     pub fn header(&self) -> Bytes {
         self.head.slice(PREFIX_BYTES..)
     }
 
-    /// The body, in pieces that follow each other.
+    /// Returns the body as consecutive pieces.
     pub fn body(&self) -> &[Bytes] {
         &self.body
     }
 
-    /// Bytes of the body.
+    /// Returns the bytes of the body.
     pub fn body_bytes(&self) -> usize {
         self.body.iter().map(Bytes::len).sum()
     }
 
-    /// Bytes of all of it.
+    /// Returns the bytes of the whole message.
     pub fn bytes(&self) -> usize {
         self.head.len() + self.body_bytes()
     }
 
-    /// All of it, in pieces that follow each other.
+    /// Returns the whole message as consecutive pieces.
     pub fn into_pieces(self) -> impl Iterator<Item = Bytes> {
         [self.head].into_iter().chain(self.body)
     }
 }
 
-/// Writes the batches of one stream. A dictionary is sent once, and again when it changes.
+/// Encodes the batches of one stream. A dictionary is sent once, and again when it changes.
 pub struct Encoder {
-    /// What arrow makes of the schema; a schema that IPC cannot carry shows with the first batch.
+    /// arrow's encoder; the error of a schema that IPC cannot carry is reported with the first batch.
     encoder: Result<StreamEncoder>,
     bytes_target: usize,
     has_begun: bool,
 }
 
-/// Bytes of a stream's first message, about: its reader has something to begin with while the second is on its way.
+/// Bytes of a stream's first message, about: short, so that its reader can begin while the second is being sent.
 const FIRST_BYTES: usize = 256 << 10;
 
 impl Encoder {
-    /// An encoder, and the message of the schema, which goes first.
+    /// Creates an encoder, and returns it with the message of the schema, which goes first.
     pub fn new(schema: &Schema, encoding: Encoding) -> (Self, Message) {
         let bytes_target = usize::try_from(encoding.message_bytes_target).unwrap_or(usize::MAX);
-        // arrow's encoder says the schema only with the first batch, and a stream may have none.
+        // arrow's encoder writes the schema only with the first batch, and a stream may have none.
         let encoder = stream_encoder(schema, encoding);
-        // Whoever wants one message whatever its size gets one.
+        // A target without limit means one message, so no short one goes first.
         (Self { encoder, bytes_target, has_begun: bytes_target == usize::MAX }, schema_message(schema))
     }
 
-    /// The messages of `batch`: none where it has no rows.
+    /// Encodes `batch`; one without rows has no messages.
     ///
     /// # Errors
     ///
@@ -98,8 +98,8 @@ impl Encoder {
     }
 }
 
-/// How many of the first rows go ahead of the others: none where all of them are few, or where something that they share
-/// would have to go twice.
+/// Returns how many rows the short first message has: none where the batch is small, or where values that all rows share
+/// would be sent twice.
 fn first_rows(batch: &RecordBatch) -> usize {
     let bytes = batch_bytes(batch);
     if bytes <= 2 * FIRST_BYTES {
@@ -108,7 +108,7 @@ fn first_rows(batch: &RecordBatch) -> usize {
     let rows = batch.num_rows() as u128 * FIRST_BYTES as u128 / bytes as u128;
     // Whole words of a bitmap, so that what follows begins at one.
     let rows = usize::try_from(rows).unwrap_or(0) / 64 * 64;
-    if drags(&batch.slice(0, rows)) { 0 } else { rows }
+    if retains_unused_values(&batch.slice(0, rows)) { 0 } else { rows }
 }
 
 fn stream_encoder(schema: &Schema, encoding: Encoding) -> Result<StreamEncoder> {
@@ -122,7 +122,7 @@ fn stream_encoder(schema: &Schema, encoding: Encoding) -> Result<StreamEncoder> 
         .map_err(|error| Error::unsupported(format!("Arrow IPC cannot carry this result: {error}")))
 }
 
-/// The message of a schema.
+/// Encodes a schema.
 pub(super) fn schema_message(schema: &Schema) -> Message {
     let mut tracker = DictionaryTracker::new(false);
     let options = IpcWriteOptions::default();
@@ -130,7 +130,7 @@ pub(super) fn schema_message(schema: &Schema) -> Message {
     Message { head: framed(&message.ipc_message), body: Vec::new() }
 }
 
-/// A flatbuffer with what stands before it, padded to a multiple of eight.
+/// Adds the prefix to a flatbuffer, and pads it to a multiple of eight.
 fn framed(header: &[u8]) -> Bytes {
     let padded = header.len().next_multiple_of(8);
     let mut head = BytesMut::with_capacity(PREFIX_BYTES + padded);
@@ -141,7 +141,7 @@ fn framed(header: &[u8]) -> Bytes {
     head.freeze()
 }
 
-/// Finds the messages in the buffers of a stream. A buffer belongs to one message, and to its head or its body.
+/// Groups the buffers of a stream into messages. A buffer belongs to one message, and to its head or its body.
 fn take_messages(buffers: Vec<Buffer>, messages: &mut Vec<Message>) -> Result<()> {
     let broken = || Error::internal("arrow's encoder wrote something else than messages");
     let mut buffers = buffers.into_iter().filter(|buffer| !buffer.is_empty()).peekable();
@@ -170,7 +170,7 @@ fn take_messages(buffers: Vec<Buffer>, messages: &mut Vec<Message>) -> Result<()
     Ok(())
 }
 
-/// Pieces, short ones joined.
+/// Consecutive pieces, short ones joined.
 #[derive(Default)]
 struct Joined {
     pieces: Vec<Bytes>,
@@ -183,7 +183,7 @@ impl Joined {
             self.short.extend_from_slice(&buffer);
         } else {
             self.flush();
-            self.pieces.push(Bytes::from_owner(Shared(buffer)));
+            self.pieces.push(Bytes::from_owner(SharedBuffer(buffer)));
         }
     }
 
@@ -199,10 +199,10 @@ impl Joined {
     }
 }
 
-/// Keeps the column alive for as long as its bytes are on their way.
-struct Shared(Buffer);
+/// Keeps the column alive until its bytes are sent.
+struct SharedBuffer(Buffer);
 
-impl AsRef<[u8]> for Shared {
+impl AsRef<[u8]> for SharedBuffer {
     fn as_ref(&self) -> &[u8] {
         self.0.as_slice()
     }

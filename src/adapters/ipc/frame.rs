@@ -1,12 +1,12 @@
-//! Messages as an IPC stream: each with its length before it, the end said in so many words.
+//! Messages as an IPC stream: each with its length before it, and an explicit end marker.
 //!
-//! A stream that stops without [`END_OF_STREAM`] was cut off, and is an error.
+//! A stream that stops without [`END_OF_STREAM`] was truncated, and is an error.
 
 use crate::adapters::ipc::decode::{DecodeLimits, Decoder};
 use crate::adapters::ipc::encode::{Encoder, schema_message};
 use crate::adapters::ipc::options::Encoding;
 use crate::adapters::ipc::rope::Rope;
-use crate::ports::{Error, Result};
+use crate::ports::{Error, Reservation, Result};
 use arrow::array::RecordBatch;
 use arrow::buffer::Buffer;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -15,65 +15,74 @@ use bytes::{Bytes, BytesMut};
 
 const CONTINUATION: [u8; 4] = [0xff; 4];
 
-/// What files of Arrow's begin with: `ARROW1`, Feather's first version, and Parquet, which is easily mistaken for them.
+/// First bytes of files that are sent by mistake: Arrow files (`ARROW1`), Feather version 1, Parquet.
 const FILE_MAGICS: [[u8; 4]; 3] = [*b"ARRO", *b"FEA1", *b"PAR1"];
 
 /// The last eight bytes of an IPC stream.
 pub const END_OF_STREAM: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
 
-/// One message, whatever its size.
-const WHOLE: Encoding = Encoding { message_bytes_target: u64::MAX, compression: None };
+/// Encoding with one message, whatever its size.
+const SINGLE_MESSAGE: Encoding = Encoding { message_bytes_target: u64::MAX, compression: None };
 
-/// A schema as a framed message: what Flight calls a schema, and `pyarrow.ipc.read_schema` reads.
+/// Encodes a schema as a framed message: what Flight calls a schema, and `pyarrow.ipc.read_schema` reads.
 pub fn encode_schema(schema: &Schema) -> Bytes {
     schema_message(schema).into_pieces().flatten().collect()
 }
 
-/// The schema of a framed message.
+/// Decodes the schema of a framed message.
 ///
 /// # Errors
 ///
-/// `InvalidQuery` where there is none.
+/// `InvalidQuery` for anything else.
 pub fn decode_schema(bytes: Bytes) -> Result<SchemaRef> {
-    let limits = DecodeLimits { message_bytes_max: bytes.len() as u64, inflated_bytes_max: 0 };
+    let limits = DecodeLimits::new(bytes.len() as u64, 0);
     let mut deframer = Deframer::new(limits);
     deframer.push(bytes);
     deframer.next_batch()?;
-    deframer.schema().ok_or_else(|| Error::invalid("the bytes are no Arrow schema"))
+    deframer.schema().ok_or_else(|| Error::invalid("the bytes are not an Arrow schema"))
 }
 
-/// Reads an IPC stream from pieces of any size.
+/// Decodes an IPC stream from chunks of any size.
 #[derive(Debug)]
 pub struct Deframer {
     decoder: Decoder,
     limits: DecodeLimits,
     waiting: Rope,
-    /// The header whose body is still to come, and its bytes.
+    /// A header whose body has not arrived, and the bytes of that body.
     begun: Option<(Bytes, usize)>,
+    /// Memory of the body that is arriving, until the next one begins: by then it is counted where it went.
+    reserved: Option<Reservation>,
     ended: bool,
 }
 
 impl Deframer {
-    /// A reader at the beginning of a stream.
+    /// Creates a reader at the beginning of a stream.
     pub fn new(limits: DecodeLimits) -> Self {
-        Self { decoder: Decoder::new(limits), limits, waiting: Rope::default(), begun: None, ended: false }
+        Self {
+            decoder: Decoder::new(limits.clone()),
+            limits,
+            reserved: None,
+            waiting: Rope::default(),
+            begun: None,
+            ended: false,
+        }
     }
 
-    /// The schema, once it came.
+    /// Returns the schema, once it has arrived.
     pub fn schema(&self) -> Option<SchemaRef> {
         self.decoder.schema()
     }
 
-    /// Takes more of the stream.
+    /// Adds a chunk of the stream.
     pub fn push(&mut self, bytes: Bytes) {
         self.waiting.push(bytes);
     }
 
-    /// The next batch of what was pushed; none where it takes more to have one.
+    /// Returns the next batch; `None` where more of the stream is needed.
     ///
     /// # Errors
     ///
-    /// `InvalidQuery` for what is no IPC stream, `LimitExceeded` for a message beyond the limits.
+    /// `InvalidQuery` for anything that is not an IPC stream, `LimitExceeded` for a message beyond the limits.
     pub fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
         while let Some((header, body)) = self.next_message()? {
             if let Some(batch) = self.decoder.decode(&header, body)? {
@@ -83,11 +92,11 @@ impl Deframer {
         Ok(None)
     }
 
-    /// Says that nothing follows.
+    /// Checks that the stream is complete.
     ///
     /// # Errors
     ///
-    /// `InvalidQuery` where something should.
+    /// `InvalidQuery` where it has no schema or no end marker.
     pub fn finish(&self) -> Result<()> {
         match (self.decoder.schema(), self.ended) {
             (Some(_), true) => Ok(()),
@@ -115,7 +124,7 @@ impl Deframer {
             return if self.waiting.is_empty() {
                 Ok(None)
             } else {
-                Err(Error::invalid("something follows the end of the Arrow stream"))
+                Err(Error::invalid("there is data after the end of the Arrow stream"))
             };
         }
         let Some((prefix, header_bytes)) = self.header_bytes()? else { return Ok(None) };
@@ -129,15 +138,19 @@ impl Deframer {
         }
         let Some(header) = self.waiting.take(header_bytes) else { return Ok(None) };
         let body_bytes = root_as_message(&header)
-            .map_err(|error| Error::invalid(format!("the body is no Arrow IPC stream: {error}")))?
+            .map_err(|error| Error::invalid(format!("the body is not an Arrow IPC stream: {error}")))?
             .bodyLength();
         let body_bytes = usize::try_from(body_bytes)
             .map_err(|_| Error::invalid(format!("an Arrow message claims a body of {body_bytes} bytes")))?;
+        // Before the body is waited for: it is memory.
         self.check(header_bytes.saturating_add(body_bytes))?;
+        self.reserved = None;
+        self.reserved = Some(self.limits.memory.reserve(body_bytes as u64)?);
         Ok(Some((header, body_bytes)))
     }
 
-    /// Length of what precedes the next header, and of the header. Before Arrow 0.15 there was no continuation mark.
+    /// Returns the length of the prefix of the next header, and of the header. Before Arrow 0.15 there was no
+    /// continuation marker.
     fn header_bytes(&self) -> Result<Option<(usize, usize)>> {
         let Some(first) = self.waiting.peek::<4>() else { return Ok(None) };
         let is_first = self.decoder.schema().is_none();
@@ -152,7 +165,7 @@ impl Deframer {
             length => (4, length),
         };
         let length = u32::from_le_bytes(length) as usize;
-        // A length that no schema has is no length: the bytes are something else.
+        // A schema is never that long, so these bytes are not a length.
         if is_first && prefix == 4 && self.check(length).is_err() {
             return Err(Error::invalid("the bytes are not an Arrow IPC stream"));
         }
@@ -171,13 +184,13 @@ impl Deframer {
     }
 }
 
-/// One batch as a whole IPC stream, for values that travel in a header or handle.
+/// Encodes one batch as a complete IPC stream, for values in a header or handle.
 ///
 /// # Errors
 ///
 /// `Internal` for a column that IPC cannot carry.
 pub fn encode_batch(batch: &RecordBatch) -> Result<Bytes> {
-    let (mut encoder, schema) = Encoder::new(&batch.schema(), WHOLE);
+    let (mut encoder, schema) = Encoder::new(&batch.schema(), SINGLE_MESSAGE);
     let mut bytes = BytesMut::new();
     for message in [schema].into_iter().chain(encoder.encode(batch)?) {
         message.into_pieces().for_each(|piece| bytes.extend_from_slice(&piece));
@@ -186,14 +199,14 @@ pub fn encode_batch(batch: &RecordBatch) -> Result<Bytes> {
     Ok(bytes.freeze())
 }
 
-/// The batch of [`encode_batch`].
+/// Decodes the batch of [`encode_batch`].
 ///
 /// # Errors
 ///
 /// `InvalidQuery` for bytes that are not one batch.
 pub fn decode_batch(bytes: Bytes) -> Result<RecordBatch> {
     let bytes_max = bytes.len() as u64;
-    let mut deframer = Deframer::new(DecodeLimits { message_bytes_max: bytes_max, inflated_bytes_max: bytes_max });
+    let mut deframer = Deframer::new(DecodeLimits::new(bytes_max, bytes_max));
     deframer.push(bytes);
     let Some(batch) = deframer.next_batch()? else {
         // A batch without rows has no message.

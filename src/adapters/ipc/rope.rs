@@ -1,37 +1,37 @@
-//! Bytes as they came in, until they are wanted in one piece.
+//! A queue of received bytes, from which messages are taken in one piece.
 //!
-//! A network hands over pieces of any size. They are kept as they are, and what a message takes from them is copied
-//! once, into memory aligned as arrow wants it, so that no column is moved again. Short pieces are joined, or a client
-//! that sends byte by byte would fill memory with their handles.
+//! Chunks of any size are kept as they arrived, and what a message takes from them is copied once, into memory aligned as
+//! arrow needs it, so that no column is moved again. Short chunks are joined, or a client that sends byte by byte would
+//! fill memory with their handles.
 
 use arrow::buffer::{Buffer, MutableBuffer};
 use bytes::{Buf, Bytes, BytesMut};
 use std::collections::VecDeque;
 
-/// Pieces shorter than this are joined.
+/// Chunks shorter than this are joined.
 const PIECE_BYTES_MIN: usize = 4 << 10;
 
-/// Pieces in the order in which they came.
+/// Chunks in the order of their arrival.
 #[derive(Debug, Default)]
 pub struct Rope {
     pieces: VecDeque<Bytes>,
-    /// Short ones, which came last.
+    /// Short ones, which arrived last.
     short: BytesMut,
     bytes: usize,
 }
 
 impl Rope {
-    /// Bytes that it holds.
+    /// Returns the number of bytes.
     pub fn len(&self) -> usize {
         self.bytes
     }
 
-    /// Whether it holds nothing.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.bytes == 0
     }
 
-    /// Adds a piece at the end.
+    /// Appends a chunk.
     pub fn push(&mut self, piece: Bytes) {
         self.bytes += piece.len();
         if piece.len() < PIECE_BYTES_MIN {
@@ -48,18 +48,18 @@ impl Rope {
         }
     }
 
-    /// The first `N` bytes, which stay. None where there are fewer.
+    /// Returns the first `N` bytes without removing them; `None` where there are fewer.
     pub fn peek<const N: usize>(&self) -> Option<[u8; N]> {
         self.first(N).try_into().ok()
     }
 
-    /// Up to so many bytes from the beginning, which stay.
+    /// Returns up to so many bytes from the beginning without removing them.
     pub fn first(&self, bytes: usize) -> Vec<u8> {
         let all = self.pieces.iter().flat_map(|piece| piece.iter()).chain(&self.short);
         all.take(bytes).copied().collect()
     }
 
-    /// The first `bytes`, in one piece. None where there are fewer.
+    /// Removes and returns the first `bytes`; `None` where there are fewer.
     pub fn take(&mut self, bytes: usize) -> Option<Bytes> {
         self.join();
         if let Some(first) = self.pieces.front_mut().filter(|first| first.len() > bytes) {
@@ -71,7 +71,7 @@ impl Rope {
         Some(whole.into())
     }
 
-    /// The first `bytes` as a buffer of their own, aligned for any column. None where there are fewer.
+    /// Removes the first `bytes`, and returns them as a buffer that is aligned for any column; `None` where there are fewer.
     pub fn take_aligned(&mut self, bytes: usize) -> Option<Buffer> {
         let mut whole = MutableBuffer::with_capacity(bytes.min(self.bytes));
         self.take_each(bytes, |part| whole.extend_from_slice(part))?;

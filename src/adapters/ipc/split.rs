@@ -1,21 +1,22 @@
-//! Cuts a batch into pieces that each fit a message.
+//! Splits a batch into pieces that each fit a message.
 //!
-//! What counts is what a slice would send, not the buffers behind it: rows of a table are always slices of something
-//! larger. Pieces are even, so that a batch a little over the limit does not become a large piece and a crumb.
+//! The bytes that a slice sends count, not the buffers behind it: rows of a table are always slices of something larger.
+//! Pieces are even, so that a batch a little over the limit does not become one large and one tiny piece.
 
 use crate::adapters::ipc::compact::compact;
 use arrow::array::{Array, ArrayData, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::DataType;
 use std::sync::Arc;
 
-/// `batch` in pieces of at most `bytes_target`, unless a single row has more. Rows keep their order; no rows, no piece.
+/// Splits `batch` into pieces of at most `bytes_target`, unless a single row has more. Rows keep their order; a batch
+/// without rows has no piece.
 pub fn split(batch: &RecordBatch, bytes_target: usize) -> Vec<RecordBatch> {
     let mut pieces = Vec::new();
-    cut(batch, bytes_target, &mut pieces);
+    split_into(batch, bytes_target, &mut pieces);
     pieces
 }
 
-fn cut(batch: &RecordBatch, bytes_target: usize, pieces: &mut Vec<RecordBatch>) {
+fn split_into(batch: &RecordBatch, bytes_target: usize, pieces: &mut Vec<RecordBatch>) {
     let rows = batch.num_rows();
     if rows == 0 {
         return;
@@ -27,16 +28,17 @@ fn cut(batch: &RecordBatch, bytes_target: usize, pieces: &mut Vec<RecordBatch>) 
     }
     let step = rows.div_ceil(count);
     for first in (0..rows).step_by(step) {
-        cut(&batch.slice(first, step.min(rows - first)), bytes_target, pieces);
+        // Rows differ in size, so a piece may be too large still.
+        split_into(&batch.slice(first, step.min(rows - first)), bytes_target, pieces);
     }
 }
 
-/// Bytes of a batch's rows in messages, about: not those of the buffers that it is a slice of.
+/// Estimates the bytes of a batch's rows in messages, not those of the buffers that it is a slice of.
 pub fn batch_bytes(batch: &RecordBatch) -> usize {
     batch.columns().iter().map(|column| slice_bytes(column.as_ref())).sum()
 }
 
-/// Bytes of an array in a message, about. What all rows share – a dictionary – is not counted.
+/// Estimates the bytes of an array in a message. Values that all rows share – a dictionary – are not counted.
 fn slice_bytes(array: &dyn Array) -> usize {
     let rows = array.len();
     let nulls = if array.nulls().is_some() { rows.div_ceil(8) } else { 0 };
@@ -77,21 +79,21 @@ fn slice_bytes(array: &dyn Array) -> usize {
         }
         DataType::Union(fields, _) => {
             let union = array.as_union();
-            // Each row is in one of the children, or takes a place in all of them.
+            // A dense row is in one of the children, a sparse one takes a place in all of them.
             let of = |rows| fields.iter().map(move |(id, _)| share(union.child(id).as_ref(), rows));
             let dense = of(i64::try_from(rows).unwrap_or(i64::MAX)).max().unwrap_or(0) + rows * 4;
             rows + if union.offsets().is_some() { dense } else { of(i64::try_from(rows).unwrap_or(i64::MAX)).sum() }
         }
         other => match other.primitive_width() {
             Some(width) => rows * width,
-            // Runs: what rows come to, should each be one.
+            // Run-end encoded: an upper bound, as if each row were a run.
             None => array.to_data().child_data().iter().map(|child| rows.min(child.len()) * bytes_each(child)).sum(),
         },
     };
     nulls + values
 }
 
-/// Bytes of `rows` rows of an array, about, wherever they are in it.
+/// Estimates the bytes of `rows` rows of an array, wherever they are in it.
 fn share(array: &dyn Array, rows: i64) -> usize {
     let bytes = slice_bytes(array) as u128 * u128::try_from(rows).unwrap_or(0);
     usize::try_from(bytes / array.len().max(1) as u128).unwrap_or(usize::MAX)
@@ -101,7 +103,7 @@ fn bytes_each(data: &ArrayData) -> usize {
     data.get_slice_memory_size().unwrap_or(0) / data.len().max(1)
 }
 
-/// Bytes between the first and the last offset.
+/// Returns the bytes between the first and the last offset.
 fn span<O: Copy + Into<i64>>(offsets: &[O]) -> usize {
     match (offsets.first(), offsets.last()) {
         (Some(first), Some(last)) => usize::try_from((*last).into() - (*first).into()).unwrap_or(0),

@@ -1,4 +1,4 @@
-//! What the command line says.
+//! The arguments of the command line. Doc comments here are its help text.
 
 use crate::output::Layout;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -12,14 +12,14 @@ pub struct Args {
     /// The server: grpc://HOST:PORT or http://HOST:PORT
     #[arg(long, global = true, env = "ZEPTO_URL", default_value = "grpc://127.0.0.1:8815")]
     pub url: String,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
-    pub verb: Verb,
+    pub command: Command,
 }
 
-/// What to do.
+/// A command.
 #[derive(Debug, Subcommand)]
-pub enum Verb {
+pub enum Command {
     /// Run a statement; without one, open a shell, or read statements from a pipe
     Sql {
         /// The statement, or several with ; between them
@@ -32,9 +32,9 @@ pub enum Verb {
     Import(Import),
     /// Write a result to a file
     Export(Export),
-    /// Ask whether the server is there
+    /// Check that the server answers
     Ping,
-    /// Ask how the server is
+    /// Show the health of the server
     Health,
     /// List the tables
     Tables {
@@ -61,7 +61,7 @@ pub struct Import {
     /// The table to append to
     #[arg(long, short)]
     pub table: String,
-    /// What the files are [default: by their names' endings]
+    /// The format of the files [default: by their names' extensions]
     #[arg(long, short)]
     pub format: Option<FileFormat>,
     /// What to do where the table is missing
@@ -70,7 +70,7 @@ pub struct Import {
     /// What to do where the table exists
     #[arg(long, value_enum, default_value_t = Exists::Append)]
     pub if_exists: Exists,
-    /// Read everything, say what would be sent, and send nothing
+    /// Read everything, show what would be sent, and send nothing
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -83,12 +83,12 @@ pub struct Export {
     /// The file to write
     #[arg(long, short)]
     pub to: PathBuf,
-    /// What to write [default: by the file's ending]
+    /// The format to write [default: by the file's extension]
     #[arg(long, short)]
     pub format: Option<FileFormat>,
 }
 
-/// A form of a file.
+/// A format of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum FileFormat {
     /// Comma-separated values under a header line
@@ -99,27 +99,27 @@ pub enum FileFormat {
     Arrow,
     /// A Parquet file
     Parquet,
-    /// One JSON document; for export alone
+    /// One JSON document; for export only
     Json,
 }
 
-/// What to do where a table is missing.
+/// An action where a table is missing.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum Missing {
-    /// Make it
+    /// Create it
     Create,
     /// Fail
     Fail,
 }
 
-/// What to do where a table exists.
+/// An action where a table exists.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum Exists {
     /// Append to it
     Append,
     /// Fail
     Fail,
-    /// Put the rows in its place
+    /// Replace its rows
     Replace,
 }
 

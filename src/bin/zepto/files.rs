@@ -1,9 +1,9 @@
-//! Files as batches: each is opened for its schema, then read as it is sent.
+//! Files as batches: each is opened for its schema, then read while it is sent.
 
 use crate::args::FileFormat;
 use arrow::array::RecordBatch;
 use arrow::csv::reader::Format as CsvFormat;
-use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::ipc::reader::{FileReader, StreamReader};
 use arrow::json::reader::infer_json_schema_from_seekable;
@@ -12,59 +12,60 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use zepto_flight::adapters::formats::read::nullable;
 use zepto_flight::ports::{Error, Result};
 
 /// Rows of one batch.
 const BATCH_ROWS: usize = 65_536;
 
-/// Rows that types are guessed from.
-const GUESSED_ROWS: usize = 10_000;
+/// Rows that types are inferred from.
+const SAMPLE_ROWS: usize = 10_000;
 
-/// What is read.
+/// An input of an import.
 #[derive(Debug, Clone)]
-pub enum Source {
+pub enum Input {
     /// A file.
     File(PathBuf),
     /// Standard input, all of it.
     Standard,
 }
 
-/// Batches of a file.
-pub struct Batches {
+/// The batches of a file.
+pub struct FileBatches {
     /// Their schema.
     pub schema: SchemaRef,
-    /// One after the other.
+    /// The batches, in order.
     pub batches: Box<dyn Iterator<Item = Result<RecordBatch>> + Send>,
 }
 
-/// The files that names and patterns stand for, in order.
+/// Returns the files that names and patterns stand for, in order.
 ///
 /// # Errors
 ///
 /// `InvalidQuery` for a pattern that matches nothing.
-pub fn sources(names: &[String]) -> Result<Vec<Source>> {
+pub fn inputs(names: &[String]) -> Result<Vec<Input>> {
     let mut found = Vec::new();
     for name in names {
         if name == "-" {
-            found.push(Source::Standard);
+            found.push(Input::Standard);
             continue;
         }
         if Path::new(name).exists() {
-            found.push(Source::File(name.into()));
+            found.push(Input::File(name.into()));
             continue;
         }
-        let matches = glob::glob(name).map_err(|error| Error::invalid(format!("{name:?} is no pattern: {error}")))?;
+        let matches = glob::glob(name).map_err(|error| Error::invalid(format!("invalid pattern {name:?}: {error}")))?;
         let before = found.len();
-        found.extend(matches.filter_map(std::result::Result::ok).map(Source::File));
+        found.extend(matches.filter_map(std::result::Result::ok).map(Input::File));
         if found.len() == before {
-            return Err(Error::invalid(format!("there is no file {name:?}")));
+            return Err(Error::invalid(format!("no file matches {name:?}")));
         }
     }
     Ok(found)
 }
 
-impl Source {
-    /// Its size, where it has one.
+impl Input {
+    /// Returns its size; `None` for standard input.
     pub fn bytes(&self) -> Option<u64> {
         match self {
             Self::File(path) => std::fs::metadata(path).ok().map(|metadata| metadata.len()),
@@ -72,24 +73,24 @@ impl Source {
         }
     }
 
-    /// What it is, by its name's ending.
+    /// Returns its format, by the extension of its name.
     ///
     /// # Errors
     ///
-    /// `InvalidQuery` for an ending that says nothing.
+    /// `InvalidQuery` for an unknown extension, and for standard input.
     pub fn format(&self) -> Result<FileFormat> {
         match self {
             Self::File(path) => format_of(path),
-            Self::Standard => Err(Error::invalid("--format says what standard input is")),
+            Self::Standard => Err(Error::invalid("standard input has no name to tell its format by; give --format")),
         }
     }
 
-    /// Opens it.
+    /// Opens it, and reads its schema.
     ///
     /// # Errors
     ///
-    /// `NotFound` or `InvalidQuery` for a file that cannot be read, or is not what it should be.
-    pub fn open(&self, format: FileFormat) -> Result<Batches> {
+    /// `InvalidQuery` for a file that cannot be read, or is not of `format`.
+    pub fn open(&self, format: FileFormat) -> Result<FileBatches> {
         match self {
             Self::File(path) => {
                 let file = File::open(path).map_err(|error| unreadable(&path.display(), &error))?;
@@ -111,20 +112,20 @@ impl Source {
     }
 }
 
-/// What a file is, by its name's ending.
+/// Returns the format of a file, by the extension of its name.
 ///
 /// # Errors
 ///
-/// `InvalidQuery` for an ending that says nothing.
+/// `InvalidQuery` for an unknown extension.
 pub fn format_of(path: &Path) -> Result<FileFormat> {
-    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_ascii_lowercase();
-    match ending.as_str() {
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_ascii_lowercase();
+    match extension.as_str() {
         "csv" => Ok(FileFormat::Csv),
         "ndjson" | "jsonl" => Ok(FileFormat::Ndjson),
         "json" => Ok(FileFormat::Json),
         "arrow" | "arrows" | "ipc" | "feather" => Ok(FileFormat::Arrow),
         "parquet" | "pq" => Ok(FileFormat::Parquet),
-        _ => Err(Error::invalid(format!("--format says what {} is: its name does not", path.display()))),
+        _ => Err(Error::invalid(format!("the name {} does not tell its format; give --format", path.display()))),
     }
 }
 
@@ -132,7 +133,7 @@ fn unreadable(what: &dyn std::fmt::Display, error: &dyn std::fmt::Display) -> Er
     Error::invalid(format!("{what} cannot be read: {error}"))
 }
 
-fn parquet(file: impl parquet::file::reader::ChunkReader + 'static) -> std::result::Result<Batches, ArrowError> {
+fn parquet(file: impl parquet::file::reader::ChunkReader + 'static) -> std::result::Result<FileBatches, ArrowError> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
     let schema = builder.schema().clone();
     Ok(boxed(schema, builder.with_batch_size(BATCH_ROWS).build()?))
@@ -141,18 +142,18 @@ fn parquet(file: impl parquet::file::reader::ChunkReader + 'static) -> std::resu
 fn open(
     mut file: impl BufRead + Seek + Send + 'static,
     format: FileFormat,
-) -> std::result::Result<Batches, ArrowError> {
+) -> std::result::Result<FileBatches, ArrowError> {
     match format {
         FileFormat::Csv => {
-            let (schema, _) = CsvFormat::default().with_header(true).infer_schema(&mut file, Some(GUESSED_ROWS))?;
+            let (schema, _) = CsvFormat::default().with_header(true).infer_schema(&mut file, Some(SAMPLE_ROWS))?;
             file.rewind()?;
-            let schema = nullable(&schema);
+            let schema = Arc::new(nullable(&schema));
             let reader = arrow::csv::ReaderBuilder::new(schema.clone()).with_header(true).with_batch_size(BATCH_ROWS);
             Ok(boxed(schema, reader.build_buffered(file)?))
         }
         FileFormat::Ndjson => {
-            let (schema, _) = infer_json_schema_from_seekable(&mut file, Some(GUESSED_ROWS))?;
-            let schema = nullable(&schema);
+            let (schema, _) = infer_json_schema_from_seekable(&mut file, Some(SAMPLE_ROWS))?;
+            let schema = Arc::new(nullable(&schema));
             let reader =
                 arrow::json::ReaderBuilder::new(schema.clone()).with_batch_size(BATCH_ROWS).with_strict_mode(true);
             Ok(boxed(schema, reader.build(file)?))
@@ -175,21 +176,10 @@ fn open(
     }
 }
 
-/// Guessed columns, all of which may be null.
-fn nullable(schema: &arrow::datatypes::Schema) -> SchemaRef {
-    // A column without a value so far may be anything, and must not be taken for one that has none.
-    let data_type = |field: &Field| match field.data_type() {
-        DataType::Null => DataType::Utf8,
-        other => other.clone(),
-    };
-    let fields = schema.fields().iter().map(|field| Field::new(field.name(), data_type(field), true));
-    Arc::new(arrow::datatypes::Schema::new(fields.collect::<Vec<_>>()))
-}
-
 fn boxed(
     schema: SchemaRef,
     batches: impl Iterator<Item = std::result::Result<RecordBatch, ArrowError>> + Send + 'static,
-) -> Batches {
+) -> FileBatches {
     let batches = batches.map(|batch| batch.map_err(|error| Error::invalid(format!("a row cannot be read: {error}"))));
-    Batches { schema, batches: Box::new(batches) }
+    FileBatches { schema, batches: Box::new(batches) }
 }

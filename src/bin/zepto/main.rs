@@ -1,20 +1,20 @@
-//! `zepto`, the command-line client: SQL in a shell or a pipe, files in and out, small questions.
+//! `zepto`, the command-line client: SQL in a shell or a pipe, import and export of files, the server's state.
 //!
-//! A client and nothing else: it speaks to a server through the same ports as everything here, over Flight or HTTP as the
-//! URL says, and no engine is part of it. What was asked for goes to standard output, everything else to standard error.
+//! It has no engine: it calls a server through the ports, over Flight or HTTP as the URL says. Results go to standard
+//! output, everything else to standard error.
 //! Exit codes: 0; 1 for an error of the server, or of a file; 2 for wrong usage.
 
 mod args;
 mod export;
 mod files;
 mod import;
+mod lexer;
 mod output;
 mod progress;
 mod remote;
 mod shell;
-mod words;
 
-use crate::args::{Args, Verb};
+use crate::args::{Args, Command};
 use crate::output::{Layout, Output};
 use crate::remote::Remote;
 use clap::Parser;
@@ -26,34 +26,34 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
-        Err(error) => return failed(&Error::internal(format!("no threads: {error}"))),
+        Err(error) => return report_error(&Error::internal(format!("the runtime could not be started: {error}"))),
     };
     match runtime.block_on(run(args)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(&error),
+        Err(error) => report_error(&error),
     }
 }
 
-fn failed(error: &Error) -> ExitCode {
-    // Whoever closed standard error does not want to read it.
+fn report_error(error: &Error) -> ExitCode {
+    // Where standard error is closed, there is nowhere to report to.
     let _ = writeln!(std::io::stderr(), "error: {}", error.message());
     ExitCode::FAILURE
 }
 
 async fn run(args: Args) -> Result<()> {
     let remote = Remote::new(&args.url)?;
-    match args.verb {
-        Verb::Sql { statement, format } => sql(&remote, statement, format).await,
-        Verb::Import(import) => import::run(&remote, import).await,
-        Verb::Export(export) => export::run(&remote, export).await,
-        Verb::Ping => {
+    match args.command {
+        Command::Sql { statement, format } => sql(&remote, statement, format).await,
+        Command::Import(import) => import::run(&remote, import).await,
+        Command::Export(export) => export::run(&remote, export).await,
+        Command::Ping => {
             let began = std::time::Instant::now();
             remote.query.snapshot(Caller::default()).await?;
-            say(&format!("pong from {} in {:.2} ms", args.url, began.elapsed().as_secs_f64() * 1e3))
+            print_line(&format!("pong from {} in {:.2} ms", args.url, began.elapsed().as_secs_f64() * 1e3))
         }
-        Verb::Health => say(&remote.health().await?),
-        Verb::Tables { format } => show(&remote, "SHOW TABLES", format).await,
-        Verb::Describe { table, format } => {
+        Command::Health => print_line(&remote.health().await?),
+        Command::Tables { format } => show(&remote, "SHOW TABLES", format).await,
+        Command::Describe { table, format } => {
             let sql = format!("DESCRIBE \"{}\"", table.replace('"', "\"\""));
             show(&remote, &sql, format).await
         }
@@ -72,7 +72,7 @@ async fn sql(remote: &Remote, statement: Option<String>, format: Option<Layout>)
             text
         }
     };
-    for statement in words::statements(&statement) {
+    for statement in lexer::split_statements(&statement) {
         show(remote, statement, format).await?;
     }
     Ok(())
@@ -81,9 +81,9 @@ async fn sql(remote: &Remote, statement: Option<String>, format: Option<Layout>)
 async fn show(remote: &Remote, statement: &str, format: Option<Layout>) -> Result<()> {
     let layout = format.unwrap_or(if std::io::stdout().is_terminal() { Layout::Table } else { Layout::Csv });
     let began = std::time::Instant::now();
-    Output::standard(layout).answer(remote.run(statement).await?, began).await
+    Output::standard(layout).print(remote.run(statement).await?, began).await
 }
 
-fn say(text: &str) -> Result<()> {
-    writeln!(std::io::stdout(), "{text}").map_err(|error| output::unwritten(&error))
+fn print_line(text: &str) -> Result<()> {
+    writeln!(std::io::stdout(), "{text}").map_err(|error| output::output_error(&error))
 }

@@ -1,4 +1,4 @@
-//! Results on their way out: aligned tables for people, everything else as the server's own formats have it.
+//! Output of results: aligned tables for people, everything else in the server's own formats.
 
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::DataType;
@@ -9,14 +9,15 @@ use futures::StreamExt;
 use std::collections::VecDeque;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
-use zepto_flight::adapters::http::{Format, NanStyle, Style, Writer};
+use zepto_flight::adapters::formats::Format;
+use zepto_flight::adapters::formats::write::{NanStyle, ResultStyle, ResultWriter};
 use zepto_flight::adapters::ipc::Encoding;
 use zepto_flight::ports::{BatchStream, Error, Reply, Result, StatementKind};
 
-/// Rows of a table that are shown; a terminal is no place for more.
+/// Most rows of a table that are shown.
 const SHOWN_ROWS_MAX: usize = 1_000;
 
-/// Columns narrower than this are not worth having: where the terminal has less, rows are shown as records.
+/// The narrowest column of a table; where the terminal has less room, rows are shown as records.
 const COLUMN_CHARS_MIN: usize = 8;
 
 /// How a result is written.
@@ -39,7 +40,7 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// The format that the server would write, where it has one.
+    /// Returns the server's format for this layout, if it has one.
     pub fn format(self) -> Option<Format> {
         match self {
             Self::Table | Self::Markdown => None,
@@ -52,59 +53,59 @@ impl Layout {
     }
 }
 
-/// Where results go, and how.
+/// Writes results to standard output.
 pub struct Output {
     layout: Layout,
-    /// Characters of a line, on a terminal.
+    /// Characters of a line; `None` where the output is not a terminal.
     width: Option<usize>,
     timing: bool,
 }
 
-/// What was shown of a result.
-pub struct Shown {
+/// A result as text.
+pub struct RenderedResult {
     /// The text.
     pub text: String,
-    /// A line about it.
+    /// A line with the number of rows and the time.
     pub summary: String,
 }
 
 impl Output {
-    /// Standard output.
+    /// Creates an output for standard output, as it is now.
     pub fn standard(layout: Layout) -> Self {
         let terminal = std::io::stdout().is_terminal();
-        // Some terminals do not know their size, and say 0.
+        // Some terminals report a size of 0.
         let columns = crossterm::terminal::size().map_or(0, |(columns, _)| usize::from(columns));
         let width = terminal.then_some(if columns == 0 { 80 } else { columns });
         Self { layout, width, timing: terminal }
     }
 
-    /// Writes the answer to what was asked at `began`.
+    /// Prints the reply to a statement that was sent at `began`.
     ///
     /// # Errors
     ///
-    /// The answer's, and `Unavailable` where nobody takes it.
-    pub async fn answer(&self, reply: Reply, began: Instant) -> Result<()> {
+    /// Those of the reply, and `Unavailable` where standard output fails.
+    pub async fn print(&self, reply: Reply, began: Instant) -> Result<()> {
         let mut out = std::io::stdout().lock();
         let Some(format) = self.layout.format() else {
-            let shown = self.shown(reply, began).await?;
-            out.write_all(shown.text.as_bytes()).map_err(|error| unwritten(&error))?;
-            if self.timing && !shown.summary.is_empty() {
-                let _ = writeln!(std::io::stderr(), "{}", shown.summary);
+            let rendered = self.render(reply, began).await?;
+            out.write_all(rendered.text.as_bytes()).map_err(|error| output_error(&error))?;
+            if self.timing && !rendered.summary.is_empty() {
+                let _ = writeln!(std::io::stderr(), "{}", rendered.summary);
             }
             return Ok(());
         };
         if reply.kind == StatementKind::Definition {
             return Ok(());
         }
-        write(reply.batches, format, &mut out, |_, _| {}).await.map(|_| ())
+        write_result(reply.batches, format, &mut out, |_, _| {}).await.map(|_| ())
     }
 
-    /// The answer to what was asked at `began` as text for people.
+    /// Renders the reply to a statement that was sent at `began` as text for people.
     ///
     /// # Errors
     ///
-    /// The answer's.
-    pub async fn shown(&self, reply: Reply, began: Instant) -> Result<Shown> {
+    /// Those of the reply.
+    pub async fn render(&self, reply: Reply, began: Instant) -> Result<RenderedResult> {
         let Reply { kind, mut batches } = reply;
         let (mut kept, mut rows, mut more) = (Vec::new(), 0, false);
         while let Some(batch) = batches.next().await {
@@ -120,19 +121,25 @@ impl Output {
         let schema = batches.schema();
         let time = elapsed(began.elapsed());
         Ok(match kind {
-            StatementKind::Definition => Shown { text: String::new(), summary: format!("done in {time}") },
+            StatementKind::Definition => RenderedResult { text: String::new(), summary: format!("done in {time}") },
             StatementKind::Change => {
-                let count = kept.first().map(|batch| text_of(batch.column(0).as_ref())).transpose()?;
+                let count = kept.first().map(|batch| cell_texts(batch.column(0).as_ref())).transpose()?;
                 let count = count.and_then(|count| count.into_iter().next().flatten()).unwrap_or_default();
-                Shown { text: String::new(), summary: format!("{count} rows {} in {time}", schema.field(0).name()) }
+                RenderedResult {
+                    text: String::new(),
+                    summary: format!("{count} rows {} in {time}", schema.field(0).name()),
+                }
             }
             StatementKind::Read => {
                 let names: Vec<_> = schema.fields().iter().map(|field| field.name().clone()).collect();
                 let right: Vec<_> = schema.fields().iter().map(|field| is_number(field.data_type())).collect();
-                let cells = kept.iter().map(rows_of).collect::<Result<Vec<_>>>()?.concat();
+                let cells = kept.iter().map(rows_as_text).collect::<Result<Vec<_>>>()?.concat();
                 let text = self.lay_out(&names, &right, &cells);
                 let only = if more { "first " } else { "" };
-                Shown { text, summary: format!("({only}{rows} row{} in {time})", if rows == 1 { "" } else { "s" }) }
+                RenderedResult {
+                    text,
+                    summary: format!("({only}{rows} row{} in {time})", if rows == 1 { "" } else { "s" }),
+                }
             }
         })
     }
@@ -170,7 +177,7 @@ fn table(names: &[String], right: &[bool], rows: &[Vec<Option<String>>], preset:
     table
 }
 
-/// Rows one below the other, a line for each column.
+/// Renders rows one below the other, a line for each column.
 fn records(names: &[String], rows: &[Vec<Option<String>>]) -> String {
     let wide = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
     let mut text = String::new();
@@ -187,22 +194,22 @@ fn is_number(data_type: &DataType) -> bool {
     data_type.is_numeric()
 }
 
-/// The values of a column; none where they are null.
-fn text_of(column: &dyn Array) -> Result<Vec<Option<String>>> {
+/// Formats the values of a column; `None` for null.
+fn cell_texts(column: &dyn Array) -> Result<Vec<Option<String>>> {
     let options = FormatOptions::new();
-    let unprintable = |error| Error::internal(format!("a value has no text: {error}"));
-    let formatter = ArrayFormatter::try_new(column, &options).map_err(unprintable)?;
+    let text_error = |error| Error::internal(format!("a value has no text: {error}"));
+    let formatter = ArrayFormatter::try_new(column, &options).map_err(text_error)?;
     let text = |row: usize| {
         if column.is_null(row) || *column.data_type() == DataType::Null {
             return Ok(None);
         }
-        formatter.value(row).try_to_string().map(Some).map_err(unprintable)
+        formatter.value(row).try_to_string().map(Some).map_err(text_error)
     };
     (0..column.len()).map(text).collect()
 }
 
-fn rows_of(batch: &RecordBatch) -> Result<Vec<Vec<Option<String>>>> {
-    let columns = batch.columns().iter().map(|column| text_of(column.as_ref())).collect::<Result<Vec<_>>>()?;
+fn rows_as_text(batch: &RecordBatch) -> Result<Vec<Vec<Option<String>>>> {
+    let columns = batch.columns().iter().map(|column| cell_texts(column.as_ref())).collect::<Result<Vec<_>>>()?;
     Ok((0..batch.num_rows()).map(|row| columns.iter().map(|column| column[row].clone()).collect()).collect())
 }
 
@@ -214,31 +221,31 @@ fn elapsed(time: Duration) -> String {
     }
 }
 
-/// Writes all of `batches`; `progress` hears of the rows and bytes of each piece. The rows.
+/// Writes all of `batches`, and returns the number of rows. `progress` gets the rows and bytes of each piece.
 ///
 /// # Errors
 ///
-/// Those of `batches`, and `Unavailable` where the place cannot be written to.
-pub async fn write(
+/// Those of `batches`, and `Unavailable` where `out` fails.
+pub async fn write_result(
     mut batches: BatchStream,
     format: Format,
     out: &mut impl Write,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<u64> {
     let began = Instant::now();
-    let style = Style { format, nan: NanStyle::Null, encoding: Encoding::plain(2 << 20) };
-    let (mut writer, mut pieces) = Writer::new(&batches.schema(), style)?;
+    let style = ResultStyle { format, nan: NanStyle::Null, encoding: Encoding::plain(2 << 20) };
+    let (mut writer, mut pieces) = ResultWriter::new(&batches.schema(), style)?;
     let mut rows = 0;
     loop {
         let mut bytes = 0;
         for piece in pieces.drain(..) {
             bytes += piece.len() as u64;
-            out.write_all(&piece).map_err(|error| unwritten(&error))?;
+            out.write_all(&piece).map_err(|error| output_error(&error))?;
         }
         let Some(batch) = batches.next().await else {
             let last = writer.end(began.elapsed())?;
             progress(0, bytes + last.len() as u64);
-            out.write_all(&last).and_then(|()| out.flush()).map_err(|error| unwritten(&error))?;
+            out.write_all(&last).and_then(|()| out.flush()).map_err(|error| output_error(&error))?;
             return Ok(rows);
         };
         let batch = batch?;
@@ -251,10 +258,10 @@ pub async fn write(
     }
 }
 
-/// The error for a place that takes nothing.
-pub fn unwritten(error: &std::io::Error) -> Error {
+/// Builds the error for output that cannot be written. A closed pipe ends the program instead.
+pub fn output_error(error: &std::io::Error) -> Error {
     if error.kind() == std::io::ErrorKind::BrokenPipe {
-        // Whoever has seen enough closes the pipe: that is how `head` works.
+        // `head` and the like close the pipe once they have enough: not an error.
         std::process::exit(0);
     }
     Error::unavailable(format!("the result cannot be written: {error}"))
@@ -267,25 +274,25 @@ mod tests {
     use futures::FutureExt;
     use zepto_flight::ports::{BatchStream, Reply, StatementKind};
 
-    fn shown(layout: Layout, width: Option<usize>) -> String {
+    fn rendered(layout: Layout, width: Option<usize>) -> String {
         let batch =
             record_batch!(("n", Int64, [Some(1), Some(-200), None]), ("text", Utf8, [Some("a"), None, Some("ü")]))
                 .unwrap();
         let batches = BatchStream::from_batches(batch.schema(), vec![batch]);
         let output = Output { layout, width, timing: false };
         let reply = Reply { kind: StatementKind::Read, batches };
-        let shown = output.shown(reply, std::time::Instant::now()).now_or_never().unwrap().unwrap();
-        assert!(shown.summary.starts_with("(3 rows in "), "{}", shown.summary);
-        shown.text
+        let rendered = output.render(reply, std::time::Instant::now()).now_or_never().unwrap().unwrap();
+        assert!(rendered.summary.starts_with("(3 rows in "), "{}", rendered.summary);
+        rendered.text
     }
 
     #[test]
     fn numbers_stand_right_nulls_show_and_narrow_terminals_get_records() {
-        let table = shown(Layout::Table, None);
+        let table = rendered(Layout::Table, None);
         assert!(table.contains("│ -200 ┆ NULL │") && table.contains("│ NULL ┆ ü    │"), "{table}");
-        let markdown = shown(Layout::Markdown, None);
+        let markdown = rendered(Layout::Markdown, None);
         assert!(markdown.starts_with("|    n | text |\n"), "{markdown}");
-        let records = shown(Layout::Table, Some(10));
+        let records = rendered(Layout::Table, Some(10));
         assert!(records.contains("── row 2 ──\n   n  -200\ntext  NULL\n"), "{records}");
     }
 }

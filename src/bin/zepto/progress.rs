@@ -4,7 +4,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-/// How far a transfer is.
+/// The progress of a transfer.
 pub struct Progress {
     bar: ProgressBar,
     rows: u64,
@@ -13,7 +13,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// A transfer of so many bytes, where that is known.
+    /// Begins a transfer of so many bytes, where that is known.
     pub fn new(total_bytes: Option<u64>) -> Self {
         let bar = match (std::io::stderr().is_terminal(), total_bytes) {
             (false, _) => ProgressBar::hidden(),
@@ -25,7 +25,7 @@ impl Progress {
         Self { bar, rows: 0, bytes: 0, began: Instant::now() }
     }
 
-    /// More has been done.
+    /// Adds rows and bytes that were transferred.
     pub fn add(&mut self, rows: u64, bytes: u64) {
         self.rows += rows;
         self.bytes += bytes;
@@ -33,8 +33,8 @@ impl Progress {
         self.bar.set_position(self.bar.length().map_or(self.bytes, |length| self.bytes.min(length)));
     }
 
-    /// All has been done: says what, on standard error.
-    pub fn done(self, verb: &str, place: &str) {
+    /// Ends the transfer, and prints a line about it on standard error.
+    pub fn finish(self, verb: &str, place: &str) {
         self.bar.finish_and_clear();
         let seconds = self.began.elapsed().as_secs_f64();
         let rate = self.rows as f64 / seconds.max(1e-9);

@@ -1,10 +1,10 @@
-//! The server at the other end, whichever protocol it is reached by.
+//! The server, over either protocol.
 
 use std::sync::Arc;
 use zepto_flight::adapters::{flight, http};
 use zepto_flight::ports::{Error, IngestPort, Limits, Query, QueryPort, Reply, Result};
 
-/// A server.
+/// A connection to a server.
 pub struct Remote {
     /// Its query port.
     pub query: Arc<dyn QueryPort>,
@@ -19,11 +19,11 @@ enum Health {
 }
 
 impl Remote {
-    /// The server at `url`. It is connected to when it is first asked.
+    /// Creates a connection to the server at `url`. It connects when it is first used.
     ///
     /// # Errors
     ///
-    /// `InvalidQuery` for a URL that is none of ours.
+    /// `InvalidQuery` for a URL with another scheme.
     pub fn new(url: &str) -> Result<Self> {
         let limits = Limits::default();
         match url.split_once("://").map(|(scheme, _)| scheme) {
@@ -35,24 +35,24 @@ impl Remote {
                 let client = Arc::new(http::Client::new(url, &limits)?);
                 Ok(Self { query: client.clone(), ingest: client.clone(), health: Health::Http(client) })
             }
-            _ => Err(Error::invalid(format!("{url:?} is no server: there are grpc://HOST:PORT and http://HOST:PORT"))),
+            _ => Err(Error::invalid(format!("invalid server {url:?}; expected grpc://HOST:PORT or http://HOST:PORT"))),
         }
     }
 
-    /// Starts a statement, whatever it does.
+    /// Runs a statement, which may change data.
     ///
     /// # Errors
     ///
-    /// The server's.
+    /// Those of the server.
     pub async fn run(&self, sql: &str) -> Result<Reply> {
         self.query.query(Query::change(sql)).await
     }
 
-    /// What the server says of its health, as JSON.
+    /// Returns the server's health as JSON.
     ///
     /// # Errors
     ///
-    /// `Unavailable` where it is not there.
+    /// `Unavailable` where the server cannot be reached.
     pub async fn health(&self) -> Result<String> {
         match &self.health {
             Health::Flight(client) => client.health().await,

@@ -1,8 +1,8 @@
 //! The shell: statements typed over several lines, with history, completion and highlighting.
 
+use crate::lexer::{KEYWORDS, TokenKind, is_complete, is_keyword, split_statements, tokenize};
 use crate::output::{Layout, Output};
 use crate::remote::Remote;
-use crate::words::{KEYWORDS, Part, is_keyword, is_whole, parts, statements};
 use clap::ValueEnum;
 use nu_ansi_term::{Color, Style};
 use reedline::{
@@ -18,17 +18,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use zepto_flight::ports::{Caller, Error, Result};
 
-/// Statements that are remembered.
-const HISTORY: usize = 10_000;
+/// Most statements of the history.
+const HISTORY_MAX: usize = 10_000;
 
 const HELP: &str = "\
 SQL ends with a semicolon. Ctrl-C stops a query or drops what was typed, Ctrl-D leaves.
   \\d           list the tables
   \\d TABLE     list the columns of a table
-  \\timing      show how long things take, or don't
+  \\timing      turn the display of times on or off
   \\format F    table, csv, json, ndjson, markdown
-  \\pager       show long results page by page, or don't
-  \\?           this
+  \\pager       turn the pager for long results on or off
+  \\?           show this help
   \\q           leave";
 
 struct Shell<'a> {
@@ -39,20 +39,20 @@ struct Shell<'a> {
     names: Names,
 }
 
-/// Names of tables and columns, as they were when they were last asked for.
+/// Names of tables and columns, as of the last refresh.
 type Names = Arc<Mutex<Vec<String>>>;
 
 /// Runs the shell until its user leaves.
 ///
 /// # Errors
 ///
-/// `Unavailable` where the server is not there to begin with, or the terminal cannot be read.
+/// `Unavailable` where the server cannot be reached at the start, or the terminal cannot be read.
 pub async fn run(remote: &Remote, layout: Option<Layout>) -> Result<()> {
     let names = Names::default();
     let layout = layout.unwrap_or(Layout::Table);
     let mut shell = Shell { remote, layout, timing: true, pager: false, names: names.clone() };
-    shell.learn().await?;
-    say("zepto: \\? for help, \\q to leave");
+    shell.refresh_names().await?;
+    print_line("zepto: \\? for help, \\q to leave");
     let mut editor = editor(names);
     loop {
         let (returned, signal) = tokio::task::spawn_blocking(move || {
@@ -76,7 +76,7 @@ pub async fn run(remote: &Remote, layout: Option<Layout>) -> Result<()> {
 }
 
 impl Shell<'_> {
-    /// Does what was typed. Whether to go on.
+    /// Executes what was typed, and returns whether to go on.
     async fn enter(&mut self, text: &str) -> bool {
         let done = match text.trim().strip_prefix('\\') {
             Some("q") => return false,
@@ -84,7 +84,7 @@ impl Shell<'_> {
             None => self.statements(text).await,
         };
         if let Err(error) = done {
-            say(&Color::Red.paint(format!("error: {}", error.message())).to_string());
+            print_line(&Color::Red.paint(format!("error: {}", error.message())).to_string());
         }
         true
     }
@@ -92,36 +92,36 @@ impl Shell<'_> {
     async fn command(&mut self, command: &str) -> Result<()> {
         let (name, argument) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
         match (name, argument.trim()) {
-            ("?" | "h" | "help", _) => say(HELP),
+            ("?" | "h" | "help", _) => print_line(HELP),
             ("d", "") => return self.show("SHOW TABLES").await,
             ("d", table) => return self.show(&format!("DESCRIBE {}", table.trim_end_matches(';'))).await,
             ("timing", _) => {
                 self.timing = !self.timing;
-                say(if self.timing { "timing is on" } else { "timing is off" });
+                print_line(if self.timing { "timing is on" } else { "timing is off" });
             }
             ("pager", _) => {
                 self.pager = !self.pager;
-                say(if self.pager { "the pager is on" } else { "the pager is off" });
+                print_line(if self.pager { "the pager is on" } else { "the pager is off" });
             }
             ("format", name) => {
                 let layout = Layout::from_str(name, true).ok();
                 let is_text = |layout: &Layout| !matches!(layout, Layout::Arrow | Layout::Parquet);
-                let wrong = || Error::invalid("there are table, csv, json, ndjson and markdown");
+                let wrong = || Error::invalid("unknown format; expected table, csv, json, ndjson or markdown");
                 self.layout = layout.filter(is_text).ok_or_else(wrong)?;
             }
-            _ => return Err(Error::invalid(format!("there is no \\{name}; \\? lists what there is"))),
+            _ => return Err(Error::invalid(format!("unknown command \\{name}; \\? lists the commands"))),
         }
         Ok(())
     }
 
     async fn statements(&self, text: &str) -> Result<()> {
-        for statement in statements(text) {
+        for statement in split_statements(text) {
             self.show(statement).await?;
         }
-        let changes_names = parts(text).iter().any(|(part, word)| {
-            *part == Part::Word && ["create", "drop", "alter"].iter().any(|verb| verb.eq_ignore_ascii_case(word))
+        let changes_names = tokenize(text).iter().any(|(kind, word)| {
+            *kind == TokenKind::Word && ["create", "drop", "alter"].iter().any(|verb| verb.eq_ignore_ascii_case(word))
         });
-        if changes_names { self.learn().await } else { Ok(()) }
+        if changes_names { self.refresh_names().await } else { Ok(()) }
     }
 
     async fn show(&self, statement: &str) -> Result<()> {
@@ -130,12 +130,12 @@ impl Shell<'_> {
             let began = Instant::now();
             let reply = self.remote.run(statement).await?;
             if self.layout.format().is_some() {
-                return output.answer(reply, began).await;
+                return output.print(reply, began).await;
             }
-            let shown = output.shown(reply, began).await?;
-            self.print(&shown.text);
-            if self.timing || shown.text.is_empty() {
-                say(&Style::new().dimmed().paint(shown.summary).to_string());
+            let rendered = output.render(reply, began).await?;
+            self.print(&rendered.text);
+            if self.timing || rendered.text.is_empty() {
+                print_line(&Style::new().dimmed().paint(rendered.summary).to_string());
             }
             Ok(())
         };
@@ -153,8 +153,8 @@ impl Shell<'_> {
         }
     }
 
-    /// Asks for the names that there are.
-    async fn learn(&self) -> Result<()> {
+    /// Asks the server for the names to complete.
+    async fn refresh_names(&self) -> Result<()> {
         let tables = self.remote.query.tables(Caller::default()).await?;
         let columns = tables.iter().flat_map(|table| table.schema.fields()).map(|field| field.name().clone());
         let mut names: Vec<_> = tables.iter().map(|table| table.name.clone()).chain(columns).collect();
@@ -165,16 +165,16 @@ impl Shell<'_> {
     }
 }
 
-fn say(text: &str) {
+fn print_line(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-/// Shows `text` in `less`. Whether that worked.
+/// Shows `text` in `less`, and returns whether that worked.
 fn page(text: &str) -> bool {
     let child = Command::new("less").args(["-SRFX"]).stdin(Stdio::piped()).spawn();
     let Ok(mut child) = child else { return false };
     if let Some(stdin) = &mut child.stdin {
-        // Whoever leaves the pager has seen enough.
+        // Fails when the user quits the pager early: not an error.
         let _ = stdin.write_all(text.as_bytes());
     }
     drop(child.stdin.take());
@@ -187,18 +187,18 @@ fn editor(names: Names) -> Reedline {
     keys.add_binding(KeyModifiers::NONE, KeyCode::Tab, complete);
     let menu = ColumnarMenu::default().with_name("completion");
     let editor = Reedline::create()
-        .with_validator(Box::new(Ends))
-        .with_highlighter(Box::new(Colours))
-        .with_completer(Box::new(Words(names)))
+        .with_validator(Box::new(CompleteInput))
+        .with_highlighter(Box::new(SqlHighlighter))
+        .with_completer(Box::new(NameCompleter(names)))
         .with_menu(ReedlineMenu::EngineCompleter(Box::new(menu)))
         .with_edit_mode(Box::new(Emacs::new(keys)));
-    match history_file().and_then(|path| FileBackedHistory::with_file(HISTORY, path).ok()) {
+    match history_file().and_then(|path| FileBackedHistory::with_file(HISTORY_MAX, path).ok()) {
         Some(history) => editor.with_history(Box::new(history)),
         None => editor,
     }
 }
 
-/// Where history is kept: the state folder of the XDG base directory specification.
+/// Returns the path of the history: in the state folder of the XDG base directory specification.
 fn history_file() -> Option<PathBuf> {
     let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
     let folder = state.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/state")))?.join("zepto");
@@ -230,12 +230,12 @@ impl Prompt for ShellPrompt {
     }
 }
 
-/// A line is whole when its statement ends, or when it is a command of the shell's own.
-struct Ends;
+/// Accepts input whose last statement has its semicolon, and commands of the shell.
+struct CompleteInput;
 
-impl Validator for Ends {
+impl Validator for CompleteInput {
     fn validate(&self, line: &str) -> ValidationResult {
-        if line.trim_start().starts_with('\\') || is_whole(line) {
+        if line.trim_start().starts_with('\\') || is_complete(line) {
             ValidationResult::Complete
         } else {
             ValidationResult::Incomplete
@@ -243,18 +243,18 @@ impl Validator for Ends {
     }
 }
 
-struct Colours;
+struct SqlHighlighter;
 
-impl Highlighter for Colours {
+impl Highlighter for SqlHighlighter {
     fn highlight(&self, line: &str, _: usize) -> StyledText {
         let mut styled = StyledText::new();
-        for (part, text) in parts(line) {
-            let style = match part {
-                Part::Word if is_keyword(text) => Style::new().fg(Color::Blue).bold(),
-                Part::Number => Style::new().fg(Color::Cyan),
-                Part::Quoted => Style::new().fg(Color::Green),
-                Part::Comment => Style::new().dimmed(),
-                Part::Word | Part::End | Part::Other => Style::new(),
+        for (kind, text) in tokenize(line) {
+            let style = match kind {
+                TokenKind::Word if is_keyword(text) => Style::new().fg(Color::Blue).bold(),
+                TokenKind::Number => Style::new().fg(Color::Cyan),
+                TokenKind::Quoted => Style::new().fg(Color::Green),
+                TokenKind::Comment => Style::new().dimmed(),
+                TokenKind::Word | TokenKind::End | TokenKind::Other => Style::new(),
             };
             styled.push((style, text.to_owned()));
         }
@@ -263,10 +263,10 @@ impl Highlighter for Colours {
 }
 
 /// Completes keywords, tables and columns.
-struct Words(Names);
+struct NameCompleter(Names);
 
-impl Words {
-    /// What the word before `position` may become.
+impl NameCompleter {
+    /// Returns what the word before `position` may become.
     fn suggestions(&self, line: &str, position: usize) -> Vec<Suggestion> {
         let before = &line[..position];
         let start = before
@@ -285,7 +285,7 @@ impl Words {
     }
 }
 
-impl Completer for Words {
+impl Completer for NameCompleter {
     fn complete(&mut self, line: &str, position: usize) -> CompletionResult {
         CompletionResult::Fresh { suggestions: self.suggestions(line, position).into(), partial: None }
     }
@@ -293,15 +293,16 @@ impl Completer for Words {
 
 #[cfg(test)]
 mod tests {
-    use crate::shell::{Names, Words};
+    use crate::shell::{NameCompleter, Names};
 
     #[test]
     fn names_come_before_keywords() {
         let names = Names::default();
         names.lock().unwrap().extend(["selected".to_owned(), "price".to_owned()]);
-        let words = Words(names);
-        let complete =
-            |line: &str| words.suggestions(line, line.len()).into_iter().map(|found| found.value).collect::<Vec<_>>();
+        let completer = NameCompleter(names);
+        let complete = |line: &str| {
+            completer.suggestions(line, line.len()).into_iter().map(|found| found.value).collect::<Vec<_>>()
+        };
         assert_eq!(complete("SELECT pr"), ["price"]);
         assert_eq!(complete("sel"), ["selected", "SELECT"]);
         assert!(complete("SELECT ").is_empty());

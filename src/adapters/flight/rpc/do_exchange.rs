@@ -35,7 +35,7 @@ pub async fn do_exchange(state: &Arc<State>, request: http::Request<Body>) -> Rp
 }
 
 async fn exchange(messages: Incoming, call: &CallContext, admitted: &mut AdmittedRequest) -> Result<Reply> {
-    let mut stream = CallStream::new(messages, &call.state.options.limits);
+    let mut stream = CallStream::new(messages, &call.state.options);
     match read_query(&mut stream, call).await {
         Ok((query, first)) => {
             admitted.statement(&query.sql);

@@ -34,7 +34,7 @@ pub async fn do_put(state: &Arc<State>, request: http::Request<Body>) -> RpcResu
 }
 
 async fn put(messages: Incoming, call: &CallContext, admitted: &mut AdmittedRequest) -> Result<PutResult> {
-    let mut stream = CallStream::new(messages, &call.state.options.limits);
+    let mut stream = CallStream::new(messages, &call.state.options);
     match begin(&mut stream, call, admitted).await {
         Ok(Begun::Answered(app_metadata)) => Ok(PutResult { app_metadata }),
         Ok(Begun::Ingest { append, first, answer }) => ingest(append, stream, first, answer, call, admitted).await,

@@ -263,7 +263,7 @@ fn spool_failed(error: io::Error) -> Error {
 /// Reads the batches of a spool file one at a time.
 fn read_spool(file: Arc<File>) -> impl futures::Stream<Item = Result<RecordBatch>> + Send + 'static {
     // The file is our own, so its messages need no limit.
-    let deframer = Deframer::new(DecodeLimits { message_bytes_max: u64::MAX, inflated_bytes_max: 0 });
+    let deframer = Deframer::new(DecodeLimits::new(u64::MAX, 0));
     let beginning = SpoolReader { file, offset: 0, deframer };
     stream::try_unfold(beginning, |reader| async move {
         let read = spawn_blocking(move || reader.next_batch());

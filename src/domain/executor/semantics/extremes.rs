@@ -2,10 +2,10 @@
 //!
 //! DataFusion 55.2 starts each group at the largest or smallest finite float, so that the minimum of a group which holds
 //! nothing but infinity is 1.8e308. Here a group starts without a value, and NaN is the largest one, as it is where rows are
-//! compared and sorted.
+//! compared and sorted. Half floats are left to DataFusion.
 
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, PrimitiveArray};
-use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type};
+use arrow::datatypes::{DataType, FieldRef, Float32Type, Float64Type};
 use datafusion::common::{Result, ScalarValue, internal_err};
 use datafusion::logical_expr::function::{AccumulatorArgs, AggregateFunctionSimplification, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
@@ -55,7 +55,7 @@ impl AggregateUDFImpl for Extreme {
         self.inner.accumulator(args)
     }
 
-    fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<arrow::datatypes::FieldRef>> {
+    fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
         self.inner.state_fields(args)
     }
 
@@ -66,7 +66,6 @@ impl AggregateUDFImpl for Extreme {
     fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
         let wins = self.wins;
         match args.return_field.data_type() {
-            DataType::Float16 => Ok(Box::new(GroupExtremes::<Float16Type>::new(wins))),
             DataType::Float32 => Ok(Box::new(GroupExtremes::<Float32Type>::new(wins))),
             DataType::Float64 => Ok(Box::new(GroupExtremes::<Float64Type>::new(wins))),
             _ => self.inner.create_groups_accumulator(args),
@@ -152,7 +151,7 @@ macro_rules! total_float {
     };
 }
 
-total_float!(f32, f64, <Float16Type as ArrowPrimitiveType>::Native);
+total_float!(f32, f64);
 
 impl<T> GroupsAccumulator for GroupExtremes<T>
 where
@@ -207,10 +206,6 @@ where
             }
         };
         Ok(vec![state])
-    }
-
-    fn supports_convert_to_state(&self) -> bool {
-        true
     }
 
     fn size(&self) -> usize {

@@ -7,19 +7,19 @@ use arrow::datatypes::{DataType, Field, Schema};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// What every parameter begins with.
+/// Prefix of every parameter.
 const PREFIX: &str = "param_";
 
-/// What stands for no value, as at ClickHouse.
+/// Text that means null, as at ClickHouse.
 const NULL: &str = "\\N";
 
-/// `query` with the parameters that a request's own query gives: `param_1` for `$1` or the first `?`, `param_x` for `$x`.
+/// Binds the parameters that a request's own query gives: `param_1` to `$1` or the first `?`, `param_x` to `$x`.
 ///
 /// # Errors
 ///
-/// `InvalidQuery` for a parameter that the statement does not have, one that has no value, or a value that is none of its
+/// `InvalidQuery` for a parameter that the statement does not have, one without a value, or a value that is not of its
 /// type; and those of describing the statement.
-pub async fn bound(query: Query, given: &HashMap<String, String>, port: &dyn QueryPort) -> Result<Query> {
+pub async fn bind_query_params(query: Query, given: &HashMap<String, String>, port: &dyn QueryPort) -> Result<Query> {
     let given: HashMap<&str, &String> =
         given.iter().filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?, value))).collect();
     if given.is_empty() {
@@ -56,6 +56,7 @@ fn typed(text: &str, field: &Field) -> Result<ArrayRef> {
     let strict = CastOptions { safe: false, ..CastOptions::default() };
     let cast = cast_with_options(&value, field.data_type(), &strict);
     cast.map_err(|_| {
-        Error::invalid(format!("parameter {} is {}, and {text:?} is none", field.name(), field.data_type()))
+        let (name, data_type) = (field.name(), field.data_type());
+        Error::invalid(format!("invalid value {text:?} for parameter {name}; expected {data_type}"))
     })
 }

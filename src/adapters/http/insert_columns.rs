@@ -1,5 +1,5 @@
-//! ZeptoDB's options of an insertion: which columns of the body are the table's `symbol`, `price`, `volume` and
-//! `timestamp`, and by what prices and volumes are multiplied on their way.
+//! ZeptoDB's options of an insertion: which columns of the body become the table's `symbol`, `price`, `volume` and
+//! `timestamp`, and by what prices and volumes are multiplied.
 
 use crate::ports::{BatchStream, Error, Result};
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, RecordBatchOptions};
@@ -10,7 +10,7 @@ use futures::StreamExt;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// The table's column, and the options that say which of the body's it is.
+/// A column of the table, and the options that name the body's column for it.
 const NAMES: [(&str, &[&str]); 5] = [
     ("symbol", &["sym_col", "symbol_col"]),
     ("price", &["price_col"]),
@@ -19,47 +19,47 @@ const NAMES: [(&str, &[&str]); 5] = [
     ("msg_type", &["msg_type_col"]),
 ];
 
-/// The table's column, and the options that say what it is multiplied by.
+/// A column of the table, and the options that give its factor.
 const SCALES: [(&str, &[&str]); 2] = [("price", &["price_scale"]), ("volume", &["volume_scale", "vol_scale"])];
 
-/// What to do to the columns of a body.
+/// How to rename and scale the columns of a body.
 #[derive(Debug, Clone, Default)]
-pub struct Columns {
+pub struct InsertColumns {
     /// Name in the body, name in the table.
     names: Vec<(String, &'static str)>,
     /// Name in the table, factor.
     scales: Vec<(&'static str, f64)>,
 }
 
-impl Columns {
-    /// What a request's query says.
+impl InsertColumns {
+    /// Reads the options of a request's query.
     ///
     /// # Errors
     ///
-    /// `InvalidQuery` for a factor that is none.
-    pub fn of(query: &HashMap<String, String>) -> Result<Self> {
+    /// `InvalidQuery` for a factor that is not a finite number.
+    pub fn from_query(query: &HashMap<String, String>) -> Result<Self> {
         let given = |options: &[&str]| options.iter().find_map(|option| query.get(*option));
         let names = NAMES.iter().filter_map(|(column, options)| Some((given(options)?.clone(), *column))).collect();
         let mut scales = Vec::new();
         for (column, options) in SCALES {
             if let Some(text) = given(options) {
                 let factor = text.parse::<f64>().ok().filter(|factor| factor.is_finite());
-                let factor = factor
-                    .ok_or_else(|| Error::invalid(format!("{} can't be {text:?}: it is a number", options[0])))?;
+                let wrong = || Error::invalid(format!("invalid value {text:?} for {}; expected a number", options[0]));
+                let factor = factor.ok_or_else(wrong)?;
                 scales.push((column, factor));
             }
         }
         Ok(Self { names, scales })
     }
 
-    /// Whether there is nothing to do.
+    /// Returns whether columns stay as they are.
     pub fn is_empty(&self) -> bool {
         self.names.is_empty() && self.scales.is_empty()
     }
 
-    /// `table`'s columns as the body has them, by which it is read: under the body's names, and as plain numbers where they
-    /// are yet to be multiplied. Who names a column has it from the first row on, so those may not be null.
-    pub fn of_body(&self, table: &Schema) -> SchemaRef {
+    /// Returns the schema to read the body with: the table's columns under the body's names, as plain numbers where they
+    /// are yet to be multiplied. A column that an option names has to be in the first row, so it is not nullable.
+    pub fn body_schema(&self, table: &Schema) -> SchemaRef {
         let field = |field: &FieldRef| {
             let mut found = Field::clone(field);
             if self.scales.iter().any(|(column, _)| column == field.name()) {
@@ -73,12 +73,13 @@ impl Columns {
         Arc::new(Schema::new(table.fields().iter().map(field).collect::<Vec<_>>()))
     }
 
-    /// `batches` with it done. `table` is the table's schema, if it is there: whole numbers stay whole.
+    /// Renames and scales the columns of `batches`. A scaled column takes its type from `table`, if that exists, so that
+    /// integers stay integers.
     ///
     /// # Errors
     ///
     /// `InvalidQuery` for a column that the body does not have.
-    pub fn applied(self, batches: BatchStream, table: Option<&Schema>) -> Result<BatchStream> {
+    pub fn apply(self, batches: BatchStream, table: Option<&Schema>) -> Result<BatchStream> {
         if self.is_empty() {
             return Ok(batches);
         }
@@ -87,14 +88,16 @@ impl Columns {
         for (name, column) in &self.names {
             let at = names.iter().position(|known| known == name);
             let at = at.ok_or_else(|| {
-                Error::invalid(format!("the body has no column {name:?} to be the table's {column:?}"))
+                Error::invalid(format!("the body has no column {name:?}, which was to become {column:?}"))
             })?;
             fields[at] = fields[at].clone().with_name(*column);
         }
         let mut factors = vec![None; fields.len()];
         for (column, factor) in &self.scales {
             let at = fields.iter().position(|field| field.name() == column);
-            let at = at.ok_or_else(|| Error::invalid(format!("the body has no {column:?} to be multiplied")))?;
+            let at = at.ok_or_else(|| {
+                Error::invalid(format!("the body has no column {column:?}, which was to be multiplied"))
+            })?;
             let own = table.and_then(|table| table.field_with_name(column).ok()).map(Field::data_type);
             let data_type = own.filter(|own| own.is_numeric()).cloned().unwrap_or(DataType::Float64);
             factors[at] = Some(*factor);

@@ -1,4 +1,4 @@
-//! Rows as a Parquet file, row group by row group; its footer, without which no reader takes it, comes with the end.
+//! Rows as a Parquet file, row group by row group. The footer, without which no reader takes the file, comes at the end.
 
 use crate::ports::{Error, Result};
 use arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};
@@ -14,27 +14,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Rows of one row group.
 const GROUP_ROWS: usize = 131_072;
 
-/// Bytes of one row group, about: what is waiting for its group to be whole is memory.
+/// Bytes of one row group, about: a group is in memory until it is complete.
 const GROUP_BYTES: usize = 16 << 20;
 
 /// Writes the rows of one result.
 pub struct ParquetWriter {
-    /// None once it has ended.
-    writer: Option<ArrowWriter<Shared>>,
-    written: Shared,
+    /// `None` once the file has ended.
+    writer: Option<ArrowWriter<PendingBytes>>,
+    pending: PendingBytes,
 }
 
-/// What was written and is not taken yet.
+/// Bytes that were written and are not taken yet.
 #[derive(Debug, Clone, Default)]
-struct Shared(Arc<Mutex<Vec<u8>>>);
+struct PendingBytes(Arc<Mutex<Vec<u8>>>);
 
-impl Shared {
+impl PendingBytes {
     fn take(&self) -> Bytes {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).into()
     }
 }
 
-impl io::Write for Shared {
+impl io::Write for PendingBytes {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
         Ok(bytes.len())
@@ -46,7 +46,7 @@ impl io::Write for Shared {
 }
 
 impl ParquetWriter {
-    /// A writer at the beginning of a file.
+    /// Begins a file.
     ///
     /// # Errors
     ///
@@ -56,45 +56,46 @@ impl ParquetWriter {
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .set_max_row_group_row_count(Some(GROUP_ROWS))
             .build();
-        let written = Shared::default();
-        let unfit = |error| Error::unsupported(format!("Parquet cannot hold this result: {error}"));
+        let pending = PendingBytes::default();
+        let unsupported_by_parquet = |error| Error::unsupported(format!("Parquet cannot hold this result: {error}"));
         if schema.fields().iter().any(|field| has_union(field.data_type())) {
             return Err(Error::unsupported("Parquet cannot hold this result: it has no unions"));
         }
-        probe(schema).map_err(unfit)?;
-        let writer = ArrowWriter::try_new(written.clone(), schema.clone(), Some(properties)).map_err(unfit)?;
-        Ok(Self { writer: Some(writer), written })
+        probe(schema).map_err(unsupported_by_parquet)?;
+        let writer =
+            ArrowWriter::try_new(pending.clone(), schema.clone(), Some(properties)).map_err(unsupported_by_parquet)?;
+        Ok(Self { writer: Some(writer), pending })
     }
 
-    /// What is there to send once `batch` was taken.
+    /// Writes the rows of `batch`, and returns the bytes that are ready to send.
     ///
     /// # Errors
     ///
     /// `Internal` for a column that cannot be written.
     pub fn rows(&mut self, batch: &RecordBatch) -> Result<Bytes> {
         if let Some(writer) = &mut self.writer {
-            writer.write(batch).map_err(failed)?;
+            writer.write(batch).map_err(write_error)?;
             if writer.in_progress_size() > GROUP_BYTES {
-                writer.flush().map_err(failed)?;
+                writer.flush().map_err(write_error)?;
             }
         }
-        Ok(self.written.take())
+        Ok(self.pending.take())
     }
 
-    /// The rest of the file.
+    /// Ends the file, and returns its last bytes.
     ///
     /// # Errors
     ///
-    /// As above.
+    /// As for [`ParquetWriter::rows`].
     pub fn end(&mut self) -> Result<Bytes> {
         if let Some(writer) = self.writer.take() {
-            writer.close().map_err(failed)?;
+            writer.close().map_err(write_error)?;
         }
-        Ok(self.written.take())
+        Ok(self.pending.take())
     }
 }
 
-/// Whether a type is, or holds, a union: the writer panics on one.
+/// Returns whether a type is, or holds, a union: the writer panics on one.
 fn has_union(data_type: &DataType) -> bool {
     match data_type {
         DataType::Union(..) => true,
@@ -111,7 +112,7 @@ fn has_union(data_type: &DataType) -> bool {
     }
 }
 
-/// Writes a row of nulls to nowhere: some types are refused only with their first row, which is too late to say so.
+/// Writes a row of nulls to a sink: the writer refuses some types only with their first row, when the status is sent.
 fn probe(schema: &SchemaRef) -> std::result::Result<(), ParquetError> {
     let fields = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
     let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
@@ -123,6 +124,6 @@ fn probe(schema: &SchemaRef) -> std::result::Result<(), ParquetError> {
     writer.close().map(|_| ())
 }
 
-fn failed(error: ParquetError) -> Error {
+fn write_error(error: ParquetError) -> Error {
     Error::internal("a result could not be written as Parquet").with_source(error)
 }

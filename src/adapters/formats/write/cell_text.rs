@@ -1,6 +1,5 @@
-//! The text of a column's values, made for all rows at once: what each value of a type needs is found once.
+//! The text of a column's values, made for all rows at once: what all values of a type need is found once.
 
-use crate::adapters::http::render::cells::{TimeStyle, written};
 use crate::ports::{Error, Result};
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
@@ -8,17 +7,28 @@ use arrow::datatypes::{DataType, Int64Type, TimeUnit};
 use arrow::error::ArrowError;
 use arrow::temporal_conversions::date32_to_datetime;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use serde::Serialize;
+
+/// How times of day are set off from their days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeStyle {
+    /// `T`, as ISO-8601 has it.
+    Iso,
+    /// A space, as ClickHouse has it.
+    Space,
+}
 
 /// The text of every value of a column, one after the other.
-pub struct Texts {
+pub struct CellText {
     text: Vec<u8>,
     ends: Vec<usize>,
 }
 
-impl Texts {
-    /// Times without a zone. The day is written anew only where it changes: neighbours in a time series share it.
+impl CellText {
+    /// Formats times without a zone. The day is formatted again only where it changes: neighbours in a time series
+    /// share it.
     pub fn of_times(array: &ArrayRef, unit: TimeUnit, style: TimeStyle) -> Result<Self> {
-        let units = cast(array, &DataType::Int64).map_err(unprintable)?;
+        let units = cast(array, &DataType::Int64).map_err(text_error)?;
         let (per_second, digits) = match unit {
             TimeUnit::Second => (1, 0),
             TimeUnit::Millisecond => (1_000, 3),
@@ -50,25 +60,25 @@ impl Texts {
                         push_digits(in_day % per_second, digits, out);
                     }
                 }
-                // Too far away for a calendar: its number of units.
-                None => written(time, out),
+                // Outside the calendar's range: its number of units.
+                None => write_json(time, out),
             }
             texts.ends.push(out.len());
         }
         Ok(texts)
     }
 
-    /// Values of any other type, as arrow writes them.
+    /// Formats values of any other type, as arrow does.
     pub fn of(array: &ArrayRef, options: &FormatOptions<'_>) -> Result<Self> {
-        let formatter = ArrayFormatter::try_new(array.as_ref(), options).map_err(unprintable)?;
+        let formatter = ArrayFormatter::try_new(array.as_ref(), options).map_err(text_error)?;
         let mut text = String::new();
         let mut ends = Vec::with_capacity(array.len());
         for row in 0..array.len() {
             let start = text.len();
             if array.is_valid(row) && formatter.value(row).write(&mut text).is_err() {
-                // A time too far away for a calendar: its number of units.
+                // A time outside the calendar's range: its number of units.
                 text.truncate(start);
-                let number = cast(&array.slice(row, 1), &DataType::Int64).map_err(unprintable)?;
+                let number = cast(&array.slice(row, 1), &DataType::Int64).map_err(text_error)?;
                 text.push_str(&number.as_primitive::<Int64Type>().value(0).to_string());
             }
             ends.push(text.len());
@@ -76,25 +86,25 @@ impl Texts {
         Ok(Self { text: text.into_bytes(), ends })
     }
 
-    /// The text of row `row`; nothing in particular where that is null.
+    /// Returns the text of row `row`; unspecified where that is null.
     pub fn get(&self, row: usize) -> &[u8] {
         let start = if row == 0 { 0 } else { self.ends[row - 1] };
         &self.text[start..self.ends[row]]
     }
 }
 
-/// What a column that has no text is.
-pub fn unprintable(error: ArrowError) -> Error {
+/// Builds the error for a value that has no text.
+pub fn text_error(error: ArrowError) -> Error {
     Error::internal("a value has no text").with_source(error)
 }
 
-/// A day since 1970-01-01 as ISO-8601, unless it is too far away for a calendar.
+/// Formats a day since 1970-01-01 as ISO-8601; `None` outside the calendar's range.
 fn date_text(day: i64) -> Option<String> {
     let day = date32_to_datetime(i32::try_from(day).ok()?)?;
     Some(day.format("%Y-%m-%d").to_string())
 }
 
-/// The last `count` decimal digits of `value`, which is not negative.
+/// Appends the last `count` decimal digits of `value`, which is not negative.
 fn push_digits(mut value: i64, count: usize, out: &mut Vec<u8>) {
     let start = out.len();
     out.resize(start + count, b'0');
@@ -104,7 +114,8 @@ fn push_digits(mut value: i64, count: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// ISO-8601 with the digits of the unit, for times with a zone; those without have [`Texts::of_times`].
+/// Returns options for ISO-8601 with the digits of the unit, for times with a zone; those without have
+/// [`CellText::of_times`].
 pub fn time_format(data_type: &DataType, style: TimeStyle) -> FormatOptions<'static> {
     let options = FormatOptions::new().with_display_error(false);
     let DataType::Timestamp(unit, _) = data_type else { return options };
@@ -118,4 +129,10 @@ pub fn time_format(data_type: &DataType, style: TimeStyle) -> FormatOptions<'sta
         (TimeUnit::Microsecond, TimeStyle::Space) => "%Y-%m-%d %H:%M:%S%.6f",
         (TimeUnit::Nanosecond, TimeStyle::Space) => "%Y-%m-%d %H:%M:%S%.9f",
     }))
+}
+
+/// Appends a value as JSON.
+pub fn write_json<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
+    let written = serde_json::to_writer(out, value);
+    debug_assert!(written.is_ok(), "a vector takes what is written to it");
 }

@@ -1,9 +1,10 @@
 //! Parquet files, which have to be there whole.
 //!
-//! What the reader would get wrong is looked for first: codecs that this build does not have, and INT96, whose times reach
-//! further than the nanoseconds that they are read as, and wrap (apache/arrow-rs reads Spark's 9999-12-31 as 1816). Those are read a
-//! second time, as microseconds, and refused where the two differ.
+//! Checked first: codecs that this build does not have, and INT96, whose times reach further than the nanoseconds that
+//! they are read as, and wrap (apache/arrow-rs reads Spark's 9999-12-31 as 1816). INT96 columns are read a second time,
+//! as microseconds, and refused where the two differ.
 
+use crate::adapters::formats::read::parquet_pages::{longest_dictionary_value, page_sizes};
 use crate::adapters::ipc::DecodeLimits;
 use crate::ports::{BatchStream, Error, Result};
 use arrow::array::{AsArray, RecordBatch};
@@ -21,31 +22,39 @@ use parquet::file::metadata::ParquetMetaData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-/// Rows of a batch: a few bytes may stand for any number of equal values, so no more at a time.
+/// Most rows of a batch: a few bytes may stand for any number of equal values, so a batch is bounded by rows.
 const BATCH_ROWS: usize = 8_192;
 
-/// The batches of a file.
+/// Bytes of one column of a batch, if every row had the longest value of its dictionary.
+const BATCH_BYTES: u64 = 64 << 20;
+
+/// Reads a Parquet file.
 ///
 /// # Errors
 ///
-/// `InvalidQuery` for what is no Parquet file, `Unsupported` for a codec that is not built in, `LimitExceeded` beyond the limits.
-pub fn batches(file: Bytes, limits: DecodeLimits) -> Result<BatchStream> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file.clone()).map_err(|error| wrong(&error))?;
-    check_sizes(builder.metadata(), limits.inflated_bytes_max)?;
+/// `InvalidQuery` for anything that is not a Parquet file, `Unsupported` for a codec that is not built in, `LimitExceeded` beyond the limits.
+pub fn read_parquet(file: Bytes, limits: DecodeLimits) -> Result<BatchStream> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file.clone()).map_err(|error| not_parquet(&error))?;
     check_codecs(builder.metadata())?;
+    let sizes = page_sizes(&file, builder.metadata())?;
+    check_size(sizes.inflated, limits.inflated_bytes_max)?;
+    let memory = limits.memory.reserve(sizes.at_a_time)?;
+    let batch_rows = batch_rows(longest_dictionary_value(&file, builder.metadata())?);
     let schema = builder.schema().clone();
-    let mut again = Again::of(&file, &builder)?;
-    let mut reader = builder.with_batch_size(BATCH_ROWS).build().map_err(|error| wrong(&error))?;
+    let mut int96 = Int96Check::new(&file, &builder, batch_rows)?;
+    let mut reader = builder.with_batch_size(batch_rows).build().map_err(|error| not_parquet(&error))?;
     let mut failed = false;
     let batches = std::iter::from_fn(move || {
+        // Kept for as long as pages are inflated.
+        let _memory = &memory;
         let next = || {
             let batch = reader.next()?;
-            Some(batch.and_then(|batch| match &mut again {
-                Some(again) => again.check(batch),
+            Some(batch.and_then(|batch| match &mut int96 {
+                Some(int96) => int96.check(batch),
                 None => Ok(batch),
             }))
         };
-        // Readers of foreign files may panic.
+        // The reader panics on some corrupt files.
         let next = (!failed).then(|| catch_unwind(AssertUnwindSafe(next)))?;
         let next = next.unwrap_or_else(|_| Some(Err(ArrowError::ParseError("it is corrupt".into()))))?;
         failed = next.is_err();
@@ -59,19 +68,23 @@ pub fn batches(file: Bytes, limits: DecodeLimits) -> Result<BatchStream> {
     Ok(BatchStream::new(schema, stream::iter(batches)))
 }
 
-fn wrong(error: &ParquetError) -> Error {
-    Error::invalid(format!("the body is no Parquet file: {error}"))
+fn not_parquet(error: &ParquetError) -> Error {
+    Error::invalid(format!("the body is not a Parquet file: {error}"))
 }
 
-fn check_sizes(metadata: &ParquetMetaData, inflated_bytes_max: u64) -> Result<()> {
-    let sizes = metadata.row_groups().iter().map(|group| group.total_byte_size().max(0));
-    let inflated: i64 = sizes.fold(0, i64::saturating_add);
-    if u64::try_from(inflated).unwrap_or(u64::MAX) > inflated_bytes_max {
+fn check_size(inflated: u64, inflated_bytes_max: u64) -> Result<()> {
+    if inflated > inflated_bytes_max {
         return Err(Error::limit(format!(
             "the file inflates to {inflated} bytes, more than {inflated_bytes_max} (inflated_bytes_max)"
         )));
     }
     Ok(())
+}
+
+/// Returns how many rows may be decoded at a time where the longest value of a dictionary has so many bytes.
+fn batch_rows(longest_bytes: u64) -> usize {
+    let rows = BATCH_BYTES / longest_bytes.max(1);
+    usize::try_from(rows).unwrap_or(BATCH_ROWS).clamp(1, BATCH_ROWS)
 }
 
 fn check_codecs(metadata: &ParquetMetaData) -> Result<()> {
@@ -88,15 +101,15 @@ fn check_codecs(metadata: &ParquetMetaData) -> Result<()> {
     }
 }
 
-/// The columns of INT96 once more, as microseconds.
-struct Again {
+/// Reads the columns of INT96 a second time, as microseconds.
+struct Int96Check {
     reader: ParquetRecordBatchReader,
-    /// Where they are among the file's columns.
+    /// Their positions among the file's columns.
     columns: Vec<usize>,
 }
 
-impl Again {
-    fn of(file: &Bytes, builder: &ParquetRecordBatchReaderBuilder<Bytes>) -> Result<Option<Self>> {
+impl Int96Check {
+    fn new(file: &Bytes, builder: &ParquetRecordBatchReaderBuilder<Bytes>, batch_rows: usize) -> Result<Option<Self>> {
         let leaves = builder.parquet_schema();
         let is_int96 = |leaf: &usize| leaves.column(*leaf).physical_type() == Type::INT96;
         let mut columns: Vec<usize> =
@@ -119,13 +132,13 @@ impl Again {
         let coarse = Schema::new(schema.fields().iter().enumerate().map(field).collect::<Vec<_>>());
         let options = ArrowReaderOptions::new().with_schema(Arc::new(coarse));
         let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file.clone(), options);
-        let builder = builder.map_err(|error| wrong(&error))?;
+        let builder = builder.map_err(|error| not_parquet(&error))?;
         let mask = ProjectionMask::roots(builder.parquet_schema(), columns.iter().copied());
-        let reader = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build();
-        Ok(Some(Self { reader: reader.map_err(|error| wrong(&error))?, columns }))
+        let reader = builder.with_projection(mask).with_batch_size(batch_rows).build();
+        Ok(Some(Self { reader: reader.map_err(|error| not_parquet(&error))?, columns }))
     }
 
-    /// Hands `batch` on where its times are those that the microseconds tell.
+    /// Returns `batch` if its times agree with those read as microseconds.
     fn check(&mut self, batch: RecordBatch) -> std::result::Result<RecordBatch, ArrowError> {
         let corrupt = || ArrowError::ParseError("it is corrupt".into());
         let coarse = self.reader.next().ok_or_else(corrupt)??;

@@ -2,10 +2,10 @@
 //!
 //! Numbers are numbers with all their digits – 64-bit integers and decimals too, which a reader that holds every number
 //! as a double will round. Times are ISO-8601 with the digits of their unit, binary is lowercase hex, a map with string
-//! keys is an object and any other a list of pairs. NaN and the infinities have no JSON: they are null, unless strings
+//! keys is an object and any other a list of pairs. JSON has neither NaN nor infinities: they are null, unless strings
 //! were asked for.
 
-use crate::adapters::http::render::texts::{Texts, time_format, unprintable};
+use crate::adapters::formats::write::cell_text::{CellText, TimeStyle, text_error, time_format, write_json};
 use crate::ports::Result;
 use arrow::array::{
     Array, ArrayRef, AsArray, Float32Array, Float64Array, Int64Array, LargeStringArray, PrimitiveArray, StringArray,
@@ -18,22 +18,13 @@ use arrow::util::display::FormatOptions;
 use serde::Serialize;
 use std::io::Write;
 
-/// What NaN and the infinities become.
+/// What NaN and the infinities become in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NanStyle {
     /// `null`
     Null,
     /// `"NaN"`, `"Infinity"`, `"-Infinity"`
     Text,
-}
-
-/// How times of day are set off from their days.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TimeStyle {
-    /// `T`, as ISO-8601 has it.
-    Iso,
-    /// A space, as ClickHouse has it.
-    Space,
 }
 
 /// How values are written.
@@ -45,7 +36,7 @@ pub struct CellStyle {
     pub times: TimeStyle,
 }
 
-/// A column that can be written value by value.
+/// A column that is ready to be written value by value.
 pub struct Cells {
     nulls: Option<NullBuffer>,
     nan: NanStyle,
@@ -59,11 +50,11 @@ enum Shape {
     /// Integers without one.
     Unsigned(UInt64Array),
     /// Text made for all rows at once, without quotes: decimals, booleans.
-    Bare(Texts),
+    Bare(CellText),
     /// Text made for all rows at once, in quotes: digits and what stands between them.
-    Time(Texts),
-    /// Text made for all rows at once, in quotes: whatever arrow says of types that have nothing of their own here.
-    Other(Texts),
+    Time(CellText),
+    /// Text made for all rows at once, in quotes: every type that has no variant of its own, as arrow writes it.
+    Other(CellText),
     /// 32-bit floats, and 16-bit ones as these: as few digits as tell them apart.
     Single(Float32Array),
     /// 64-bit floats.
@@ -87,7 +78,7 @@ enum Shape {
 }
 
 impl Cells {
-    /// `array`, ready to be written.
+    /// Prepares `array`.
     ///
     /// # Errors
     ///
@@ -99,7 +90,7 @@ impl Cells {
             Int8 | Int16 | Int32 | Int64 => Shape::Signed(as_primitive(&array)?),
             UInt8 | UInt16 | UInt32 | UInt64 => Shape::Unsigned(as_primitive(&array)?),
             Boolean | Decimal32(..) | Decimal64(..) | Decimal128(..) | Decimal256(..) => {
-                Shape::Bare(Texts::of(&array, &FormatOptions::new())?)
+                Shape::Bare(CellText::of(&array, &FormatOptions::new())?)
             }
             Float16 | Float32 => Shape::Single(as_primitive(&array)?),
             Float64 => Shape::Double(as_primitive(&array)?),
@@ -109,12 +100,12 @@ impl Cells {
             Binary | LargeBinary | BinaryView | FixedSizeBinary(_) => Shape::Hex(array.clone()),
             List(_) => {
                 let list = array.as_list::<i32>();
-                let (values, offsets) = part(list.values(), list.value_offsets());
+                let (values, offsets) = sliced(list.values(), list.value_offsets());
                 Shape::List(Box::new(cells(&values)?), offsets)
             }
             LargeList(_) => {
                 let list = array.as_list::<i64>();
-                let (values, offsets) = part(list.values(), list.value_offsets());
+                let (values, offsets) = sliced(list.values(), list.value_offsets());
                 Shape::List(Box::new(cells(&values)?), offsets)
             }
             FixedSizeList(_, size) => {
@@ -131,8 +122,8 @@ impl Cells {
             Map(..) => {
                 let map = array.as_map();
                 let text = matches!(map.key_type(), Utf8 | LargeUtf8 | Utf8View);
-                let (keys, offsets) = part(map.keys(), map.value_offsets());
-                let (values, _) = part(map.values(), map.value_offsets());
+                let (keys, offsets) = sliced(map.keys(), map.value_offsets());
+                let (values, _) = sliced(map.values(), map.value_offsets());
                 Shape::Map(Box::new(cells(&keys)?), Box::new(cells(&values)?), offsets, text)
             }
             Dictionary(..) => {
@@ -143,19 +134,19 @@ impl Cells {
                 };
                 Shape::Dictionary(Box::new(cells(dictionary.values())?), keys)
             }
-            Timestamp(unit, None) => Shape::Time(Texts::of_times(&array, *unit, style.times)?),
-            other => Shape::Other(Texts::of(&array, &time_format(other, style.times))?),
+            Timestamp(unit, None) => Shape::Time(CellText::of_times(&array, *unit, style.times)?),
+            other => Shape::Other(CellText::of(&array, &time_format(other, style.times))?),
         };
         // Logical: a row of a dictionary whose value is null is null.
         Ok(Self { nulls: array.logical_nulls(), nan: style.nan, shape })
     }
 
-    /// Whether row `row` has no value.
+    /// Returns whether row `row` is null.
     pub fn is_null(&self, row: usize) -> bool {
         self.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row))
     }
 
-    /// Row `row` as JSON.
+    /// Writes row `row` as JSON.
     ///
     /// # Errors
     ///
@@ -166,20 +157,20 @@ impl Cells {
             return Ok(());
         }
         match &self.shape {
-            Shape::Signed(values) => written(&values.value(row), out),
-            Shape::Unsigned(values) => written(&values.value(row), out),
-            Shape::Bare(texts) => out.extend_from_slice(texts.get(row)),
-            Shape::Time(texts) => {
+            Shape::Signed(values) => write_json(&values.value(row), out),
+            Shape::Unsigned(values) => write_json(&values.value(row), out),
+            Shape::Bare(text) => out.extend_from_slice(text.get(row)),
+            Shape::Time(text) => {
                 out.push(b'"');
-                out.extend_from_slice(texts.get(row));
+                out.extend_from_slice(text.get(row));
                 out.push(b'"');
             }
-            Shape::Other(texts) => written(&*String::from_utf8_lossy(texts.get(row)), out),
+            Shape::Other(text) => write_json(&*String::from_utf8_lossy(text.get(row)), out),
             Shape::Single(values) => self.float(values.value(row), out),
             Shape::Double(values) => self.float(values.value(row), out),
-            Shape::Text(values) => written(values.value(row), out),
-            Shape::LongText(values) => written(values.value(row), out),
-            Shape::TextView(values) => written(values.value(row), out),
+            Shape::Text(values) => write_json(values.value(row), out),
+            Shape::LongText(values) => write_json(values.value(row), out),
+            Shape::TextView(values) => write_json(values.value(row), out),
             Shape::Hex(values) => {
                 out.push(b'"');
                 hex(values, row, out);
@@ -190,7 +181,7 @@ impl Cells {
             }
             Shape::Struct(members) => separated(out, b'{', b'}', 0..members.len(), |member, out| {
                 let (name, cells) = &members[member];
-                written(name, out);
+                write_json(name, out);
                 out.push(b':');
                 cells.json(row, out)
             })?,
@@ -211,7 +202,7 @@ impl Cells {
         Ok(())
     }
 
-    /// Row `row` as bare text: nothing for null, no quotes around a string.
+    /// Writes row `row` as bare text: nothing for null, no quotes around a string.
     ///
     /// # Errors
     ///
@@ -221,9 +212,9 @@ impl Cells {
             return Ok(());
         }
         match &self.shape {
-            Shape::Signed(values) => written(&values.value(row), out),
-            Shape::Unsigned(values) => written(&values.value(row), out),
-            Shape::Bare(texts) | Shape::Time(texts) | Shape::Other(texts) => out.extend_from_slice(texts.get(row)),
+            Shape::Signed(values) => write_json(&values.value(row), out),
+            Shape::Unsigned(values) => write_json(&values.value(row), out),
+            Shape::Bare(text) | Shape::Time(text) | Shape::Other(text) => out.extend_from_slice(text.get(row)),
             Shape::Single(values) => plain_float(values.value(row), out),
             Shape::Double(values) => plain_float(values.value(row), out),
             Shape::Text(values) => out.extend_from_slice(values.value(row).as_bytes()),
@@ -243,15 +234,15 @@ impl Cells {
                 plain_float(value, out);
                 out.push(b'"');
             }
-            // JSON has no word for what is not finite: it becomes null.
-            _ => written(&value, out),
+            // serde_json writes null for anything that is not finite.
+            _ => write_json(&value, out),
         }
     }
 }
 
-/// The column as one of the widest type of its kind.
+/// Casts a column to the widest type of its kind.
 fn as_primitive<T: ArrowPrimitiveType>(array: &ArrayRef) -> Result<PrimitiveArray<T>> {
-    Ok(cast(array, &T::DATA_TYPE).map_err(unprintable)?.as_primitive::<T>().clone())
+    Ok(cast(array, &T::DATA_TYPE).map_err(text_error)?.as_primitive::<T>().clone())
 }
 
 fn plain_float<F: Serialize + Into<f64> + Copy>(value: F, out: &mut Vec<u8>) {
@@ -259,7 +250,7 @@ fn plain_float<F: Serialize + Into<f64> + Copy>(value: F, out: &mut Vec<u8>) {
         wide if wide.is_nan() => out.extend_from_slice(b"NaN"),
         f64::INFINITY => out.extend_from_slice(b"Infinity"),
         f64::NEG_INFINITY => out.extend_from_slice(b"-Infinity"),
-        _ => written(&value, out),
+        _ => write_json(&value, out),
     }
 }
 
@@ -275,8 +266,8 @@ fn hex(values: &ArrayRef, row: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// The part of `values` that `offsets` speak of, and the offsets into it.
-fn part<O: Copy + TryInto<usize>>(values: &ArrayRef, offsets: &[O]) -> (ArrayRef, Vec<usize>) {
+/// Returns the slice of `values` that `offsets` cover, and the offsets into the slice.
+fn sliced<O: Copy + TryInto<usize>>(values: &ArrayRef, offsets: &[O]) -> (ArrayRef, Vec<usize>) {
     let offsets: Vec<usize> = offsets.iter().map(|offset| (*offset).try_into().unwrap_or(0)).collect();
     let (first, last) = (offsets.first().copied().unwrap_or(0), offsets.last().copied().unwrap_or(0));
     (values.slice(first, last - first), offsets.into_iter().map(|offset| offset - first).collect())
@@ -301,15 +292,10 @@ fn separated(
     Ok(())
 }
 
-/// A value as JSON has it.
-pub fn written<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
-    let written = serde_json::to_writer(out, value);
-    debug_assert!(written.is_ok(), "a vector takes what is written to it");
-}
-
 #[cfg(test)]
 mod tests {
-    use crate::adapters::http::render::cells::{CellStyle, Cells, NanStyle, TimeStyle};
+    use crate::adapters::formats::write::cell_text::TimeStyle;
+    use crate::adapters::formats::write::cells::{CellStyle, Cells, NanStyle};
     use arrow::array::*;
     use arrow::datatypes::{Int32Type, Int64Type, i256};
     use std::sync::Arc;

@@ -1,8 +1,8 @@
-//! What ClickHouse calls Arrow's types, for tools that choose by these names what to do with a column.
+//! ClickHouse's names of Arrow's types, for tools that choose by these names what to do with a column.
 
 use arrow::datatypes::{DataType, Field, TimeUnit};
 
-/// The type of a column as ClickHouse would say it.
+/// Returns ClickHouse's name for the type of a column.
 pub fn type_name(field: &Field) -> String {
     let name = bare_name(field.data_type());
     let composite = name.starts_with("Array(") || name.starts_with("Map(") || name.starts_with("Tuple(");

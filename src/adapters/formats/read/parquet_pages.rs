@@ -1,0 +1,267 @@
+//! How much a Parquet file inflates to, read from its pages.
+//!
+//! A footer says how large its columns are, and a sender may write anything there. What is allocated is what each page's own
+//! header says, so those are added up before anything is inflated. And a few bytes in a page may stand for any number of
+//! the dictionary's values, so the longest of those says how many rows may be decoded at a time.
+//!
+//! Headers are Thrift's compact protocol (Parquet format, `PageHeader`; Thrift, "Compact protocol encoding").
+
+use crate::ports::{Error, Result};
+use bytes::Bytes;
+use parquet::basic::Type;
+use parquet::column::page::{Page, PageReader};
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
+use parquet::file::serialized_reader::SerializedPageReader;
+use std::sync::Arc;
+
+/// Nesting of a header that is still read: Parquet's has two levels.
+const DEPTH_MAX: usize = 8;
+
+/// What the pages of a file come to.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct PageSizes {
+    /// Bytes of all pages when they are inflated.
+    pub inflated: u64,
+    /// Bytes that are inflated at a time: the largest page of each column, its dictionary beside it.
+    pub at_a_time: u64,
+}
+
+/// Adds up the pages of a file.
+///
+/// # Errors
+///
+/// `InvalidQuery` where a page is not in the file, or its header does not decode.
+pub fn page_sizes(file: &Bytes, metadata: &ParquetMetaData) -> Result<PageSizes> {
+    let mut sizes = PageSizes::default();
+    let mut largest = vec![0; metadata.file_metadata().schema_descr().num_columns()];
+    for group in metadata.row_groups() {
+        for (column, largest) in group.columns().iter().zip(&mut largest) {
+            let chunk = chunk_bytes(file, column)?;
+            let (all, at_a_time) = chunk_sizes(chunk).ok_or_else(corrupt)?;
+            sizes.inflated = sizes.inflated.saturating_add(all);
+            *largest = at_a_time.max(*largest);
+        }
+    }
+    sizes.at_a_time = largest.iter().fold(0, |sum: u64, bytes| sum.saturating_add(*bytes));
+    Ok(sizes)
+}
+
+/// Returns the bytes of the longest value in the dictionaries of a file whose sizes were checked.
+///
+/// # Errors
+///
+/// `InvalidQuery` where a dictionary does not decode.
+pub fn longest_dictionary_value(file: &Bytes, metadata: &ParquetMetaData) -> Result<u64> {
+    let mut longest = 0;
+    for group in metadata.row_groups() {
+        for column in group.columns() {
+            if column.column_type() != Type::BYTE_ARRAY || column.dictionary_page_offset().is_none() {
+                continue;
+            }
+            let rows = usize::try_from(group.num_rows()).map_err(|_| corrupt())?;
+            let reader = SerializedPageReader::new(Arc::new(file.clone()), column, rows, None);
+            let page = reader.and_then(|mut reader| reader.get_next_page());
+            if let Some(Page::DictionaryPage { buf, .. }) = page.map_err(|error| corrupt().with_source(error))? {
+                longest = longest.max(longest_plain_value(&buf));
+            }
+        }
+    }
+    Ok(longest)
+}
+
+/// Returns the longest of byte arrays that are written plainly: each with its length before it, in four bytes.
+fn longest_plain_value(mut page: &[u8]) -> u64 {
+    let mut longest = 0;
+    while let Some((length, rest)) = page.split_first_chunk::<4>() {
+        let length = u32::from_le_bytes(*length);
+        longest = longest.max(u64::from(length));
+        page = rest.get(length as usize..).unwrap_or_default();
+    }
+    longest
+}
+
+fn corrupt() -> Error {
+    Error::invalid("the Parquet file is corrupt: a page is not what the footer says")
+}
+
+fn chunk_bytes<'a>(file: &'a Bytes, column: &ColumnChunkMetaData) -> Result<&'a [u8]> {
+    // `byte_range` panics on negative numbers.
+    let start = column.dictionary_page_offset().unwrap_or_else(|| column.data_page_offset());
+    let start = usize::try_from(start).map_err(|_| corrupt())?;
+    let length = usize::try_from(column.compressed_size()).map_err(|_| corrupt())?;
+    let end = start.checked_add(length).ok_or_else(corrupt)?;
+    file.get(start..end).ok_or_else(corrupt)
+}
+
+/// Adds up the pages of a column: the bytes of all of them, and the largest with the dictionary.
+fn chunk_sizes(mut chunk: &[u8]) -> Option<(u64, u64)> {
+    let (mut all, mut largest, mut dictionary) = (0_u64, 0, 0);
+    while !chunk.is_empty() {
+        let header = PageHeader::read(&mut chunk)?;
+        let inflated = u64::try_from(header.inflated).ok()?;
+        all = all.saturating_add(inflated);
+        if header.is_dictionary {
+            dictionary = inflated.max(dictionary);
+        } else {
+            largest = inflated.max(largest);
+        }
+        chunk = chunk.get(usize::try_from(header.stored).ok()?..)?;
+    }
+    Some((all, largest + dictionary))
+}
+
+/// The fields of a page's header that say how large it is.
+#[derive(Debug, Default)]
+struct PageHeader {
+    is_dictionary: bool,
+    inflated: i64,
+    stored: i64,
+}
+
+/// The value of `PageType` for a dictionary.
+const DICTIONARY_PAGE: i64 = 2;
+
+impl PageHeader {
+    /// Reads a header from the beginning of `bytes`, and moves them behind it.
+    fn read(bytes: &mut &[u8]) -> Option<Self> {
+        let mut header = Self::default();
+        let mut field = 0;
+        loop {
+            let (id, kind) = field_header(bytes, field)?;
+            if kind == 0 {
+                return Some(header);
+            }
+            field = id;
+            match (id, kind) {
+                (1, I32) => header.is_dictionary = zigzag(bytes)? == DICTIONARY_PAGE,
+                (2, I32) => header.inflated = zigzag(bytes)?,
+                (3, I32) => header.stored = zigzag(bytes)?,
+                _ => skip(bytes, kind, 0)?,
+            }
+        }
+    }
+}
+
+/// Types of the compact protocol.
+const I32: u8 = 5;
+
+/// Reads the head of a field: its number and type; type 0 ends a struct.
+fn field_header(bytes: &mut &[u8], before: i64) -> Option<(i64, u8)> {
+    let head = byte(bytes)?;
+    let kind = head & 0x0f;
+    let id = match (kind, head >> 4) {
+        (0, _) => 0,
+        (_, 0) => zigzag(bytes)?,
+        (_, delta) => before + i64::from(delta),
+    };
+    Some((id, kind))
+}
+
+fn byte(bytes: &mut &[u8]) -> Option<u8> {
+    let (first, rest) = bytes.split_first()?;
+    *bytes = rest;
+    Some(*first)
+}
+
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let next = byte(bytes)?;
+        value |= u64::from(next & 0x7f) << shift;
+        if next & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+fn zigzag(bytes: &mut &[u8]) -> Option<i64> {
+    let value = varint(bytes)?;
+    Some((value >> 1) as i64 ^ -((value & 1) as i64))
+}
+
+/// Skips a value of a type.
+fn skip(bytes: &mut &[u8], kind: u8, depth: usize) -> Option<()> {
+    if depth > DEPTH_MAX {
+        return None;
+    }
+    match kind {
+        // A boolean field is its type.
+        1 | 2 => {}
+        3 => *bytes = bytes.get(1..)?,
+        4..=6 => {
+            varint(bytes)?;
+        }
+        7 => *bytes = bytes.get(8..)?,
+        8 => {
+            let length = usize::try_from(varint(bytes)?).ok()?;
+            *bytes = bytes.get(length..)?;
+        }
+        9 | 10 => {
+            let head = byte(bytes)?;
+            let count = if head >> 4 == 15 { varint(bytes)? } else { u64::from(head >> 4) };
+            for _ in 0..count {
+                // In a list a boolean has a byte of its own.
+                let item = if matches!(head & 0x0f, 1 | 2) { 3 } else { head & 0x0f };
+                skip(bytes, item, depth + 1)?;
+            }
+        }
+        12 => {
+            let mut field = 0;
+            loop {
+                let (id, kind) = field_header(bytes, field)?;
+                if kind == 0 {
+                    break;
+                }
+                field = id;
+                skip(bytes, kind, depth + 1)?;
+            }
+        }
+        _ => return None,
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::adapters::formats::read::parquet_pages::{chunk_sizes, longest_dictionary_value, page_sizes};
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+    use bytes::Bytes;
+    use parquet::arrow::ArrowWriter;
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    use parquet::basic::{Compression, ZstdLevel};
+    use parquet::file::properties::WriterProperties;
+    use std::sync::Arc;
+
+    fn file() -> Bytes {
+        let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..100_000));
+        let texts: ArrayRef = Arc::new(StringArray::from_iter_values((0..100_000).map(|n| "x".repeat(n % 7 * 10))));
+        let batch = RecordBatch::try_from_iter([("n", numbers), ("t", texts)]).unwrap();
+        let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
+        let mut bytes = Vec::new();
+        let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties)).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        bytes.into()
+    }
+
+    #[test]
+    fn pages_add_up_to_what_an_honest_footer_says() {
+        let file = file();
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file.clone()).unwrap();
+        let sizes = page_sizes(&file, builder.metadata()).unwrap();
+        let footer: i64 = builder.metadata().row_groups().iter().map(|group| group.total_byte_size()).sum();
+        // The footer counts headers in.
+        let footer = footer as u64;
+        assert!(sizes.inflated <= footer && sizes.inflated > footer - footer / 10, "{sizes:?} of {footer}");
+        assert!(sizes.at_a_time <= sizes.inflated);
+        assert_eq!(longest_dictionary_value(&file, builder.metadata()).unwrap(), 60);
+    }
+
+    #[test]
+    fn any_bytes_are_read_to_an_end() {
+        bolero::check!().with_type::<Vec<u8>>().with_iterations(5_000).for_each(|bytes| {
+            chunk_sizes(bytes);
+        });
+    }
+}
