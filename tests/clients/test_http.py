@@ -1,12 +1,14 @@
 """HTTP beside Flight: the same tables, from clients of the standard library and pyarrow's IPC."""
 
 import json
+import shutil
 import subprocess
 import urllib.request
 
 import pyarrow as pa
 import pyarrow.flight as fl
 import pytest
+from conftest import without
 
 
 def post(server, path, body, **headers):
@@ -49,6 +51,8 @@ def test_describe_is_readable_with_pyarrow(server):
 
 
 def test_curl_posts_sql_as_it_does_by_default(server):
+    if not shutil.which("curl"):
+        without("curl")
     command = ["curl", "-s", "-d", "SELECT 1 AS one", server.http]
     assert json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["data"] == [[1]]
 

