@@ -152,3 +152,20 @@ fn settings_are_checked_before_anything_starts() {
     let again: Result<toml::Table, _> = printed.parse();
     assert!(again.is_ok(), "what is printed can be a settings file");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_keeps_secrets_unless_told_otherwise() {
+    for (args, shown) in [(&["--log-format", "json"][..], false), (&["--log-format", "json", "--log-sql"], true)] {
+        let mut server = Running::start(args);
+        let client = crate::harness::connect(&server.address("http:"));
+        for sql in ["CREATE USER bob WITH PASSWORD 'hunter2'", "SELECT CAST('hunter2' AS INT64)", "SELECT 'hunter2"] {
+            client.query.query(zepto_flight::ports::Query::change(sql)).await.unwrap_err();
+        }
+        server.signal("-TERM");
+        assert_eq!(server.exit_code(), 0);
+        let mut log = String::new();
+        server.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        assert_eq!(log.contains("hunter2"), shown, "{log}");
+        assert!(shown || log.contains("CREATE USER bob WITH PASSWORD ?"), "{log}");
+    }
+}

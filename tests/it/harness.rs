@@ -44,11 +44,16 @@ pub fn server_options(limits: Limits) -> ServerOptions {
     ServerOptions { limits, info, ..ServerOptions::default() }
 }
 
+/// Options of a server that counts memory together with its backend.
+fn shared_options(backend: &Backend, limits: Limits) -> ServerOptions {
+    ServerOptions { memory: backend.memory.clone(), ..server_options(limits) }
+}
+
 pub async fn serve_flight(backend: Backend, limits: Limits) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("grpc://{}", listener.local_addr().unwrap());
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = flight::Server::new(backend.query.clone(), backend.ingest.clone(), server_options(limits));
+    let server = flight::Server::new(backend.query.clone(), backend.ingest.clone(), shared_options(&backend, limits));
     tokio::spawn(server.serve(listener, async move {
         let _ = stopped.await;
     }));
@@ -59,7 +64,7 @@ pub async fn serve_http(backend: Backend, limits: Limits) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = http::Server::new(backend.query.clone(), backend.ingest.clone(), server_options(limits));
+    let server = http::Server::new(backend.query.clone(), backend.ingest.clone(), shared_options(&backend, limits));
     tokio::spawn(server.serve(listener, async move {
         let _ = stopped.await;
     }));

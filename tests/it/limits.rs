@@ -72,7 +72,7 @@ async fn memory_of_what_was_deleted_is_given_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_take_memory_only_for_what_is_new() {
     // A table that takes most of the memory there is.
-    let sut = sut(Limits { memory_bytes_max: 10_000_000, ..Limits::default() });
+    let sut = sut(Limits { memory_bytes_max: 9_400_000, ..Limits::default() });
     let wide = |from: i64| {
         let column = |add: i64| Arc::new(Int64Array::from_iter_values(from + add..from + add + 100_000)) as ArrayRef;
         RecordBatch::try_from_iter([("a", column(0)), ("b", column(1)), ("c", column(2)), ("d", column(3))]).unwrap()
@@ -88,7 +88,7 @@ async fn changes_take_memory_only_for_what_is_new() {
     assert_eq!(sut.count("DELETE FROM t WHERE a % 2 = 0").await, 99_800);
     // What is half deleted is copied soon, and gives back what it held.
     for _ in 0..100 {
-        if sut.put("t2", vec![wide(0)]).await.is_ok() {
+        if sut.put("t2", vec![wide(0), wide(0)]).await.is_ok() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

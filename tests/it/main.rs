@@ -19,4 +19,5 @@ mod http_wire;
 mod limits;
 mod mocks;
 mod model;
+mod silence;
 mod sql;

@@ -187,7 +187,7 @@ impl QueryPort for Limited {
 
 #[cfg(test)]
 mod tests {
-    use crate::domain::decorators::limited::{Places, QUEUE};
+    use crate::domain::decorators::limited::Places;
     use crate::ports::ErrorKind;
     use std::sync::{Arc, Mutex};
     use tokio::sync::Semaphore;
@@ -197,7 +197,7 @@ mod tests {
         Arc::new(Places { free, taken: Mutex::default(), places_max: count })
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn who_finds_no_place_waits_for_a_moment() {
         let places = places(1);
         let place = places.take_first("a").await.unwrap();
@@ -207,7 +207,7 @@ mod tests {
             let places = places.clone();
             async move { places.take_first("b").await.map(drop) }
         });
-        tokio::time::sleep(QUEUE / 2).await;
+        tokio::task::yield_now().await;
         drop(place);
         waiting.await.unwrap().unwrap();
         assert!(places.lock().is_empty(), "what was taken is given back");

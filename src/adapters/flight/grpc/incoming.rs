@@ -310,7 +310,8 @@ mod tests {
     use crate::adapters::flight::grpc::incoming::request;
     use crate::adapters::flight::grpc::outgoing::flight_data;
     use crate::adapters::ipc::{Encoder, Encoding};
-    use crate::ports::ErrorKind;
+    use crate::adapters::serving::ServerOptions;
+    use crate::ports::{ErrorKind, Limits};
     use arrow::array::{Int64Array, RecordBatch, StringArray};
     use bytes::Bytes;
     use futures::FutureExt;

@@ -5,6 +5,7 @@
 
 use crate::adapters::flight::call::{Items, RpcResult, admit, items, reply};
 use crate::adapters::flight::state::State;
+use crate::adapters::flight::wire::error_from_status;
 use crate::ports::{Error, ErrorKind, Result};
 use arrow_flight::{BasicAuth, HandshakeRequest, HandshakeResponse};
 use base64::Engine as _;
@@ -45,7 +46,7 @@ async fn token(metadata: &MetadataMap, messages: &mut Streaming<HandshakeRequest
     if let Some(given) = metadata.get("authorization") {
         return token_for(given.to_str().unwrap_or_default());
     }
-    let first = messages.message().await.ok().flatten().unwrap_or_default();
+    let first = messages.message().await.map_err(|status| error_from_status(&status))?.unwrap_or_default();
     match BasicAuth::decode(first.payload) {
         Ok(_) => Ok(TOKEN.to_owned()),
         Err(_) => Err(unreadable("the payload of the handshake is not a BasicAuth message")),
