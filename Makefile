@@ -8,7 +8,7 @@ SERVER = $(or $(CARGO_TARGET_DIR),target)/debug/zepto_flight_server
 RELEASE = $(or $(CARGO_TARGET_DIR),target)/release/zepto_flight_server
 TICKS ?= 1000
 
-.PHONY: help build run demo test test-rust test-left-out test-clients fuzz bench bench-ping lint deny doc ci clean
+.PHONY: help build run demo test test-rust test-left-out test-clients fuzz torture bench bench-ping lint deny doc ci clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,6 +37,9 @@ test-clients: $(VENV)/ready $(VENV)/java-ready $(VENV)/node-ready ## Run the tes
 
 fuzz: ## Run the fuzz targets longer than the tests do
 	BOLERO_RANDOM_TEST_TIME_MS=60000 cargo test --test it fuzz
+
+torture: ## Send random SQL, Arrow bytes and frames to the server for five minutes
+	ZEPTO_TORTURE_MS=300000 cargo test --test it torture
 
 bench: $(PEERS)/ready ## Measure against peers and write docs/benchmarks.md
 	cargo build --release

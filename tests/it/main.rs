@@ -21,3 +21,4 @@ mod mocks;
 mod model;
 mod silence;
 mod sql;
+mod torture;

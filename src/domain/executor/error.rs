@@ -7,17 +7,6 @@ use datafusion::error::DataFusionError;
 
 /// Returns the service's error for one of DataFusion's.
 pub fn from_datafusion(error: DataFusionError) -> Error {
-    use DataFusionError as D;
-    match &error {
-        D::Context(_, inner) | D::Diagnostic(_, inner) => return from_datafusion_ref(inner),
-        D::Shared(inner) => return from_datafusion_ref(inner),
-        D::Collection(errors) => {
-            if let Some(first) = errors.first() {
-                return from_datafusion_ref(first);
-            }
-        }
-        _ => {}
-    }
     let mapped = from_datafusion_ref(&error);
     if mapped.kind() == ErrorKind::Internal { mapped.with_source(error) } else { mapped }
 }
@@ -51,10 +40,20 @@ fn from_datafusion_ref(error: &DataFusionError) -> Error {
         D::ResourcesExhausted(text) => Error::limit(format!("out of query memory (query_memory_bytes_max): {text}")),
         D::NotImplemented(text) => Error::unsupported(lowercase_first(text)),
         D::SQL(..) | D::Plan(_) | D::Configuration(_) | D::Execution(_) | D::ArrowError(..) => {
-            Error::invalid(lowercase_first(&without_prefix(error)))
+            Error::invalid(lowercase_first(without_advice(&without_prefix(error))))
+        }
+        // Calls that fit no signature come as internal errors, too.
+        D::Internal(text) if text.contains("failed to match any signature") => {
+            Error::invalid(lowercase_first(without_advice(text)))
         }
         _ => Error::internal("internal error"),
     }
+}
+
+/// Cuts off what DataFusion advises its own users to do.
+fn without_advice(text: &str) -> &str {
+    let text = text.split("This issue was likely caused by a bug in DataFusion").next().unwrap_or(text);
+    text.trim_start_matches("Internal error: ").trim_end_matches(['\n', '.', ' '])
 }
 
 fn schema_error(error: &SchemaError) -> Error {
