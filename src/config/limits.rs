@@ -21,7 +21,7 @@ macro_rules! limit_settings {
 }
 
 limit_settings! {
-    /// Bytes of all tables, ingestion and snapshots together [default: 60 % of the machine's memory]
+    /// Bytes of tables, ingestion, decoding, snapshots and stored results together [default: 60 % of the machine's memory]
     memory_bytes_max: "ZEPTO_MEMORY_BYTES_MAX",
     /// Bytes that running queries hold to sort, join and group [default: 20 % of the machine's memory]
     query_memory_bytes_max: "ZEPTO_QUERY_MEMORY_BYTES_MAX",

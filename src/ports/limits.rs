@@ -9,7 +9,7 @@ use std::time::Duration;
 /// All limits. A time of 0 means no limit in time; sizes and counts have no such exception.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Memory of all tables, of what is being ingested, and of pinned snapshots.
+    /// Memory of all that is held for clients: tables, what is being ingested and decoded, pinned snapshots, stored results.
     pub memory_bytes_max: u64,
     /// Memory that running queries may hold for sorting, joining and grouping, all of them together.
     pub query_memory_bytes_max: u64,
@@ -57,13 +57,13 @@ pub struct Limits {
     pub tables_max: u64,
     /// Columns of one table, and of one stream.
     pub columns_max: u64,
-    /// Snapshots pinned at the same time; the oldest gives way.
+    /// Snapshots pinned at the same time; the one that was not used for longest gives way.
     pub snapshots_max: u64,
-    /// Time a snapshot or a held result is kept after its last use.
+    /// Time a snapshot or a stored result is kept after its last use.
     pub ticket_ttl_ms: u64,
-    /// Memory for results held for their tickets, before they go to a spool file.
+    /// Memory for results stored for their tickets, before they go to a spool file.
     pub held_bytes_max: u64,
-    /// Disk for results held for their tickets.
+    /// Disk for results stored for their tickets.
     pub spool_bytes_max: u64,
     /// Time given to running requests at a stop.
     pub shutdown_grace_ms: u64,

@@ -63,7 +63,15 @@ impl MemoryAccount {
         }
     }
 
-    /// Reserves `bytes` whether they are free or not, for work that gives back as much soon after, such as compaction.
+    /// Reserves `bytes` if they are free as things are: nothing is freed for them. For what has another place to go.
+    pub fn try_reserve(&self, bytes: u64) -> Option<Reservation> {
+        let next = |used: u64| used.checked_add(bytes).filter(|next| *next <= self.bytes_max);
+        let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        taken.is_ok().then(|| Reservation { used: self.used.clone(), bytes })
+    }
+
+    /// Reserves `bytes` whether they are free or not, for work that frees memory: compaction, and masks of
+    /// deleted rows.
     pub fn reserve_over_limit(&self, bytes: u64) -> Reservation {
         self.used.fetch_add(bytes, Ordering::Relaxed);
         Reservation { used: self.used.clone(), bytes }

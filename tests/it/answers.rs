@@ -177,6 +177,10 @@ async fn a_condition_guards_those_after_it() {
     for (sql, rows) in [
         ("SELECT x FROM (VALUES (1, 1), (4, 0)) t(x, y) WHERE y <> 0 AND x / y >= 1", 1),
         ("SELECT x FROM (VALUES (1, 1), (4, 0)) t(x, y) WHERE y <> 0 AND x % y = 0 AND x > 0", 1),
+        (
+            "SELECT x FROM (VALUES (4, 1, 0), (4, 0, 1), (4, 1, 1)) t(x, y, z) WHERE y <> 0 AND x / y > 1 AND z <> 0 AND x / z > 1",
+            1,
+        ),
         ("SELECT x FROM (VALUES ('1', true), ('x', false)) t(x, y) WHERE y AND CAST(x AS INT64) = 1", 1),
         ("SELECT y FROM (VALUES (9223372036854775807, 1), (4, 0)) t(x, y) WHERE x < 10 AND x + 9 > 1 LIMIT 5", 1),
     ] {
@@ -219,4 +223,39 @@ async fn stored_nans_are_one_value_and_infinity_is_an_extreme() {
     assert_eq!(bits(&extremes, 1), [f64::NAN, f64::INFINITY, f64::NAN, f64::NEG_INFINITY].map(f64::to_bits));
     let all = sut.read("SELECT min(f), max(f) FROM t").await.unwrap();
     assert_eq!((bits(&all, 0), bits(&all, 1)), (vec![f64::NEG_INFINITY.to_bits()], vec![f64::NAN.to_bits()]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_with_a_point_are_compared_with_decimals_as_they_were_written() {
+    let sut = Sut::of(memory(), Vec::new());
+    sut.define("CREATE TABLE d (p DECIMAL(18,4), q DECIMAL(38,20))").await;
+    sut.count("INSERT INTO d VALUES ('1234567.89', '123456.789'), ('98765.4321', '0.1')").await;
+    for sql in [
+        "SELECT p FROM d WHERE p = 1234567.89",
+        "SELECT p FROM d WHERE p IN (98765.4321, 5.5)",
+        "SELECT p FROM d WHERE p BETWEEN 98765.4321 AND 98765.4321",
+        "SELECT p FROM d WHERE q = 123456.789",
+        "SELECT p FROM d WHERE CAST(123456.789 AS DECIMAL(38,20)) = q",
+    ] {
+        assert_eq!(sut.rows(sql).await, 1, "{sql}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_known_to_be_wrong_is_refused_by_name() {
+    let sut = Sut::of(memory(), Vec::new());
+    sut.define("CREATE TABLE t AS SELECT value AS i FROM generate_series(1, 4)").await;
+    for sql in [
+        "SELECT i FROM t WHERE i >= ALL (SELECT i FROM t)",
+        "SELECT i FROM t WHERE i = ANY (SELECT i FROM t)",
+        "SELECT i FROM t WHERE (i IN (SELECT i FROM t)) IS NULL",
+        "SELECT i FROM t WHERE coalesce(i IN (SELECT i FROM t), true)",
+        "SELECT 'abc' SIMILAR TO 'b'",
+        "SELECT count(*) FROM t WHERE random() BETWEEN 0.6 AND 0.5",
+    ] {
+        let error = sut.read(sql).await.map(|_| panic!("{sql}")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{sql}: {error}");
+    }
+    assert_eq!(sut.rows("SELECT i FROM t WHERE i IN (SELECT i FROM t WHERE i > 2) OR i = 1").await, 3);
+    assert_eq!(sut.rows("SELECT x FROM (SELECT CAST('NaN' AS FLOAT64) AS x) WHERE -x > 0 AND -x = x").await, 1);
 }

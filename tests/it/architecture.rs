@@ -50,7 +50,7 @@ const LAYERS: &[Layer] = &[
     Layer {
         root: "src/domain/executor/",
         inside: &["ports", "domain::storage", "domain::catalog", "domain::sql", "domain::executor"],
-        outside: &["arrow", "async_trait", "datafusion", "futures", "sqlparser", "tokio", "tracing"],
+        outside: &["arrow", "async_trait", "bytes", "datafusion", "futures", "sqlparser", "tokio", "tracing"],
     },
     Layer {
         root: "src/domain/engine/",

@@ -148,3 +148,33 @@ async fn a_pin_of_what_is_gone_does_not_keep_new_rows_out() {
     let error = sut.put("more", vec![numbers(0, 400_000)]).await.map(|_| ()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_functions_make_is_counted_together_until_it_is_read() {
+    let sut = sut_with(Limits { query_memory_bytes_max: 150_000_000, ..Limits::default() });
+    let columns: Vec<_> =
+        (0..10).map(|at| format!("repeat(chr({}), CAST(3000 + x AS INT64)) AS c{at}", 33 + at)).collect();
+    // Each of the columns would fit by itself.
+    let sql = format!("SELECT {} FROM generate_series(1, 8192) g(x)", columns.join(", "));
+    let error = match sut.query.query(Query::read(sql)).await {
+        Err(error) => error,
+        Ok(reply) => reply.batches.collect().await.unwrap_err(),
+    };
+    assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{error}");
+    assert_eq!(sut.rows("SELECT repeat('x', CAST(3000 + x AS INT64)) FROM generate_series(1, 8192) g(x)").await, 8192);
+    // Constants count together, too.
+    let constants: Vec<_> = (0..16).map(|at| format!("repeat(chr({}), 8000000) AS c{at}", 33 + at)).collect();
+    refused(&sut, &format!("SELECT {}", constants.join(", ")), &[ErrorKind::InvalidQuery]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_the_engine_are_nobody_elses() {
+    let sut = sut();
+    sut.define("CREATE TABLE b (px FLOAT64)").await;
+    sut.count("INSERT INTO b VALUES (1.5)").await;
+    for sql in
+        ["DELETE FROM b WHERE \"__zepto_row\" < 1", "UPDATE b SET px = __zepto_row + 7", "SELECT __ZEPTO_row FROM b"]
+    {
+        assert_eq!(sut.change(sql).await.unwrap_err().kind(), ErrorKind::InvalidQuery, "{sql}");
+    }
+}

@@ -8,11 +8,12 @@ use crate::adapters::flight::grpc::outgoing;
 use crate::adapters::flight::grpc::timed_body::TimedBody;
 use crate::adapters::flight::service::Service;
 use crate::adapters::flight::state::State;
-use crate::adapters::serving::{Connection, ConnectionTimes, Listener, ServerOptions};
+use crate::adapters::serving::{Connection, ConnectionTimes, Listener, OpenCall, ServerOptions};
 use crate::ports::{IngestPort, Limits, QueryPort, Result};
 use arrow_flight::flight_service_server::FlightServiceServer;
 use futures::future::{BoxFuture, FutureExt};
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -71,7 +72,7 @@ impl Server {
             move |connections| {
                 let flight = Flight::new(service.clone(), &limits);
                 let serving = grpc_server(&limits)
-                    .add_service(health_service.clone())
+                    .add_service(KeepsOpen(health_service.clone()))
                     .add_service(flight)
                     .serve_with_incoming_shutdown(connections, drained.clone().cancelled_owned());
                 async move {
@@ -136,6 +137,56 @@ fn connection_times(limits: &Limits) -> ConnectionTimes {
     }
 }
 
+/// A service whose calls keep their connection open, as those that are admitted do.
+#[derive(Debug, Clone)]
+struct KeepsOpen<S>(S);
+
+impl<S: NamedService> NamedService for KeepsOpen<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S> tower::Service<http::Request<Body>> for KeepsOpen<S>
+where
+    S: tower::Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let open = request.extensions().get::<ConnectionInfo>().map(|info| info.activity.begin());
+        let answer = self.0.call(request);
+        async move { Ok(answer.await?.map(|body| Body::new(OpenBody { body, _open: open }))) }.boxed()
+    }
+}
+
+/// A response's body that keeps its connection open.
+struct OpenBody {
+    body: Body,
+    _open: Option<OpenCall>,
+}
+
+impl http_body::Body for OpenBody {
+    type Data = bytes::Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+}
+
 /// The Flight service on a connection: calls that carry batches are answered without tonic's codec, the rest through
 /// it.
 #[derive(Debug, Clone)]
@@ -175,8 +226,8 @@ impl tower::Service<http::Request<Body>> for Flight {
             "DoPut" => async move { Ok(outgoing::response(service.put(request).await)) }.boxed(),
             "DoExchange" => async move { Ok(outgoing::response(service.exchange(request).await)) }.boxed(),
             _ => {
-                let timeout = self.body_timeout;
-                self.by_tonic.call(request.map(|body| Body::new(TimedBody::new(body, timeout))))
+                let (timeout, memory) = (self.body_timeout, self.service.state.options.memory.clone());
+                self.by_tonic.call(request.map(|body| Body::new(TimedBody::new(body, timeout).counted_in(&memory))))
             }
         }
     }

@@ -1,6 +1,7 @@
 //! HTTP: the server that drives the ports, the client that implements them, and the bytes between.
 
 mod client;
+mod compression;
 mod error;
 mod guard;
 mod handlers;

@@ -4,19 +4,22 @@
 //! provides the routes alone (`warp::service`).
 
 use crate::adapters::formats::format::{ARROW_STREAM, PARQUET};
+use crate::adapters::http::compression::{CompressionThreads, moved};
 use crate::adapters::http::guard::{self, Passed, Refused};
 use crate::adapters::http::handlers::Handlers;
 use crate::adapters::http::request::RequestMeta;
 use crate::adapters::http::routes::routes;
 use crate::adapters::http::wire::REQUEST_ID;
 use crate::adapters::serving::{Admission, BrowserPolicy, Listener, ServerOptions, request_id};
-use crate::ports::{IngestPort, Limits, QueryPort, Result};
+use crate::ports::{Error, IngestPort, Limits, QueryPort, Result};
+use http::header::CONTENT_ENCODING;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming as Body;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +55,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// None: failed attempts to accept a connection are repeated.
+    /// `Unavailable` if the system refuses a thread; failed attempts to accept a connection are repeated.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
         let routes = warp::service(routes(self.handlers));
         // Parquet is compressed inside. Arrow is, where the client asks for it, and gzip would cost more than it saves.
@@ -61,6 +64,9 @@ impl Server {
             .and(NotForContentType::const_new(PARQUET));
         let service =
             CompressionLayer::new().compress_when(plain).layer(RequestDecompressionLayer::new().layer(routes));
+        let threads = CompressionThreads::start()
+            .map_err(|error| Error::unavailable("no threads to compress with").with_source(error))?;
+        let threads = Arc::new(threads);
         let connections = GracefulShutdown::new();
         let listener = Listener::new(listener, &self.limits);
         let grace = Duration::from_millis(self.limits.shutdown_grace_ms);
@@ -77,13 +83,18 @@ impl Server {
                 () = &mut stop => break,
             };
             let peer = accepted.peer();
-            let (service, checks) = (service.clone(), checks.clone());
+            let (service, checks, threads) = (service.clone(), checks.clone(), threads.clone());
             let answer = hyper::service::service_fn(move |request: Request<Body>| {
-                let (service, checks) = (service.clone(), checks.clone());
+                let (service, checks, threads) = (service.clone(), checks.clone(), threads.clone());
                 async move {
-                    let answer = serve_request(service, request, peer, &checks).await;
+                    let answer = serve_request(service, request, peer, &checks).await?;
+                    let is_compressed = answer.headers().contains_key(CONTENT_ENCODING);
                     // hyper wants errors of one type, whatever the layers make of them.
-                    answer.map(|answer| answer.map(|body| body.map_err(std::io::Error::other).boxed_unsync()))
+                    let answer = answer.map(|body| body.map_err(std::io::Error::other).boxed_unsync());
+                    Ok::<_, Infallible>(match threads.handle() {
+                        Some(threads) if is_compressed => answer.map(|body| moved(body, threads)),
+                        _ => answer,
+                    })
                 }
             });
             let connection = connections.watch(http(&self.limits).serve_connection(TokioIo::new(accepted), answer));

@@ -47,7 +47,7 @@ pub struct Decoder {
     schema: Option<SchemaRef>,
     dictionaries: HashMap<i64, ArrayRef>,
     /// Memory of the dictionaries, until the stream ends.
-    dictionary_memory: Vec<Reservation>,
+    dictionary_memory: HashMap<i64, Vec<Reservation>>,
     /// Memory of what the last batch inflated to, until the next message: by then it is counted where it went.
     inflated_memory: Option<Reservation>,
     limits: DecodeLimits,
@@ -59,7 +59,7 @@ impl Decoder {
         Self {
             schema: None,
             dictionaries: HashMap::new(),
-            dictionary_memory: Vec::new(),
+            dictionary_memory: HashMap::new(),
             inflated_memory: None,
             limits,
         }
@@ -98,8 +98,11 @@ impl Decoder {
                 read_dictionary(&body, dictionary, &schema, &mut self.dictionaries, &header.version())
                     .map_err(|error| Error::invalid(format!("a dictionary of the stream does not decode: {error}")))?;
                 self.check_dictionaries()?;
-                // What a dictionary replaced stays counted: a stream that replaces many of them is rare, and still bounded.
-                self.dictionary_memory.push(memory);
+                let counted = self.dictionary_memory.entry(dictionary.id()).or_default();
+                if !dictionary.isDelta() {
+                    counted.clear();
+                }
+                counted.push(memory);
                 Ok(None)
             }
             MessageHeader::RecordBatch => {

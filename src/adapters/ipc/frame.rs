@@ -50,8 +50,10 @@ pub struct Deframer {
     waiting: Rope,
     /// A header whose body has not arrived, and the bytes of that body.
     begun: Option<(Bytes, usize)>,
-    /// Memory of the body that is arriving, until the next one begins: by then it is counted where it went.
+    /// Memory of the message that is arriving, until the next one begins: by then it is counted where it went.
     reserved: Option<Reservation>,
+    /// Whether the length of a header is known that has not arrived.
+    header_begun: bool,
     ended: bool,
 }
 
@@ -62,6 +64,7 @@ impl Deframer {
             decoder: Decoder::new(limits.clone()),
             limits,
             reserved: None,
+            header_begun: false,
             waiting: Rope::default(),
             begun: None,
             ended: false,
@@ -128,9 +131,15 @@ impl Deframer {
             };
         }
         let Some((prefix, header_bytes)) = self.header_bytes()? else { return Ok(None) };
+        if !self.header_begun {
+            self.reserved = None;
+            self.reserved = Some(self.limits.memory.reserve(header_bytes as u64)?);
+            self.header_begun = true;
+        }
         if self.waiting.len() < prefix + header_bytes {
             return Ok(None);
         }
+        self.header_begun = false;
         self.waiting.take(prefix);
         if header_bytes == 0 {
             self.ended = true;
@@ -144,8 +153,11 @@ impl Deframer {
             .map_err(|_| Error::invalid(format!("an Arrow message claims a body of {body_bytes} bytes")))?;
         // Before the body is waited for: it is memory.
         self.check(header_bytes.saturating_add(body_bytes))?;
-        self.reserved = None;
-        self.reserved = Some(self.limits.memory.reserve(body_bytes as u64)?);
+        let body = self.limits.memory.reserve(body_bytes as u64)?;
+        match &mut self.reserved {
+            Some(reserved) => reserved.join(body),
+            None => self.reserved = Some(body),
+        }
         Ok(Some((header, body_bytes)))
     }
 

@@ -14,12 +14,17 @@ pub fn without_literals(sql: &str) -> String {
         let in_word = shown.ends_with(|before: char| before.is_alphanumeric() || before == '_');
         rest = match sign {
             '\'' => {
+                let escapes = shown.ends_with(['e', 'E']);
                 shown.push(PLACEHOLDER);
-                after_quoted(&rest[1..], '\'')
+                after_string(&rest[1..], escapes)
             }
             '"' => {
                 let end = rest.len() - after_quoted(&rest[1..], '"').len();
-                shown.push_str(&rest[..end]);
+                // One that is never closed need not be a name.
+                match end < rest.len() || rest.len() > 1 && rest.ends_with('"') {
+                    true => shown.push_str(&rest[..end]),
+                    false => shown.push(PLACEHOLDER),
+                }
                 &rest[end..]
             }
             '$' if dollar_tag(rest).is_some() => {
@@ -32,7 +37,7 @@ pub fn without_literals(sql: &str) -> String {
                 rest.trim_start_matches(|sign: char| sign.is_alphanumeric() || sign == '.' || sign == '_')
             }
             '-' if rest.starts_with("--") => rest.split_once('\n').map_or("", |(_, after)| after),
-            '/' if rest.starts_with("/*") => rest[2..].split_once("*/").map_or("", |(_, after)| after),
+            '/' if rest.starts_with("/*") => after_comment(rest),
             _ => {
                 shown.push(sign);
                 &rest[sign.len_utf8()..]
@@ -42,13 +47,51 @@ pub fn without_literals(sql: &str) -> String {
     shown
 }
 
-/// Skips to behind the end of a quoted string, in which a doubled quote or one behind a backslash is not the end.
+/// Skips to behind the end of a string. Where it is `E'…'`, a backslash escapes a quote; where it is not, one before a quote
+/// may be meant as either, and all that follows is hidden.
+fn after_string(text: &str, escapes: bool) -> &str {
+    let rest = after_quoted(text, '\'');
+    let string = &text[..text.len() - rest.len()];
+    if !string.contains("\\'") {
+        return rest;
+    }
+    if !escapes {
+        return "";
+    }
+    let mut signs = text.char_indices();
+    while let Some((at, sign)) = signs.next() {
+        match sign {
+            '\\' => drop(signs.next()),
+            '\'' if !text[at + 1..].starts_with('\'') => return &text[at + 1..],
+            '\'' => drop(signs.next()),
+            _ => {}
+        }
+    }
+    ""
+}
+
+/// Skips to behind the end of a comment, in which others may be nested.
+fn after_comment(text: &str) -> &str {
+    let (mut rest, mut depth) = (&text[2..], 1);
+    while depth > 0 {
+        let Some(at) = rest.find(['*', '/']) else { return "" };
+        rest = &rest[at..];
+        let step = match rest.get(..2) {
+            Some("/*") => 1,
+            Some("*/") => -1,
+            _ => 0,
+        };
+        depth += step;
+        rest = &rest[if step == 0 { 1 } else { 2 }..];
+    }
+    rest
+}
+
+/// Skips to behind the end of a quoted text, in which a doubled quote is not the end.
 fn after_quoted(text: &str, quote: char) -> &str {
     let mut signs = text.char_indices().peekable();
     while let Some((at, sign)) = signs.next() {
-        if sign == '\\' {
-            signs.next();
-        } else if sign == quote {
+        if sign == quote {
             match signs.peek() {
                 Some((_, next)) if *next == quote => drop(signs.next()),
                 _ => return &text[at + 1..],
@@ -81,6 +124,10 @@ mod tests {
             ),
             ("SELECT 1 -- password\n, /* secret */ 'never closed", "SELECT ? ,  ?"),
             ("ä'ö'ü", "ä?ü"),
+            ("a = \"hunter2", "a = ?"),
+            ("p = 'C:\\' AND s = 'hunter2' AND t", "p = ?"),
+            ("p = E'\\'hunter2\\\\' AND t", "p = E? AND t"),
+            ("1 /* a /* b */ hunter2 */ + x", "?  + x"),
         ] {
             assert_eq!(without_literals(sql), shown);
         }

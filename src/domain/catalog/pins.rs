@@ -40,7 +40,7 @@ impl Pins {
     /// Pins a state. Pinning a state again is the same pin.
     pub fn pin(&self, snapshot: Arc<Snapshot>) -> SnapshotId {
         let (id, now) = (snapshot.version(), Instant::now());
-        let mut pins = self.current();
+        let mut pins = self.lock_unexpired();
         pins.insert(id, Pin { snapshot, pinned: now, used: now });
         let mut evicted = Vec::new();
         while pins.len() > self.count_max {
@@ -59,7 +59,7 @@ impl Pins {
     ///
     /// `NotFound` where it has expired.
     pub fn get(&self, id: SnapshotId) -> Result<Arc<Snapshot>> {
-        let mut pins = self.current();
+        let mut pins = self.lock_unexpired();
         let pin = pins.get_mut(&id.0).ok_or_else(|| {
             Error::new(ErrorKind::NotFound, format!("snapshot {} has expired; ask for a new one", id.0))
         })?;
@@ -70,7 +70,7 @@ impl Pins {
     /// Gives up the pin that was not used for longest, but for the one of `present`; false where there is none.
     pub fn evict_one(&self, present: u64) -> bool {
         let evicted = {
-            let mut pins = self.current();
+            let mut pins = self.lock_unexpired();
             let past = pins.iter().filter(|(id, _)| **id != present);
             let stalest = past.min_by_key(|(_, pin)| pin.used).map(|(id, _)| *id);
             stalest.and_then(|id| pins.remove(&id))
@@ -80,14 +80,20 @@ impl Pins {
 
     /// Drops the pins whose time is over, so that their memory does not wait for the next use.
     pub fn expire(&self) {
-        drop(self.current());
+        let age_max = self.ttl.saturating_mul(AGE_TTLS_MAX);
+        let is_over = |pin: &Pin| pin.used.elapsed() >= self.ttl || pin.pinned.elapsed() >= age_max;
+        let expired: Vec<_> = self.lock().extract_if(.., |_, pin| is_over(pin)).collect();
+        // The last holder of a large table takes a while to free it: not under the lock.
+        drop(expired);
     }
 
-    /// Locks the pins, without those whose time is over.
-    fn current(&self) -> MutexGuard<'_, BTreeMap<u64, Pin>> {
-        let mut pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
-        let age_max = self.ttl.saturating_mul(AGE_TTLS_MAX);
-        pins.retain(|_, pin| pin.used.elapsed() < self.ttl && pin.pinned.elapsed() < age_max);
-        pins
+    /// Locks the pins, from which those whose time is over were taken.
+    fn lock_unexpired(&self) -> MutexGuard<'_, BTreeMap<u64, Pin>> {
+        self.expire();
+        self.lock()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Pin>> {
+        self.pins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

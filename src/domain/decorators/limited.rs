@@ -1,113 +1,148 @@
 //! Limits on queries, over any implementation of the ports: how many compute at the same time, and for how long.
 //!
-//! A place is for computing. A stream takes one while it looks for its next batch and gives it back while its client reads,
-//! so a client that does not read keeps nobody out. Who finds no place waits for a moment, and is refused after that. One
-//! peer cannot take all places: some are kept for the others.
+//! A permit is for computing. A stream takes one while it looks for its next batch and gives it back while its client reads,
+//! so a client that does not read keeps nobody out, and a batch that is there already needs none. Who finds no permit waits
+//! for a moment, and is refused after that. One peer never has all permits: some are kept for the others.
+//!
+//! An engine knows better what its queries compute, and keeps `query_timeout_ms` more exactly; here it holds for a gateway.
 
 use crate::ports::{
     BatchStream, Caller, Description, Error, ErrorKind, Limits, Query, QueryPort, Reply, Result, SnapshotId, TableInfo,
 };
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
+use futures::FutureExt;
 use futures::stream::{self, StreamExt};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How long a statement waits for a place before it is refused.
+/// How long a statement waits for a permit before it is refused.
 const QUEUE: Duration = Duration::from_secs(2);
 
 /// A query port that keeps `query_concurrency_max` and `query_timeout_ms`.
 #[derive(Debug)]
 pub struct Limited {
     inner: Arc<dyn QueryPort>,
-    places: Arc<Places>,
+    permits: Arc<Permits>,
     compute: Option<Duration>,
 }
 
-/// The places of statements that compute.
+/// The permits of statements that compute.
 #[derive(Debug)]
-struct Places {
-    free: Arc<Semaphore>,
-    taken: Mutex<HashMap<String, u64>>,
-    places_max: u64,
+struct Permits {
+    all: Arc<Semaphore>,
+    /// What is left of its share to each peer that has or waits for a permit.
+    peers: Mutex<HashMap<String, Arc<Semaphore>>>,
+    permits_max: usize,
 }
 
-/// One place, given back when dropped.
+/// One permit, given back when dropped.
 #[derive(Debug)]
-struct Place {
-    places: Arc<Places>,
+struct Permit {
+    permits: Arc<Permits>,
     peer: String,
-    _permit: OwnedSemaphorePermit,
+    // Both go before the peer's entry is looked at.
+    held: Option<(Option<OwnedSemaphorePermit>, OwnedSemaphorePermit)>,
 }
 
 impl Limited {
     /// Puts limits before `inner`.
     pub fn new(inner: Arc<dyn QueryPort>, limits: &Limits) -> Self {
-        let places_max = limits.query_concurrency_max.min(Semaphore::MAX_PERMITS as u64);
-        let free = Arc::new(Semaphore::new(usize::try_from(places_max).unwrap_or(Semaphore::MAX_PERMITS)));
+        let permits = usize::try_from(limits.query_concurrency_max).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         let compute = (limits.query_timeout_ms > 0).then(|| Duration::from_millis(limits.query_timeout_ms));
-        Self { inner, places: Arc::new(Places { free, taken: Mutex::default(), places_max }), compute }
+        Self { inner, permits: Permits::new(permits), compute }
+    }
+
+    /// Waits for `starting`, no longer than a query may compute; returns its reply and the time that is left.
+    async fn within<T>(&self, starting: impl Future<Output = Result<T>>) -> Result<(T, Option<Duration>)> {
+        let Some(compute) = self.compute else { return Ok((starting.await?, None)) };
+        let began = Instant::now();
+        let started = tokio::time::timeout(compute, starting).await.unwrap_or_else(|_| Err(timed_out()))?;
+        Ok((started, Some(compute.saturating_sub(began.elapsed()))))
+    }
+
+    /// Has the batches of `reply` computed under permits.
+    fn permitted(&self, reply: Reply, peer: String, left: Option<Duration>) -> Reply {
+        let schema = reply.batches.schema();
+        let permitted = PermittedBatches { batches: reply.batches, permits: self.permits.clone(), peer, left };
+        let batches = stream::unfold(Some(permitted), |permitted| async move {
+            let mut permitted = permitted?;
+            let next = permitted.next().await?;
+            let rest = next.is_ok().then_some(permitted);
+            Some((next, rest))
+        });
+        Reply { kind: reply.kind, batches: BatchStream::new(schema, batches) }
     }
 }
 
-impl Places {
-    /// Takes a place for a statement that begins, within the time that it may wait.
+impl Permits {
+    fn new(permits_max: usize) -> Arc<Self> {
+        Arc::new(Self { all: Arc::new(Semaphore::new(permits_max)), peers: Mutex::default(), permits_max })
+    }
+
+    /// Takes a permit, within the time that a statement waits for one.
     ///
     /// # Errors
     ///
-    /// `LimitExceeded` where none is free in time, or where its peer has too many already.
-    async fn take_first(self: &Arc<Self>, peer: &str) -> Result<Place> {
+    /// `LimitExceeded` where none is free in time.
+    async fn take(self: &Arc<Self>, peer: &str, wait: Duration) -> Result<Permit> {
         let busy =
-            || Error::limit(format!("{} queries are computing already (query_concurrency_max)", self.places_max));
-        let place = tokio::time::timeout(QUEUE, self.take(peer)).await.map_err(|_| busy())??;
-        // Counted before it is compared: of two that take the last one of a share at once, one is refused.
-        let own = self.lock().get(peer).copied().unwrap_or_default();
-        if !peer.is_empty() && own > self.share() { Err(busy()) } else { Ok(place) }
+            |_| Error::limit(format!("{} queries are computing already (query_concurrency_max)", self.permits_max));
+        tokio::time::timeout(wait, self.acquire(peer)).await.map_err(busy)?
     }
 
-    /// Takes a place once one is free.
-    async fn take(self: &Arc<Self>, peer: &str) -> Result<Place> {
-        let permit = self.free.clone().acquire_owned().await.map_err(|_| Error::stopping())?;
-        *self.lock().entry(peer.to_owned()).or_default() += 1;
-        Ok(Place { places: self.clone(), peer: peer.to_owned(), _permit: permit })
+    async fn acquire(self: &Arc<Self>, peer: &str) -> Result<Permit> {
+        let mut permit = Permit { permits: self.clone(), peer: peer.to_owned(), held: None };
+        let closed = |_| Error::stopping();
+        // The share first: who waits for its own keeps nobody else's.
+        let own = match peer {
+            "" => None,
+            peer => Some(self.share_of(peer).acquire_owned().await.map_err(closed)?),
+        };
+        permit.held = Some((own, self.all.clone().acquire_owned().await.map_err(closed)?));
+        Ok(permit)
     }
 
-    /// Returns how many places one peer may take: all but an eighth.
-    fn share(&self) -> u64 {
-        self.places_max - self.places_max / 8
+    /// Returns what is left of a peer's share, which is all permits but an eighth.
+    fn share_of(&self, peer: &str) -> Arc<Semaphore> {
+        let share = (self.permits_max - self.permits_max / 8).max(1);
+        self.lock().entry(peer.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(share))).clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, u64>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Semaphore>>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
-        let mut taken = self.places.lock();
-        if let Some(own) = taken.get_mut(&self.peer) {
-            *own -= 1;
-            if *own == 0 {
-                taken.remove(&self.peer);
-            }
+        drop(self.held.take());
+        let mut peers = self.permits.lock();
+        // Nobody else has or waits for a permit of this peer.
+        if peers.get(&self.peer).is_some_and(|share| Arc::strong_count(share) == 1) {
+            peers.remove(&self.peer);
         }
     }
 }
 
-/// The batches of a statement, each of them computed in a place.
-struct Metered {
+/// The batches of a statement, each of them computed under a permit.
+struct PermittedBatches {
     batches: BatchStream,
-    places: Arc<Places>,
+    permits: Arc<Permits>,
     peer: String,
+    /// Time that it may still compute.
     left: Option<Duration>,
 }
 
-impl Metered {
+impl PermittedBatches {
     async fn next(&mut self) -> Option<Result<RecordBatch>> {
-        let place = match self.places.take(&self.peer).await {
-            Ok(place) => place,
+        if let Some(next) = self.batches.next().now_or_never() {
+            return next;
+        }
+        let permit = match self.permits.take(&self.peer, self.left.unwrap_or(Duration::MAX)).await {
+            Ok(permit) => permit,
             Err(error) => return Some(Err(error)),
         };
         let began = Instant::now();
@@ -119,36 +154,40 @@ impl Metered {
             },
         };
         self.left = self.left.map(|left| left.saturating_sub(began.elapsed()));
-        drop(place);
+        drop(permit);
         next
     }
 }
 
-fn timed_out() -> Error {
-    Error::new(ErrorKind::Timeout, "the query computed for too long (query_timeout_ms)")
+/// Passes `input` on, and takes a permit into `taken` when it ends: what follows computes.
+fn then_permit(
+    input: BatchStream,
+    permits: Arc<Permits>,
+    peer: String,
+    taken: Arc<Mutex<Option<Permit>>>,
+) -> BatchStream {
+    let schema = input.schema();
+    let batches = stream::unfold(Some(input), move |input| {
+        let (permits, peer, taken) = (permits.clone(), peer.clone(), taken.clone());
+        async move {
+            let mut input = input?;
+            match input.next().await {
+                Some(next) => Some((next, Some(input))),
+                None => match permits.take(&peer, QUEUE).await {
+                    Ok(permit) => {
+                        *taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
+                        None
+                    }
+                    Err(error) => Some((Err(error), None)),
+                },
+            }
+        }
+    });
+    BatchStream::new(schema, batches)
 }
 
-impl Limited {
-    /// Waits for `starting`, no longer than a query may compute; returns its reply and the time that is left.
-    async fn within<T>(&self, starting: impl Future<Output = Result<T>>) -> Result<(T, Option<Duration>)> {
-        let Some(compute) = self.compute else { return Ok((starting.await?, None)) };
-        let began = Instant::now();
-        let started = tokio::time::timeout(compute, starting).await.unwrap_or_else(|_| Err(timed_out()))?;
-        Ok((started, Some(compute.saturating_sub(began.elapsed()))))
-    }
-
-    /// Has the batches of `reply` computed in places.
-    fn metered(&self, reply: Reply, peer: String, left: Option<Duration>) -> Reply {
-        let schema = reply.batches.schema();
-        let metered = Metered { batches: reply.batches, places: self.places.clone(), peer, left };
-        let batches = stream::unfold(Some(metered), |metered| async move {
-            let mut metered = metered?;
-            let next = metered.next().await?;
-            let rest = next.is_ok().then_some(metered);
-            Some((next, rest))
-        });
-        Reply { kind: reply.kind, batches: BatchStream::new(schema, batches) }
-    }
+fn timed_out() -> Error {
+    Error::new(ErrorKind::Timeout, "the query computed for too long (query_timeout_ms)")
 }
 
 #[async_trait]
@@ -159,17 +198,19 @@ impl QueryPort for Limited {
 
     async fn query(&self, query: Query) -> Result<Reply> {
         let peer = query.caller.peer.clone();
-        let place = self.places.take_first(&peer).await?;
+        let permit = self.permits.take(&peer, QUEUE).await?;
         let (reply, left) = self.within(self.inner.query(query)).await?;
-        drop(place);
-        Ok(self.metered(reply, peer, left))
+        drop(permit);
+        Ok(self.permitted(reply, peer, left))
     }
 
     async fn exchange(&self, query: Query, input: BatchStream) -> Result<Reply> {
-        // The input comes as fast as its client sends it, which is neither this statement's time nor a place's.
-        let peer = query.caller.peer.clone();
-        let reply = self.inner.exchange(query, input).await?;
-        Ok(self.metered(reply, peer, self.compute))
+        // While the input arrives nothing is computed.
+        let (peer, taken) = (query.caller.peer.clone(), Arc::default());
+        let input = then_permit(input, self.permits.clone(), peer.clone(), Arc::clone(&taken));
+        let reply = self.inner.exchange(query, input).await;
+        drop(taken.lock().unwrap_or_else(PoisonError::into_inner).take());
+        Ok(self.permitted(reply?, peer, self.compute))
     }
 
     async fn snapshot(&self, caller: Caller) -> Result<SnapshotId> {
@@ -187,42 +228,40 @@ impl QueryPort for Limited {
 
 #[cfg(test)]
 mod tests {
-    use crate::domain::decorators::limited::Places;
+    use crate::domain::decorators::limited::Permits;
     use crate::ports::ErrorKind;
-    use std::sync::{Arc, Mutex};
-    use tokio::sync::Semaphore;
+    use std::time::Duration;
 
-    fn places(count: u64) -> Arc<Places> {
-        let free = Arc::new(Semaphore::new(usize::try_from(count).unwrap()));
-        Arc::new(Places { free, taken: Mutex::default(), places_max: count })
-    }
+    const MOMENT: Duration = Duration::from_millis(20);
+    const LONG: Duration = Duration::from_secs(60);
 
     #[tokio::test]
-    async fn who_finds_no_place_waits_for_a_moment() {
-        let places = places(1);
-        let place = places.take_first("a").await.unwrap();
-        let refused = places.take_first("b").await.unwrap_err();
+    async fn who_finds_no_permit_waits_for_a_moment() {
+        let permits = Permits::new(1);
+        let permit = permits.take("a", MOMENT).await.unwrap();
+        let refused = permits.take("b", MOMENT).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::LimitExceeded);
         let waiting = tokio::spawn({
-            let places = places.clone();
-            async move { places.take_first("b").await.map(drop) }
+            let permits = permits.clone();
+            async move { permits.take("b", LONG).await.map(drop) }
         });
         tokio::task::yield_now().await;
-        drop(place);
+        drop(permit);
         waiting.await.unwrap().unwrap();
-        assert!(places.lock().is_empty(), "what was taken is given back");
+        assert!(permits.lock().is_empty(), "nothing is remembered of peers without a permit");
+        assert_eq!(permits.all.available_permits(), 1);
     }
 
     #[tokio::test]
-    async fn one_peer_leaves_places_to_others() {
-        let places = places(16);
+    async fn one_peer_leaves_permits_to_others() {
+        let permits = Permits::new(16);
         let mut taken = Vec::new();
         for _ in 0..14 {
-            taken.push(places.take_first("a").await.unwrap());
+            taken.push(permits.take("a", MOMENT).await.unwrap());
         }
-        assert_eq!(places.take_first("a").await.unwrap_err().kind(), ErrorKind::LimitExceeded);
-        taken.push(places.take_first("b").await.unwrap());
-        taken.push(places.take_first("").await.unwrap());
-        assert_eq!(places.free.available_permits(), 0);
+        assert_eq!(permits.take("a", MOMENT).await.unwrap_err().kind(), ErrorKind::LimitExceeded);
+        taken.push(permits.take("b", MOMENT).await.unwrap());
+        taken.push(permits.take("", MOMENT).await.unwrap());
+        assert_eq!(permits.all.available_permits(), 0);
     }
 }

@@ -20,6 +20,19 @@ struct Running {
     ended: Notify,
 }
 
+/// A table that is being compacted, until this is dropped: a task that panics must not leave it marked.
+struct Mark {
+    running: Arc<Running>,
+    table: TableId,
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        self.running.tables.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.table);
+        self.running.ended.notify_one();
+    }
+}
+
 /// Compacts the tables of an engine, for as long as there is one.
 pub async fn compact_tables(engine: Weak<Inner>) {
     let Some(mut commits) = engine.upgrade().map(|inner| inner.catalog.commits()) else { return };
@@ -54,9 +67,11 @@ fn start(inner: &Arc<Inner>, table: &Arc<Table>, running: &Arc<Running>) -> bool
     if !running.tables.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {
         return false;
     }
-    let (engine, table, running) = (inner.clone(), TableRef::of(table), running.clone());
+    let mark = Mark { running: running.clone(), table: id };
+    let (engine, table) = (inner.clone(), TableRef::of(table));
     let lock = engine.catalog.current().same_table(&table.name, id).map(|table| table.change_lock());
     inner.lanes.heavy.spawn(async move {
+        let _mark = mark;
         if let Some(lock) = lock {
             let _changing = lock.lock_owned().await;
             let mut from = 0;
@@ -65,8 +80,6 @@ fn start(inner: &Arc<Inner>, table: &Arc<Table>, running: &Arc<Running>) -> bool
                 tokio::task::yield_now().await;
             }
         }
-        running.tables.lock().unwrap_or_else(PoisonError::into_inner).remove(&table.id);
-        running.ended.notify_one();
     });
     true
 }

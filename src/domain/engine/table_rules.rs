@@ -1,5 +1,6 @@
 //! What a table may be called and which columns it may have, however it is made.
 
+use crate::domain::storage::schema_bytes;
 use crate::ports::{Error, Limits, Result};
 use arrow::datatypes::{Schema, SchemaRef};
 use std::collections::HashSet;
@@ -58,6 +59,7 @@ pub fn table_schema(schema: &Schema, limits: &Limits) -> Result<SchemaRef> {
         return Err(Error::invalid("a table has at least one column"));
     }
     check_columns(fields.len(), limits)?;
+    check_schema_bytes(schema)?;
     let mut names = HashSet::new();
     for field in fields {
         if !names.insert(field.name()) {
@@ -71,6 +73,19 @@ pub fn table_schema(schema: &Schema, limits: &Limits) -> Result<SchemaRef> {
         }
     }
     Ok(Arc::new(Schema::new(fields.clone())))
+}
+
+/// Most bytes of the names and metadata of a table's columns.
+const SCHEMA_BYTES_MAX: u64 = 16 << 20;
+
+fn check_schema_bytes(schema: &Schema) -> Result<()> {
+    let bytes = schema_bytes(schema);
+    if bytes > SCHEMA_BYTES_MAX {
+        return Err(Error::limit(format!(
+            "the names and metadata of the columns take {bytes} bytes, more than {SCHEMA_BYTES_MAX}"
+        )));
+    }
+    Ok(())
 }
 
 fn is_reserved(name: &str) -> bool {

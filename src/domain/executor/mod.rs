@@ -10,6 +10,7 @@ mod error;
 mod functions;
 mod interrupt;
 mod lane;
+mod memory;
 mod pace;
 mod plan;
 mod plan_cache;
@@ -34,6 +35,7 @@ pub use running::QueryLimits;
 
 use crate::domain::catalog::Snapshot;
 use crate::domain::executor::abort_on_drop::AbortOnDrop;
+use crate::domain::executor::memory::QueryMemory;
 use crate::domain::executor::plan_cache::PlanCache;
 use crate::domain::executor::plan_size::PlanLimits;
 use crate::domain::executor::session::{Session, shared_runtime};
@@ -82,12 +84,13 @@ impl Executor {
     ///
     /// `Internal` where DataFusion does not start.
     pub fn new(lanes: Lanes, limits: &Limits) -> Result<Self> {
-        let runtime = shared_runtime(limits.query_memory_bytes_max)?;
+        let memory = QueryMemory::new(limits.query_memory_bytes_max);
+        let runtime = shared_runtime(&memory)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             lanes,
-            serial: Session::new(1, runtime.clone())?,
-            parallel: Session::new(cores, runtime)?,
+            serial: Session::new(1, runtime.clone(), &memory)?,
+            parallel: Session::new(cores, runtime, &memory)?,
             plans: PlanCache::new(limits.plans_max),
             plan_limits: limits.into(),
         })

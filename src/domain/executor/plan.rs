@@ -6,7 +6,7 @@
 use crate::domain::catalog::Snapshot;
 use crate::domain::executor::Executor;
 use crate::domain::executor::error::{from_datafusion, to_datafusion};
-use crate::domain::executor::functions::check_calls;
+use crate::domain::executor::functions::{PlanningConstants, check_calls};
 use crate::domain::executor::plan_facts::{
     Constants, constants, is_partitionable, is_passthrough, is_repeatable, preserves_order,
 };
@@ -85,6 +85,7 @@ impl Executor {
     ///
     /// `InvalidQuery` or `NotFound` where it does not plan.
     pub fn prepare(&self, mut request: PlanRequest, snapshot: &Snapshot) -> Result<Prepared> {
+        let _constants = PlanningConstants::begin();
         let mut state = self.serial.state.clone();
         state.mark_start_execution();
         let callee = |name: &str, windowed: bool| callee(&state, name, windowed);

@@ -5,13 +5,13 @@
 
 use crate::domain::executor::error::from_datafusion;
 use crate::domain::executor::functions::{GuardFunctions, replacements};
+use crate::domain::executor::memory::{AccountPool, QueryMemory};
 use crate::domain::executor::planner_context::SqlTypes;
 use crate::domain::executor::semantics::{
     CompareSpans, ExactOperators, GuardFilters, SEAL_BEFORE, SealLimits, WideSums, extremes,
 };
 use crate::ports::Result;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionState;
 use datafusion::execution::{FunctionRegistry, SessionStateBuilder, TaskContext};
@@ -36,16 +36,16 @@ impl Session {
     /// # Errors
     ///
     /// `Internal` where DataFusion refuses a function.
-    pub fn new(partitions: usize, runtime: Arc<RuntimeEnv>) -> Result<Self> {
+    pub fn new(partitions: usize, runtime: Arc<RuntimeEnv>, memory: &QueryMemory) -> Result<Self> {
         let mut state = SessionStateBuilder::new_with_default_features()
             .with_config(session_config(partitions))
             .with_runtime_env(runtime)
             .with_type_planner(Arc::new(SqlTypes))
-            .with_analyzer_rule(Arc::new(ExactOperators))
+            .with_analyzer_rule(Arc::new(ExactOperators { memory: memory.clone() }))
             .with_analyzer_rule(Arc::new(WideSums))
             .with_physical_optimizer_rules(physical_rules())
             .build();
-        for function in replacements(state.scalar_functions().clone().values()) {
+        for function in replacements(state.scalar_functions().clone().values(), memory) {
             state.register_udf(function).map_err(from_datafusion)?;
         }
         let aggregates: Vec<_> = state.aggregate_functions().values().cloned().collect();
@@ -53,7 +53,9 @@ impl Session {
             state.register_udaf(function).map_err(from_datafusion)?;
         }
         // Functions that the planner makes without the registry are guarded first, then spans are compared.
-        state.register_function_rewrite(Arc::new(GuardFunctions)).map_err(from_datafusion)?;
+        state
+            .register_function_rewrite(Arc::new(GuardFunctions { memory: memory.clone() }))
+            .map_err(from_datafusion)?;
         state.register_function_rewrite(Arc::new(CompareSpans)).map_err(from_datafusion)?;
         Ok(Self { task: state.task_ctx(), state })
     }
@@ -68,16 +70,15 @@ impl Session {
     }
 }
 
-/// Makes the memory pool that all queries share, of `query_memory_bytes_max` bytes; nothing is spilled to disk.
+/// Makes the environment that all queries share, whose operators take from `memory`; nothing is spilled to disk.
 ///
 /// # Errors
 ///
 /// `Internal` where DataFusion does not start.
-pub fn shared_runtime(query_memory_bytes_max: u64) -> Result<Arc<RuntimeEnv>> {
-    let bytes_max = usize::try_from(query_memory_bytes_max).unwrap_or(usize::MAX);
+pub fn shared_runtime(memory: &QueryMemory) -> Result<Arc<RuntimeEnv>> {
     let no_spilling = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
     RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(GreedyMemoryPool::new(bytes_max)))
+        .with_memory_pool(Arc::new(AccountPool::new(memory.clone())))
         .with_disk_manager_builder(no_spilling)
         .build_arc()
         .map_err(from_datafusion)

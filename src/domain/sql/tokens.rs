@@ -45,6 +45,9 @@ pub fn tokenize(sql: &str, limits: &Limits) -> Result<Tokens> {
     if tokens.iter().all(|token| matches!(token.token, Token::Whitespace(_) | Token::SemiColon | Token::EOF)) {
         return Err(Error::invalid("the statement is empty"));
     }
+    if let Some(word) = tokens.iter().find_map(reserved_word) {
+        return Err(Error::invalid(format!("{word:?} cannot be named: names that begin with __zepto are reserved")));
+    }
     let operators = count_operators(&tokens);
     if operators > limits.sql_operators_max {
         return Err(Error::invalid(format!(
@@ -55,6 +58,13 @@ pub fn tokenize(sql: &str, limits: &Limits) -> Result<Tokens> {
     check_nesting(&tokens, limits.sql_depth_max)?;
     let params = number_placeholders(&mut tokens)?;
     Ok(Tokens { tokens, params })
+}
+
+/// Returns a name that the engine keeps for itself, such as that of the column of row numbers.
+fn reserved_word(token: &TokenWithSpan) -> Option<&str> {
+    let Token::Word(word) = &token.token else { return None };
+    let start = word.value.get(.."__zepto".len())?;
+    start.eq_ignore_ascii_case("__zepto").then_some(word.value.as_str())
 }
 
 /// Deepest nesting of constructs that take twice the time for each level: those that the parser tries in two ways, and

@@ -33,6 +33,7 @@ pub struct Claim {
     allocations: Allocations,
     addresses: Vec<usize>,
     bytes: u64,
+    added_bytes: u64,
 }
 
 impl Allocations {
@@ -74,7 +75,8 @@ impl Allocations {
                     register(&mut registered, *address, *bytes, &mut memory);
                 }
                 // What was reserved too much goes back when `memory` is dropped.
-                return Ok(Claim { allocations: self.clone(), addresses: found.into_keys().collect(), bytes });
+                let addresses = found.into_keys().collect();
+                return Ok(Claim { allocations: self.clone(), addresses, bytes, added_bytes: missing });
             }
             // Another holder let go meanwhile.
             drop(registered);
@@ -112,6 +114,11 @@ impl Claim {
     /// Returns the bytes of all its allocations, shared ones included.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Returns the bytes that nobody else had claimed when this was made.
+    pub fn added_bytes(&self) -> u64 {
+        self.added_bytes
     }
 }
 

@@ -27,4 +27,4 @@ pub use number_text::{DecimalText, holds_f64};
 pub use reshape::Reshape;
 pub use segment::{Segment, SegmentId};
 pub use slice_size::{slice_bytes, text_lengths};
-pub use table::{Table, TableId};
+pub use table::{Table, TableId, schema_bytes};

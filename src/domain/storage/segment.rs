@@ -150,6 +150,12 @@ impl Segment {
         known.is_some_and(|known| *known.get_or_init(|| has_signed_nan(self.columns.batch.column(index))))
     }
 
+    /// Returns the memory that its columns added to what there was, in bytes: a dictionary that many segments share counts for
+    /// the first of them.
+    pub fn added_bytes(&self) -> u64 {
+        self.columns.claim.added_bytes() + self.columns.bare.bytes()
+    }
+
     /// Returns what is known of column `index`, if anything.
     pub fn stats(&self, index: usize) -> Option<&ColumnStats> {
         let stats = self.columns.stats.get(index)?;

@@ -8,8 +8,8 @@ use crate::domain::storage::allocations::Allocations;
 use crate::domain::storage::deletion_mask::DeletionMask;
 use crate::domain::storage::reshape::Reshape;
 use crate::domain::storage::segment::{Segment, SegmentId};
-use crate::ports::{Error, Result};
-use arrow::datatypes::SchemaRef;
+use crate::ports::{Error, MemoryAccount, Reservation, Result};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::Mutex;
@@ -28,6 +28,17 @@ pub struct Table {
     rows: u64,
     physical_rows: u64,
     change_lock: Arc<Mutex<()>>,
+    /// Memory of its schema, which no column holds; none for a table of one query.
+    schema_memory: Option<Arc<Reservation>>,
+}
+
+/// Returns the bytes that the names and metadata of columns take, nested ones included.
+pub fn schema_bytes(schema: &Schema) -> u64 {
+    let of = |field: &Field| {
+        let metadata: usize = field.metadata().iter().map(|(key, value)| key.len() + value.len()).sum();
+        (size_of::<Field>() + field.name().len() + metadata) as u64
+    };
+    schema.flattened_fields().into_iter().map(of).sum()
 }
 
 impl Table {
@@ -41,8 +52,19 @@ impl Table {
             rows: 0,
             physical_rows: 0,
             change_lock: Arc::default(),
+            schema_memory: None,
         };
         table.with_segments(segments)
+    }
+
+    /// Counts the table's schema in the account.
+    ///
+    /// # Errors
+    ///
+    /// `LimitExceeded` where the memory is not free.
+    pub fn counted_in(self, account: &MemoryAccount) -> Result<Self> {
+        let memory = account.reserve(schema_bytes(&self.schema))?;
+        Ok(Self { schema_memory: Some(Arc::new(memory)), ..self })
     }
 
     /// Returns which table this is a state of.
@@ -75,7 +97,7 @@ impl Table {
         self.physical_rows
     }
 
-    /// Returns the memory that its segments hold, in bytes.
+    /// Returns the memory that its segments hold, in bytes, at most: what several share counts for each.
     pub fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.bytes()).sum()
     }
@@ -154,6 +176,7 @@ impl Table {
             rows,
             physical_rows,
             change_lock: self.change_lock.clone(),
+            schema_memory: self.schema_memory.clone(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A request's body that fails where its client stops sending.
 
+use crate::ports::{MemoryAccount, Reservation};
 use http_body::{Frame, SizeHint};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,6 +14,8 @@ use tonic::body::Body;
 pub struct TimedBody {
     body: Body,
     timeout: Option<Duration>,
+    /// Memory of what has arrived, where whoever reads it keeps all of it.
+    memory: Option<(MemoryAccount, Reservation)>,
     /// Runs while the next piece is waited for.
     sleep: Option<Pin<Box<Sleep>>>,
 }
@@ -20,7 +23,13 @@ pub struct TimedBody {
 impl TimedBody {
     /// Wraps a body; none: no limit.
     pub fn new(body: Body, timeout: Option<Duration>) -> Self {
-        Self { body, timeout, sleep: None }
+        Self { body, timeout, memory: None, sleep: None }
+    }
+
+    /// Counts all that arrives in an account, until the body is dropped.
+    pub fn counted_in(self, account: &MemoryAccount) -> Self {
+        let memory = account.try_reserve(0).map(|nothing| (account.clone(), nothing));
+        Self { memory, ..self }
     }
 }
 
@@ -34,9 +43,16 @@ impl http_body::Body for TimedBody {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Status>>> {
-        let Self { body, timeout, sleep } = &mut *self;
+        let Self { body, timeout, memory, sleep } = &mut *self;
         if let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) {
             *sleep = None;
+            if let (Some(Ok(frame)), Some((account, reserved))) = (&frame, memory) {
+                let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+                match account.reserve(bytes) {
+                    Ok(more) => reserved.join(more),
+                    Err(error) => return Poll::Ready(Some(Err(Status::resource_exhausted(error.message())))),
+                }
+            }
             return Poll::Ready(frame);
         }
         let Some(timeout) = *timeout else { return Poll::Pending };

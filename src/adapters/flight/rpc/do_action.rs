@@ -74,7 +74,7 @@ pub fn list_actions(state: &State, request: &Request<Empty>) -> RpcResult<Items<
 
 /// Answers a DoAction.
 pub async fn do_action(state: &Arc<State>, request: Request<Action>) -> RpcResult<Items<arrow_flight::Result>> {
-    let mut admitted = admit(state, &format!("DoAction {:.40}", request.get_ref().r#type), &request)?;
+    let mut admitted = admit(state, &verb_of(&request.get_ref().r#type), &request)?;
     let result = match CallContext::new(state, &admitted, request.metadata()) {
         Ok(call) => run(request.get_ref(), request.metadata(), &call, &mut admitted).await,
         Err(error) => Err(error),
@@ -145,6 +145,12 @@ const CANCELLED: i32 = 1;
 
 fn garbled(error: prost::DecodeError) -> Error {
     Error::invalid(format!("the action's body does not decode: {error}"))
+}
+
+/// Names an action in the log: an unknown one could be anything.
+fn verb_of(action: &str) -> String {
+    let is_known = ACTIONS.iter().any(|(known, _)| *known == action);
+    if is_known { format!("DoAction {action}") } else { "DoAction ?".to_owned() }
 }
 
 /// Decodes the Flight SQL message in an action's body.

@@ -131,7 +131,7 @@ impl ResultStore {
                 let bytes = batch.get_array_memory_size() as u64;
                 fits = fits && memory.grow(bytes, self.memory_max);
                 // Where the account has no room either, the result goes to a file like one that is too large.
-                fits = fits && self.account.reserve(bytes).map(|memory| reserved.push(memory)).is_ok();
+                fits = fits && self.account.try_reserve(bytes).map(|memory| reserved.push(memory)).is_some();
                 kept.push(batch);
                 if fits {
                     continue;

@@ -4,7 +4,7 @@
 //! they are read as, and wrap (apache/arrow-rs reads Spark's 9999-12-31 as 1816). INT96 columns are read a second time,
 //! as microseconds, and refused where the two differ.
 
-use crate::adapters::formats::read::parquet_pages::{longest_dictionary_value, page_sizes};
+use crate::adapters::formats::read::parquet_pages::page_sizes;
 use crate::adapters::ipc::DecodeLimits;
 use crate::ports::{BatchStream, Error, Result};
 use arrow::array::{AsArray, RecordBatch};
@@ -25,7 +25,7 @@ use std::sync::Arc;
 /// Most rows of a batch: a few bytes may stand for any number of equal values, so a batch is bounded by rows.
 const BATCH_ROWS: usize = 8_192;
 
-/// Bytes of one column of a batch, if every row had the longest value of its dictionary.
+/// Bytes of a batch, if every row had the longest values of the dictionaries.
 const BATCH_BYTES: u64 = 64 << 20;
 
 /// Reads a Parquet file.
@@ -38,14 +38,15 @@ pub fn read_parquet(file: Bytes, limits: DecodeLimits) -> Result<BatchStream> {
     check_codecs(builder.metadata())?;
     let sizes = page_sizes(&file, builder.metadata())?;
     check_size(sizes.inflated, limits.inflated_bytes_max)?;
-    let memory = limits.memory.reserve(sizes.at_a_time)?;
-    let batch_rows = batch_rows(longest_dictionary_value(&file, builder.metadata())?);
+    let batch_rows = batch_rows(sizes.row);
+    let batch_bytes = sizes.row.saturating_mul(batch_rows as u64);
+    let memory = limits.memory.reserve(sizes.at_a_time.saturating_add(batch_bytes))?;
     let schema = builder.schema().clone();
     let mut int96 = Int96Check::new(&file, &builder, batch_rows)?;
     let mut reader = builder.with_batch_size(batch_rows).build().map_err(|error| not_parquet(&error))?;
     let mut failed = false;
     let batches = std::iter::from_fn(move || {
-        // Kept for as long as pages are inflated.
+        // Kept for as long as pages are inflated and batches made.
         let _memory = &memory;
         let next = || {
             let batch = reader.next()?;
@@ -81,9 +82,9 @@ fn check_size(inflated: u64, inflated_bytes_max: u64) -> Result<()> {
     Ok(())
 }
 
-/// Returns how many rows may be decoded at a time where the longest value of a dictionary has so many bytes.
-fn batch_rows(longest_bytes: u64) -> usize {
-    let rows = BATCH_BYTES / longest_bytes.max(1);
+/// Returns how many rows may be decoded at a time where the longest has so many bytes.
+fn batch_rows(row_bytes: u64) -> usize {
+    let rows = BATCH_BYTES / row_bytes.max(1);
     usize::try_from(rows).unwrap_or(BATCH_ROWS).clamp(1, BATCH_ROWS)
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A footer says how large its columns are, and a sender may write anything there. What is allocated is what each page's own
 //! header says, so those are added up before anything is inflated. And a few bytes in a page may stand for any number of
-//! the dictionary's values, so the longest of those says how many rows may be decoded at a time.
+//! equal values: the longest of a dictionary says how many rows may be decoded at a time, and where one row may hold any
+//! number of values, all values of the column count as if they were inflated.
 //!
 //! Headers are Thrift's compact protocol (Parquet format, `PageHeader`; Thrift, "Compact protocol encoding").
 
@@ -24,6 +25,8 @@ pub struct PageSizes {
     pub inflated: u64,
     /// Bytes that are inflated at a time: the largest page of each column, its dictionary beside it.
     pub at_a_time: u64,
+    /// Bytes of one row at most, but for what stands in its pages as it is.
+    pub row: u64,
 }
 
 /// Adds up the pages of a file.
@@ -33,40 +36,76 @@ pub struct PageSizes {
 /// `InvalidQuery` where a page is not in the file, or its header does not decode.
 pub fn page_sizes(file: &Bytes, metadata: &ParquetMetaData) -> Result<PageSizes> {
     let mut sizes = PageSizes::default();
-    let mut largest = vec![0; metadata.file_metadata().schema_descr().num_columns()];
+    let leaves = metadata.file_metadata().schema_descr();
+    let mut columns = vec![ColumnSizes::default(); leaves.num_columns()];
     for group in metadata.row_groups() {
-        for (column, largest) in group.columns().iter().zip(&mut largest) {
-            let chunk = chunk_bytes(file, column)?;
-            let (all, at_a_time) = chunk_sizes(chunk).ok_or_else(corrupt)?;
-            sizes.inflated = sizes.inflated.saturating_add(all);
-            *largest = at_a_time.max(*largest);
+        for ((at, column), sizes) in group.columns().iter().enumerate().zip(&mut columns) {
+            let chunk = chunk_sizes(chunk_bytes(file, column)?).ok_or_else(corrupt)?;
+            sizes.inflated = sizes.inflated.saturating_add(chunk.inflated);
+            sizes.at_a_time = sizes.at_a_time.max(chunk.at_a_time);
+            sizes.prefixed = sizes.prefixed.max(chunk.prefixed);
+            if leaves.column(at).max_rep_level() > 0 {
+                sizes.repeated_values = sizes.repeated_values.saturating_add(chunk.values);
+            }
         }
     }
-    sizes.at_a_time = largest.iter().fold(0, |sum: u64, bytes| sum.saturating_add(*bytes));
+    for (at, column) in columns.iter().enumerate() {
+        let longest = longest_value(file, metadata, at)?.max(column.prefixed);
+        // A value, its offset, and the levels that say where it belongs.
+        let repeated = column.repeated_values.saturating_mul(longest.saturating_add(8));
+        sizes.inflated = sizes.inflated.saturating_add(column.inflated).saturating_add(repeated);
+        sizes.at_a_time = sizes.at_a_time.saturating_add(column.at_a_time).saturating_add(repeated);
+        sizes.row = sizes.row.saturating_add(longest);
+    }
     Ok(sizes)
 }
 
-/// Returns the bytes of the longest value in the dictionaries of a file whose sizes were checked.
-///
-/// # Errors
-///
-/// `InvalidQuery` where a dictionary does not decode.
-pub fn longest_dictionary_value(file: &Bytes, metadata: &ParquetMetaData) -> Result<u64> {
-    let mut longest = 0;
-    for group in metadata.row_groups() {
-        for column in group.columns() {
-            if column.column_type() != Type::BYTE_ARRAY || column.dictionary_page_offset().is_none() {
-                continue;
-            }
-            let rows = usize::try_from(group.num_rows()).map_err(|_| corrupt())?;
-            let reader = SerializedPageReader::new(Arc::new(file.clone()), column, rows, None);
-            let page = reader.and_then(|mut reader| reader.get_next_page());
-            if let Some(Page::DictionaryPage { buf, .. }) = page.map_err(|error| corrupt().with_source(error))? {
-                longest = longest.max(longest_plain_value(&buf));
-            }
+/// The sizes of a column, in all row groups.
+#[derive(Debug, Default, Clone, Copy)]
+struct ColumnSizes {
+    inflated: u64,
+    at_a_time: u64,
+    /// Values of a column of which one row may hold any number.
+    repeated_values: u64,
+    /// The largest page of values that each may repeat the one before.
+    prefixed: u64,
+}
+
+/// Returns the bytes of the longest value that a column may repeat: of a type of fixed width, or of its dictionaries.
+fn longest_value(file: &Bytes, metadata: &ParquetMetaData, at: usize) -> Result<u64> {
+    let leaf = metadata.file_metadata().schema_descr().column(at);
+    let mut longest = match leaf.physical_type() {
+        Type::BOOLEAN => 1,
+        Type::INT32 | Type::FLOAT => 4,
+        Type::INT64 | Type::DOUBLE => 8,
+        Type::INT96 => 12,
+        Type::BYTE_ARRAY => 16,
+        Type::FIXED_LEN_BYTE_ARRAY => u64::try_from(leaf.type_length()).unwrap_or(0),
+    };
+    for group in metadata.row_groups().iter().filter(|_| leaf.physical_type() == Type::BYTE_ARRAY) {
+        let Some(column) = group.columns().get(at).filter(|column| column.dictionary_page_offset().is_some()) else {
+            continue;
+        };
+        let dictionary = page_bytes(chunk_bytes(file, column)?).ok_or_else(corrupt)?;
+        if dictionary > DICTIONARY_BYTES_MAX {
+            return Err(Error::limit(format!("the Parquet file has a dictionary of {dictionary} bytes")));
+        }
+        let rows = usize::try_from(group.num_rows()).map_err(|_| corrupt())?;
+        let reader = SerializedPageReader::new(Arc::new(file.clone()), column, rows, None);
+        let page = reader.and_then(|mut reader| reader.get_next_page());
+        if let Some(Page::DictionaryPage { buf, .. }) = page.map_err(|error| corrupt().with_source(error))? {
+            longest = longest.max(longest_plain_value(&buf));
         }
     }
     Ok(longest)
+}
+
+/// Largest dictionary that is looked into before it is counted: writers keep to a megabyte.
+const DICTIONARY_BYTES_MAX: u64 = 64 << 20;
+
+/// Returns what the first page of a column inflates to.
+fn page_bytes(mut chunk: &[u8]) -> Option<u64> {
+    u64::try_from(PageHeader::read(&mut chunk)?.inflated).ok()
 }
 
 /// Returns the longest of byte arrays that are written plainly: each with its length before it, in four bytes.
@@ -93,9 +132,17 @@ fn chunk_bytes<'a>(file: &'a Bytes, column: &ColumnChunkMetaData) -> Result<&'a 
     file.get(start..end).ok_or_else(corrupt)
 }
 
-/// Adds up the pages of a column: the bytes of all of them, and the largest with the dictionary.
-fn chunk_sizes(mut chunk: &[u8]) -> Option<(u64, u64)> {
-    let (mut all, mut largest, mut dictionary) = (0_u64, 0, 0);
+/// What the pages of one column of a row group come to.
+struct ChunkSizes {
+    inflated: u64,
+    at_a_time: u64,
+    values: u64,
+    prefixed: u64,
+}
+
+/// Adds up the pages of a column.
+fn chunk_sizes(mut chunk: &[u8]) -> Option<ChunkSizes> {
+    let (mut all, mut largest, mut dictionary, mut values, mut prefixed) = (0_u64, 0, 0, 0_u64, 0);
     while !chunk.is_empty() {
         let header = PageHeader::read(&mut chunk)?;
         let inflated = u64::try_from(header.inflated).ok()?;
@@ -104,10 +151,14 @@ fn chunk_sizes(mut chunk: &[u8]) -> Option<(u64, u64)> {
             dictionary = inflated.max(dictionary);
         } else {
             largest = inflated.max(largest);
+            values = values.saturating_add(u64::try_from(header.values).ok()?);
+            if header.encoding == DELTA_BYTE_ARRAY {
+                prefixed = inflated.max(prefixed);
+            }
         }
         chunk = chunk.get(usize::try_from(header.stored).ok()?..)?;
     }
-    Some((all, largest + dictionary))
+    Some(ChunkSizes { inflated: all, at_a_time: largest.saturating_add(dictionary), values, prefixed })
 }
 
 /// The fields of a page's header that say how large it is.
@@ -116,7 +167,12 @@ struct PageHeader {
     is_dictionary: bool,
     inflated: i64,
     stored: i64,
+    values: i64,
+    encoding: i64,
 }
+
+/// The value of `Encoding` for values that each say how much of the one before they begin with.
+const DELTA_BYTE_ARRAY: i64 = 7;
 
 /// The value of `PageType` for a dictionary.
 const DICTIONARY_PAGE: i64 = 2;
@@ -136,14 +192,33 @@ impl PageHeader {
                 (1, I32) => header.is_dictionary = zigzag(bytes)? == DICTIONARY_PAGE,
                 (2, I32) => header.inflated = zigzag(bytes)?,
                 (3, I32) => header.stored = zigzag(bytes)?,
+                // The headers of data pages, of both versions: their number of values, and how those are encoded.
+                (5, STRUCT) => (header.values, header.encoding) = two_numbers(bytes, 1, 2)?,
+                (8, STRUCT) => (header.values, header.encoding) = two_numbers(bytes, 1, 4)?,
                 _ => skip(bytes, kind, 0)?,
             }
         }
     }
 }
 
+/// Reads a struct, and returns two of its fields, which are numbers.
+fn two_numbers(bytes: &mut &[u8], first: i64, second: i64) -> Option<(i64, i64)> {
+    let (mut field, mut found) = (0, (0, 0));
+    loop {
+        let (id, kind) = field_header(bytes, field)?;
+        match (id, kind) {
+            (_, 0) => return Some(found),
+            (id, I32) if id == first => found.0 = zigzag(bytes)?,
+            (id, I32) if id == second => found.1 = zigzag(bytes)?,
+            _ => skip(bytes, kind, 0)?,
+        }
+        field = id;
+    }
+}
+
 /// Types of the compact protocol.
 const I32: u8 = 5;
+const STRUCT: u8 = 12;
 
 /// Reads the head of a field: its number and type; type 0 ends a struct.
 fn field_header(bytes: &mut &[u8], before: i64) -> Option<(i64, u8)> {
@@ -152,7 +227,7 @@ fn field_header(bytes: &mut &[u8], before: i64) -> Option<(i64, u8)> {
     let id = match (kind, head >> 4) {
         (0, _) => 0,
         (_, 0) => zigzag(bytes)?,
-        (_, delta) => before + i64::from(delta),
+        (_, delta) => before.checked_add(i64::from(delta))?,
     };
     Some((id, kind))
 }
@@ -206,7 +281,7 @@ fn skip(bytes: &mut &[u8], kind: u8, depth: usize) -> Option<()> {
                 skip(bytes, item, depth + 1)?;
             }
         }
-        12 => {
+        STRUCT => {
             let mut field = 0;
             loop {
                 let (id, kind) = field_header(bytes, field)?;
@@ -224,7 +299,7 @@ fn skip(bytes: &mut &[u8], kind: u8, depth: usize) -> Option<()> {
 
 #[cfg(test)]
 mod tests {
-    use crate::adapters::formats::read::parquet_pages::{chunk_sizes, longest_dictionary_value, page_sizes};
+    use crate::adapters::formats::read::parquet_pages::{chunk_sizes, page_sizes};
     use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
     use bytes::Bytes;
     use parquet::arrow::ArrowWriter;
@@ -255,7 +330,22 @@ mod tests {
         let footer = footer as u64;
         assert!(sizes.inflated <= footer && sizes.inflated > footer - footer / 10, "{sizes:?} of {footer}");
         assert!(sizes.at_a_time <= sizes.inflated);
-        assert_eq!(longest_dictionary_value(&file, builder.metadata()).unwrap(), 60);
+        assert_eq!(sizes.row, 8 + 60, "a number, and the longest text");
+    }
+
+    #[test]
+    fn values_of_lists_count_one_by_one() {
+        let mut lists = arrow::array::ListBuilder::new(arrow::array::Int64Builder::new());
+        (0..10).for_each(|_| lists.append_value((0..10_000).map(|_| Some(7))));
+        let batch = RecordBatch::try_from_iter([("l", Arc::new(lists.finish()) as ArrayRef)]).unwrap();
+        let mut bytes = Vec::new();
+        let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        let file = Bytes::from(bytes);
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file.clone()).unwrap();
+        let sizes = page_sizes(&file, builder.metadata()).unwrap();
+        assert!(file.len() < 10_000 && sizes.inflated > 100_000 * 8, "{} bytes: {sizes:?}", file.len());
     }
 
     #[test]

@@ -45,11 +45,12 @@ impl Inner {
         let coercion = SchemaCoercion::new(&batches.schema(), target.schema(), arrival_ns)?;
         let growth_bytes = |batch: &_| coercion.growth_bytes(batch);
         let mut stage = self.stage(batches, growth_bytes, |batch, rows| coercion.apply(batch, rows)).await?;
+        let batches = stage.summary().batches;
         loop {
             match self.commit_append(&request, &target, &stage) {
                 Ok(()) => {
                     let table_created = matches!(target, Target::New(_));
-                    return Ok(IngestSummary { table_created, ..stage.summary() });
+                    return Ok(IngestSummary { table_created, batches, ..stage.summary() });
                 }
                 Err(Rejection::Gone(_)) => return Err(dropped(&request.table)),
                 // Somebody made or altered the table meanwhile: fit what is staged to what there is now.
@@ -95,7 +96,8 @@ impl Inner {
             }
             Target::New(schema) => {
                 let id = self.catalog.next_table_id();
-                let table = Arc::new(Table::new(id, &request.table, schema.clone(), segments));
+                let table = Table::new(id, &request.table, schema.clone(), segments);
+                let table = Arc::new(table.counted_in(self.allocations.account())?);
                 Change::Create { table, or_replace: request.if_exists == IfExists::Replace }
             }
         }))

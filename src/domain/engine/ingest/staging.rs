@@ -3,9 +3,9 @@
 //! Dropping a stage gives everything back, which is all that undoing an ingestion takes.
 
 use crate::domain::engine::Inner;
-use crate::domain::storage::{Allocations, ROWS_TARGET, Segment, compact, held_bytes};
+use crate::domain::storage::{Allocations, ROWS_TARGET, Segment, compact, held_bytes, slice_bytes};
 use crate::ports::{BatchStream, Error, IngestSummary, Limits, Result};
-use arrow::array::{Array, ArrayRef, RecordBatch, UInt64Array};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt64Array};
 use arrow::compute::take_record_batch;
 use futures::StreamExt;
 use std::sync::Arc;
@@ -23,6 +23,8 @@ pub struct Stage {
     /// Rows of the small segments at the end, which wait for enough others.
     small_rows: usize,
     summary: IngestSummary,
+    /// Bytes that the stream added to what there was: a dictionary that its batches share counts once.
+    staged_bytes: u64,
     rows_max: u64,
     bytes_max: u64,
     allocations: Allocations,
@@ -49,7 +51,7 @@ impl Inner {
             stage.push(convert(&batch, stage.rows())?)?;
             // What this stream does not need any more must not keep another one waiting.
             drop((batch, room));
-            slot.staged(stage.summary().bytes);
+            slot.staged(stage.staged_bytes);
             slot.wait(self.stall_timeout()).await?;
         }
         Ok(stage)
@@ -63,6 +65,7 @@ impl Stage {
             segments: Vec::new(),
             small_rows: 0,
             summary: IngestSummary::default(),
+            staged_bytes: 0,
             rows_max: limits.stream_rows_max,
             bytes_max: limits.stream_bytes_max,
             allocations: allocations.clone(),
@@ -85,7 +88,8 @@ impl Stage {
         }
         let segment = Segment::try_new(with_own_memory(batch), &self.allocations)?;
         self.summary.bytes += segment.bytes();
-        if self.summary.bytes > self.bytes_max {
+        self.staged_bytes += segment.added_bytes();
+        if self.staged_bytes > self.bytes_max {
             return Err(Error::limit(format!("the stream has more than {} bytes (stream_bytes_max)", self.bytes_max)));
         }
         self.small_rows = if segment.rows() < SMALL_ROWS { self.small_rows + segment.rows() } else { 0 };
@@ -132,13 +136,15 @@ impl Stage {
 
 /// Copies rows that are a small part of what they would keep alive: results of a query are slices of other tables' segments.
 fn with_own_memory(batch: RecordBatch) -> RecordBatch {
-    let sliced = |column: &ArrayRef| column.to_data().get_slice_memory_size().ok();
-    let used: Option<usize> = batch.columns().iter().map(sliced).sum();
-    match used {
-        Some(used) if held_bytes(&batch) > 2 * used as u64 + KEPT_BYTES => {
-            let rows = UInt64Array::from_iter_values(0..batch.num_rows() as u64);
-            take_record_batch(&batch, &rows).unwrap_or(batch)
-        }
-        _ => batch,
+    let used = |column: &ArrayRef| {
+        let dictionary =
+            column.as_any_dictionary_opt().map_or(0, |dictionary| slice_bytes(dictionary.values().as_ref()));
+        slice_bytes(column.as_ref()) + dictionary
+    };
+    let used: u64 = batch.columns().iter().map(used).sum();
+    if held_bytes(&batch) <= 2 * used + KEPT_BYTES {
+        return batch;
     }
+    let rows = UInt64Array::from_iter_values(0..batch.num_rows() as u64);
+    take_record_batch(&batch, &rows).unwrap_or(batch)
 }

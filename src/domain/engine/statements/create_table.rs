@@ -35,7 +35,8 @@ impl Operation for CreateTable {
             NewColumns::Listed(schema) => (table_schema(&schema, &engine.options.limits)?, Vec::new()),
             NewColumns::From(source) => engine.read_table(source, &request.query).await?,
         };
-        let table = Arc::new(Table::new(engine.catalog.next_table_id(), &self.table, schema, segments));
+        let table = Table::new(engine.catalog.next_table_id(), &self.table, schema, segments);
+        let table = Arc::new(table.counted_in(engine.allocations.account())?);
         match engine.catalog.commit(Commit::of(Change::Create { table, or_replace: self.or_replace })) {
             Ok(()) => Ok(definition_reply()),
             Err(rejection) => if_exists(self.if_not_exists, rejection),

@@ -11,7 +11,7 @@ use crate::domain::engine::statements::matching_rows::{
 use crate::domain::engine::statements::{Operation, Request};
 use crate::domain::engine::table_lock::LockedTable;
 use crate::domain::sql::{Update, rows_query};
-use crate::domain::storage::{Segment, Table};
+use crate::domain::storage::{Segment, Table, slice_bytes};
 use crate::ports::{BatchStream, Description, Reservation, Result};
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::compute::{concat_batches, interleave, sort_to_indices, take_record_batch};
@@ -67,16 +67,16 @@ impl Operation for Update {
     }
 }
 
-/// Makes the commit of an UPDATE: each segment that changed stands for one that was there.
+/// Makes the commit of an UPDATE, in which each segment of `state` stands for one of the locked table: one change from the
+/// first that differs to the last.
 fn replaced_segments(locked: &LockedTable, state: &Table) -> Commit {
-    let pairs = locked.base.segments().iter().zip(state.segments());
-    let changed = pairs.filter(|(before, after)| before.id() != after.id());
-    let change = |(before, after): (&Arc<Segment>, &Arc<Segment>)| Change::Replace {
-        table: locked.reference(),
-        removed: vec![before.id()],
-        added: vec![after.clone()],
+    let (before, after) = (locked.base.segments(), state.segments());
+    let differs = |at: &usize| before[*at].id() != after[*at].id();
+    let (Some(first), Some(last)) = ((0..before.len()).find(differs), (0..before.len()).rfind(differs)) else {
+        return Commit::default();
     };
-    Commit { changes: changed.map(change).collect() }
+    let removed = before[first..=last].iter().map(|segment| segment.id()).collect();
+    Commit::of(Change::Replace { table: locked.reference(), removed, added: after[first..=last].to_vec() })
 }
 
 impl Inner {
@@ -86,7 +86,8 @@ impl Inner {
         let (mut batches, mut memory) = (Vec::new(), Vec::new());
         while let Some(batch) = found.next().await {
             let batch = batch?;
-            memory.push(account.reserve(batch.get_array_memory_size() as u64)?);
+            let bytes = batch.columns().iter().map(|column| slice_bytes(column.as_ref())).sum();
+            memory.push(account.reserve(bytes)?);
             batches.push(batch);
         }
         let all = concat_batches(&schema, &batches).map_err(rewrite_failed)?;
@@ -104,17 +105,18 @@ impl Inner {
 
     /// Makes the state of `table` with new values.
     fn update_rows(&self, table: &Table, new: &NewValues) -> Result<Table> {
-        let (mut state, mut first, mut at) = (table.clone(), 0, 0);
+        let (mut segments, mut first, mut at) = (Vec::new(), 0, 0);
         for segment in table.segments() {
             let end = first + segment.physical_rows() as u64;
             let until = at + new.rows[at..].partition_point(|row| *row < end);
-            if until > at {
-                let changed = self.update_segment(segment, first, new, at..until)?;
-                state = state.replace(&[segment.id()], &[changed])?;
-            }
+            segments.push(match until > at {
+                true => self.update_segment(segment, first, new, at..until)?,
+                false => segment.clone(),
+            });
             (first, at) = (end, until);
         }
-        Ok(state)
+        let removed: Vec<_> = table.segments().iter().map(|segment| segment.id()).collect();
+        table.replace(&removed, &segments)
     }
 
     /// Makes `segment`, which begins at row `first`, with the new values `at`.

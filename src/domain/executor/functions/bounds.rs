@@ -5,6 +5,7 @@
 //! Numbers are 128 bits wide, so nothing that a statement can say wraps them.
 
 use crate::domain::executor::error::{refused, unsupported};
+use crate::domain::executor::functions::planning_constants::PlanningConstants;
 use crate::domain::storage::{slice_bytes, text_lengths};
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
@@ -15,9 +16,6 @@ use std::collections::HashSet;
 
 /// Largest result of one call for one batch, in bytes.
 const RESULT_BYTES_MAX: u128 = 256 << 20;
-
-/// Largest result of a call of constants, in bytes: it stands in the plan, and every pass of the optimiser copies it.
-const CONSTANT_BYTES_MAX: u128 = 16 << 20;
 
 /// Most steps of one call: about a second.
 const STEPS_MAX: u128 = 1_000_000_000;
@@ -33,16 +31,17 @@ const PATTERNS_MAX: usize = 32;
 const TYPE_BYTES_MAX: usize = 1 << 10;
 const TYPE_DEPTH_MAX: usize = 16;
 
-/// Refuses a call of `name` whose result would be too large, or that would take too long.
+/// Refuses a call of `name` whose result would be too large, or that would take too long; returns the bytes of its result at
+/// most.
 ///
 /// # Errors
 ///
 /// `InvalidQuery` naming the function and the bound.
-pub fn check_bounds(name: &str, args: &[ColumnarValue], rows: usize) -> Result<()> {
+pub fn check_bounds(name: &str, args: &[ColumnarValue], rows: usize) -> Result<u64> {
     let args = Args { values: args, rows };
     let is_constant = args.values.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
     let bytes = args.repeated_bytes().max(result_bytes(name, &args)?);
-    let bytes_max = if is_constant && rows <= 1 { CONSTANT_BYTES_MAX } else { RESULT_BYTES_MAX };
+    let bytes_max = if is_constant && rows <= 1 { PlanningConstants::left() } else { RESULT_BYTES_MAX };
     if bytes > bytes_max {
         return Err(refused(format!("{name} would make {bytes} bytes at once, more than {bytes_max}")));
     }
@@ -50,7 +49,10 @@ pub fn check_bounds(name: &str, args: &[ColumnarValue], rows: usize) -> Result<(
     if steps > STEPS_MAX {
         return Err(refused(format!("{name} would take {steps} steps at once, more than {STEPS_MAX}")));
     }
-    Ok(())
+    if is_constant && rows <= 1 {
+        PlanningConstants::add(bytes);
+    }
+    Ok(u64::try_from(bytes).unwrap_or(u64::MAX))
 }
 
 /// Refuses a type that takes a fixed size for each row, and text that is nested too deeply.

@@ -7,6 +7,7 @@
 use crate::domain::executor::error::unsupported;
 use crate::domain::executor::functions::bounds::{check_bounds, check_type_text};
 use crate::domain::executor::functions::classes::{Class, class_of};
+use crate::domain::executor::memory::{QueryMemory, counted};
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
@@ -27,8 +28,9 @@ use std::sync::Arc;
 const COMPARISONS_MAX: usize = 1_000;
 
 /// Returns `function` behind a guard.
-pub fn guarded(function: &Arc<ScalarUDF>) -> Arc<ScalarUDF> {
-    Arc::new(ScalarUDF::from(CostGuardedUdf { inner: function.as_ref().clone() }))
+pub fn guarded(function: &Arc<ScalarUDF>, memory: &QueryMemory) -> Arc<ScalarUDF> {
+    let inner = function.as_ref().clone();
+    Arc::new(ScalarUDF::from(CostGuardedUdf { inner, memory: memory.clone() }))
 }
 
 /// Returns whether a function is behind a guard already.
@@ -40,6 +42,7 @@ fn is_guarded(function: &ScalarUDF) -> bool {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct CostGuardedUdf {
     inner: ScalarUDF,
+    memory: QueryMemory,
 }
 
 impl ScalarUDFImpl for CostGuardedUdf {
@@ -76,8 +79,12 @@ impl ScalarUDFImpl for CostGuardedUdf {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        check_bounds(self.name(), &args.args, args.number_rows)?;
-        self.inner.invoke_with_args(args)
+        let bytes = check_bounds(self.name(), &args.args, args.number_rows)?;
+        let reserved = self.memory.reserve_result(bytes)?;
+        match (self.inner.invoke_with_args(args)?, reserved) {
+            (ColumnarValue::Array(array), Some(reserved)) => counted(array, reserved).map(ColumnarValue::Array),
+            (result, _) => Ok(result),
+        }
     }
 
     fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
@@ -87,7 +94,7 @@ impl ScalarUDFImpl for CostGuardedUdf {
             return Ok(ExprSimplifyResult::Original(args));
         }
         Ok(match self.inner.simplify(args, info)? {
-            ExprSimplifyResult::Simplified(expr) => ExprSimplifyResult::Simplified(guard_calls(expr)?),
+            ExprSimplifyResult::Simplified(expr) => ExprSimplifyResult::Simplified(guard_calls(expr, &self.memory)?),
             original => original,
         })
     }
@@ -161,7 +168,10 @@ fn is_long_list(list: Option<&Expr>) -> bool {
 
 /// Replaces functions by guarded ones, before anything of a statement is computed.
 #[derive(Debug)]
-pub struct GuardFunctions;
+pub struct GuardFunctions {
+    /// The account that results are taken from.
+    pub memory: QueryMemory,
+}
 
 impl FunctionRewrite for GuardFunctions {
     fn name(&self) -> &str {
@@ -169,16 +179,16 @@ impl FunctionRewrite for GuardFunctions {
     }
 
     fn rewrite(&self, expr: Expr, _: &DFSchema, _: &ConfigOptions) -> Result<Transformed<Expr>> {
-        guard_call(expr)
+        guard_call(expr, &self.memory)
     }
 }
 
 /// Guards every call in an expression.
-fn guard_calls(expr: Expr) -> Result<Expr> {
-    expr.transform_up(guard_call).data()
+fn guard_calls(expr: Expr, memory: &QueryMemory) -> Result<Expr> {
+    expr.transform_up(|expr| guard_call(expr, memory)).data()
 }
 
-fn guard_call(expr: Expr) -> Result<Transformed<Expr>> {
+fn guard_call(expr: Expr, memory: &QueryMemory) -> Result<Transformed<Expr>> {
     match expr {
         Expr::ScalarFunction(call) => {
             let name = call.func.name();
@@ -188,7 +198,7 @@ fn guard_call(expr: Expr) -> Result<Transformed<Expr>> {
                     Ok(Transformed::no(Expr::ScalarFunction(call)))
                 }
                 Some(Class::Linear | Class::Guarded) => {
-                    let func = guarded(&call.func);
+                    let func = guarded(&call.func, memory);
                     Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, ..call })))
                 }
                 // Our own are bounded where they are made.

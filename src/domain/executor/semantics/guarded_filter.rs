@@ -2,7 +2,7 @@
 //!
 //! SQL promises no order, and DataFusion computes both sides of an AND for every row, so that the division fails for a row
 //! that the first condition excludes. Users of PostgreSQL and DuckDB write such guards and rely on them. So a filter is
-//! split before the first condition that can fail: the rest only sees rows that passed what stands before it.
+//! split before each condition that can fail: it only sees rows that passed what stands before it.
 
 use datafusion::common::Result;
 use datafusion::common::config::ConfigOptions;
@@ -15,7 +15,10 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::filter::{FilterExec, FilterExecBuilder};
 use std::sync::Arc;
 
-/// Splits filters before the first condition that can fail.
+/// Filters that one is split into at most: each copies the rows that pass it.
+const STAGES_MAX: usize = 8;
+
+/// Splits filters before each condition that can fail.
 #[derive(Debug)]
 pub struct GuardFilters;
 
@@ -38,23 +41,31 @@ impl PhysicalOptimizerRule for GuardFilters {
 }
 
 fn split(filter: &FilterExec) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
-    let conditions: Vec<_> = split_conjunction(filter.predicate()).into_iter().cloned().collect();
-    let first = conditions.iter().position(can_fail).unwrap_or(0);
-    if first == 0 {
+    let mut stages: Vec<Vec<Arc<dyn PhysicalExpr>>> = vec![Vec::new()];
+    for condition in split_conjunction(filter.predicate()) {
+        let stage_count = stages.len();
+        let last = stages.last_mut().expect("there is always a stage");
+        if !last.is_empty() && stage_count < STAGES_MAX && can_fail(condition) {
+            stages.push(vec![condition.clone()]);
+        } else {
+            last.push(condition.clone());
+        }
+    }
+    let (Some(last), guards) = (stages.pop(), stages) else { return Ok(Transformed::no(Arc::new(filter.clone()))) };
+    if guards.is_empty() {
         return Ok(Transformed::no(Arc::new(filter.clone())));
     }
-    let (guards, rest) = conditions.split_at(first);
-    let guard = FilterExecBuilder::new(conjunction(guards.to_vec()), filter.input().clone())
-        .with_default_selectivity(filter.default_selectivity())
-        .with_batch_size(filter.batch_size())
-        .build()?;
-    let rest = FilterExecBuilder::new(conjunction(rest.to_vec()), Arc::new(guard))
-        .with_default_selectivity(filter.default_selectivity())
-        .with_batch_size(filter.batch_size())
-        .with_fetch(filter.fetch())
-        .apply_projection_by_ref(filter.projection().as_ref())?
-        .build()?;
-    Ok(Transformed::yes(Arc::new(rest)))
+    let stage = |conditions, input| {
+        FilterExecBuilder::new(conjunction(conditions), input)
+            .with_default_selectivity(filter.default_selectivity())
+            .with_batch_size(filter.batch_size())
+    };
+    let mut input = filter.input().clone();
+    for guard in guards {
+        input = Arc::new(stage(guard, input).build()?);
+    }
+    let last = stage(last, input).with_fetch(filter.fetch()).apply_projection_by_ref(filter.projection().as_ref())?;
+    Ok(Transformed::yes(Arc::new(last.build()?)))
 }
 
 /// Returns whether a condition is an error for some values: a division, a cast, checked arithmetic.

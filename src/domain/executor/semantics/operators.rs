@@ -6,6 +6,7 @@
 //! column with itself doubles it.
 
 use crate::domain::executor::functions::check_bounds;
+use crate::domain::executor::memory::{QueryMemory, counted};
 use arrow::array::{Array, ArrayRef, AsArray, Datum, Decimal128Array, Decimal256Array, PrimitiveArray};
 use arrow::compute::kernels::concat_elements::concat_elements_dyn;
 use arrow::compute::kernels::numeric;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 ///
 /// The heading is stored rather than made of the arguments: DataFusion asks for it at every level of an expression, and
 /// a chain of a thousand operators would take minutes to plan.
-pub fn checked(op: Operator, shown: String) -> Arc<ScalarUDF> {
+pub fn checked(op: Operator, shown: String, memory: &QueryMemory) -> Arc<ScalarUDF> {
     let name = match op {
         Operator::Plus => "__zepto_add",
         Operator::Minus => "__zepto_subtract",
@@ -31,7 +32,8 @@ pub fn checked(op: Operator, shown: String) -> Arc<ScalarUDF> {
         Operator::Modulo => "__zepto_modulo",
         _ => "__zepto_concat",
     };
-    Arc::new(ScalarUDF::from(CheckedOperator { name, op, shown, signature: Signature::any(2, Volatility::Immutable) }))
+    let signature = Signature::any(2, Volatility::Immutable);
+    Arc::new(ScalarUDF::from(CheckedOperator { name, op, shown, signature, memory: memory.clone() }))
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -40,6 +42,7 @@ struct CheckedOperator {
     op: Operator,
     shown: String,
     signature: Signature,
+    memory: QueryMemory,
 }
 
 impl ScalarUDFImpl for CheckedOperator {
@@ -75,8 +78,12 @@ impl ScalarUDFImpl for CheckedOperator {
             Operator::Divide => apply(left, right, numeric::div)?,
             Operator::Modulo => apply(left, right, numeric::rem)?,
             _ => {
-                check_bounds(self.name, &args.args, args.number_rows)?;
-                concat(left, right, args.number_rows)?
+                let bytes = check_bounds(self.name, &args.args, args.number_rows)?;
+                let reserved = self.memory.reserve_result(bytes)?;
+                match (concat(left, right, args.number_rows)?, reserved) {
+                    (ColumnarValue::Array(array), Some(reserved)) => ColumnarValue::Array(counted(array, reserved)?),
+                    (result, _) => result,
+                }
             }
         };
         match made {

@@ -1,6 +1,7 @@
 //! The analyzer rule that makes expressions exact once their types are settled.
 
 use crate::domain::executor::error::unsupported;
+use crate::domain::executor::memory::QueryMemory;
 use crate::domain::executor::semantics::operators::checked;
 use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
@@ -19,7 +20,10 @@ use std::sync::{Arc, LazyLock};
 /// Replaces operators that wrap by checked ones, hides lossy casts from the optimiser, and refuses subqueries that it
 /// would decorrelate wrongly.
 #[derive(Debug)]
-pub struct ExactOperators;
+pub struct ExactOperators {
+    /// The account that results are taken from.
+    pub memory: QueryMemory,
+}
 
 impl AnalyzerRule for ExactOperators {
     fn name(&self) -> &str {
@@ -27,11 +31,11 @@ impl AnalyzerRule for ExactOperators {
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        plan.transform_up_with_subqueries(rewrite_node).data()
+        plan.transform_up_with_subqueries(|plan| rewrite_node(plan, &self.memory)).data()
     }
 }
 
-fn rewrite_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+fn rewrite_node(plan: LogicalPlan, memory: &QueryMemory) -> Result<Transformed<LogicalPlan>> {
     let mut schema = merge_schema(&plan.inputs());
     if let LogicalPlan::TableScan(scan) = &plan {
         schema.merge(&DFSchema::try_from_qualified_schema(scan.table_name.clone(), &scan.source.schema())?);
@@ -41,20 +45,20 @@ fn rewrite_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     plan.map_expressions(|expr| {
         check_subqueries(&expr, is_filter)?;
         let name = names.save(&expr);
-        let rewritten = expr.transform_down(|expr| rewrite_expr(expr, &schema))?;
+        let rewritten = expr.transform_down(|expr| rewrite_expr(expr, &schema, memory))?;
         Ok(rewritten.update_data(|expr| name.restore(expr)))
     })
 }
 
 /// Rewrites one expression before those within it: the types of expressions that are not rewritten yet are cheap to
 /// find.
-fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+fn rewrite_expr(expr: Expr, schema: &DFSchema, memory: &QueryMemory) -> Result<Transformed<Expr>> {
     match expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
             let types = (left.get_type(schema)?, right.get_type(schema)?);
             if needs_check(op, &types) {
                 let shown = format!("{} {op} {}", left.schema_name(), right.schema_name());
-                let call = ScalarFunction::new_udf(checked(op, shown), vec![*left, *right]);
+                let call = ScalarFunction::new_udf(checked(op, shown, memory), vec![*left, *right]);
                 return Ok(Transformed::yes(Expr::ScalarFunction(call)));
             }
             if is_comparison(op) {
@@ -72,15 +76,30 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             integer if integer.is_signed_integer() && !matches!(*inner, Expr::Literal(..)) => {
                 let zero = Expr::Literal(ScalarValue::new_zero(&integer)?, None);
                 let shown = format!("(- {})", inner.schema_name());
-                let call = ScalarFunction::new_udf(checked(Operator::Minus, shown), vec![zero, *inner]);
+                let call = ScalarFunction::new_udf(checked(Operator::Minus, shown, memory), vec![zero, *inner]);
+                Ok(Transformed::yes(Expr::ScalarFunction(call)))
+            }
+            // A negated NaN would have a sign.
+            float if float.is_floating() && !matches!(*inner, Expr::Literal(..)) => {
+                let minus_one = Expr::Literal(ScalarValue::new_negative_one(&float)?, None);
+                let shown = format!("(- {})", inner.schema_name());
+                let call = ScalarFunction::new_udf(checked(Operator::Multiply, shown, memory), vec![*inner, minus_one]);
                 Ok(Transformed::yes(Expr::ScalarFunction(call)))
             }
             _ => Ok(Transformed::no(Expr::Negative(inner))),
         },
+        Expr::Cast(cast) => Ok(match exact_decimal(&cast) {
+            Some(exact) => Transformed::yes(Expr::Literal(exact, None)),
+            None => Transformed::no(Expr::Cast(cast)),
+        }),
         Expr::InList(InList { expr, list, negated }) => {
             let expr = opaque(*expr, schema)?;
             let list = InList { expr: Box::new(expr.data), list, negated };
             Ok(Transformed::new_transformed(Expr::InList(list), expr.transformed))
+        }
+        Expr::Between(Between { expr, .. }) if expr.is_volatile() => {
+            // DataFusion makes two comparisons of it, each with a value of its own.
+            Err(unsupported("BETWEEN over a random value is not supported; name it in a subquery".to_owned()))
         }
         Expr::Between(Between { expr, negated, low, high }) => {
             let expr = opaque(*expr, schema)?;
@@ -117,6 +136,25 @@ fn needs_check(op: Operator, (left, right): &(DataType, DataType)) -> bool {
 
 fn is_comparison(op: Operator) -> bool {
     matches!(op, Operator::Eq | Operator::NotEq | Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq)
+}
+
+/// Returns the digits of a number that was written with a point, where it is cast to a decimal: the double that it was read
+/// as has others behind them (apache/datafusion issue 14272). Its shortest text is what was written.
+fn exact_decimal(cast: &Cast) -> Option<ScalarValue> {
+    let text = match cast.expr.as_ref() {
+        Expr::Literal(ScalarValue::Float64(Some(value)), _) if value.is_finite() => value.to_string(),
+        Expr::Literal(ScalarValue::Float32(Some(value)), _) if value.is_finite() => value.to_string(),
+        _ => return None,
+    };
+    match cast.field.data_type() {
+        to @ (DataType::Decimal128(_, scale) | DataType::Decimal256(_, scale)) => {
+            let places = text.split_once('.').map_or(0, |(_, places)| places.len());
+            // What has more places is rounded as the statement says.
+            let fits = i64::try_from(places).is_ok_and(|places| places <= i64::from(*scale));
+            fits.then(|| ScalarValue::Utf8(Some(text)).cast_to(to).ok()).flatten()
+        }
+        _ => None,
+    }
 }
 
 /// Hides a lossy cast: the optimiser would move it to the other side of a comparison, where it loses something else
@@ -215,6 +253,9 @@ fn check_subqueries(expr: &Expr, is_filter: bool) -> Result<()> {
     if is_filter {
         conjuncts(expr, &mut simple);
     }
+    if is_filter {
+        check_null_is_hidden(expr, true)?;
+    }
     expr.apply(|part| {
         match part {
             Expr::InSubquery(within) => {
@@ -239,6 +280,28 @@ fn check_subqueries(expr: &Expr, is_filter: bool) -> Result<()> {
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(())
+}
+
+/// Refuses IN (SELECT …) where it would be seen that it answers false in place of NULL: anywhere but under AND and OR.
+fn check_null_is_hidden(expr: &Expr, is_hidden: bool) -> Result<()> {
+    match expr {
+        Expr::InSubquery(_) if is_hidden => Ok(()),
+        Expr::InSubquery(_) => Err(unsupported(
+            "IN (SELECT …) within another expression than AND and OR is not supported; use EXISTS".to_owned(),
+        )),
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And | Operator::Or, right }) => {
+            check_null_is_hidden(left, is_hidden)?;
+            check_null_is_hidden(right, is_hidden)
+        }
+        other => {
+            let mut checked = Ok(());
+            other.apply_children(|child| {
+                checked = check_null_is_hidden(child, false);
+                Ok(if checked.is_ok() { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+            })?;
+            checked
+        }
+    }
 }
 
 fn conjuncts<'a>(expr: &'a Expr, found: &mut Vec<&'a Expr>) {

@@ -34,6 +34,13 @@ pub(super) fn expr(expr: &Expr, functions: Functions) -> Result<(), Refused> {
             absent(strings > 1, "TRIM of several strings")
         }
         Expr::CompoundFieldAccess { root, access_chain } => element(root, access_chain),
+        // DataFusion resolves the columns of the query against the wrong table (apache/datafusion issue 25258).
+        Expr::AnyOp { left: _, compare_op: _, right, is_some: _ } | Expr::AllOp { left: _, compare_op: _, right } => {
+            let is_query = matches!(bare(right), Expr::Subquery(_));
+            absent(is_query, "ANY or ALL of a query (use IN, EXISTS, or compare with its min or max)")
+        }
+        // DataFusion takes the pattern for a regular expression that may match anywhere.
+        Expr::SimilarTo { .. } => Err(refused("SIMILAR TO (use LIKE, or ~ with a regular expression)")),
         // `FROM` or a comma, nothing else.
         Expr::Extract { field: _, syntax: _, expr: _ } => Ok(()),
         _ => Ok(()),

@@ -62,6 +62,9 @@ pub(super) fn join(join: &Join) -> Result<(), Refused> {
         JoinOperator::Right(constraint) | JoinOperator::RightOuter(constraint) => {
             absent(shares_columns(constraint), "RIGHT JOIN with USING or NATURAL (use LEFT JOIN, or ON)")
         }
+        JoinOperator::Left(JoinConstraint::Natural) | JoinOperator::LeftOuter(JoinConstraint::Natural) => {
+            Err(refused("NATURAL LEFT JOIN (use ON, and name the columns)"))
+        }
         JoinOperator::FullOuter(constraint) => {
             absent(shares_columns(constraint), "FULL JOIN with USING or NATURAL (use ON, and coalesce the keys)")
         }
