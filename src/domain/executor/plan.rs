@@ -85,7 +85,7 @@ impl Executor {
     ///
     /// `InvalidQuery` or `NotFound` where it does not plan.
     pub fn prepare(&self, mut request: PlanRequest, snapshot: &Snapshot) -> Result<Prepared> {
-        let _constants = PlanningConstants::begin();
+        let planning = PlanningConstants::begin();
         let mut state = self.serial.state.clone();
         state.mark_start_execution();
         let callee = |name: &str, windowed: bool| callee(&state, name, windowed);
@@ -102,6 +102,7 @@ impl Executor {
         // Parts are planned each at its own moment, so what depends on the moment has no parts.
         let (preserves_order, partitionable) = (preserves_order(&logical), repeatable && is_partitionable(&logical));
         let logical = state.optimize(&logical).map_err(from_datafusion)?;
+        planning.check().map_err(from_datafusion)?;
         check_calls(&logical).map_err(from_datafusion)?;
         let constants = constants(&logical);
         let passthrough = is_passthrough(&logical);

@@ -42,15 +42,15 @@ pub fn check_bounds(name: &str, args: &[ColumnarValue], rows: usize) -> Result<u
     let is_constant = args.values.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
     let bytes = args.repeated_bytes().max(result_bytes(name, &args)?);
     let bytes_max = if is_constant && rows <= 1 { PlanningConstants::left() } else { RESULT_BYTES_MAX };
+    if is_constant && rows <= 1 {
+        PlanningConstants::add(bytes);
+    }
     if bytes > bytes_max {
         return Err(refused(format!("{name} would make {bytes} bytes at once, more than {bytes_max}")));
     }
     let steps = steps(name, &args)?;
     if steps > STEPS_MAX {
         return Err(refused(format!("{name} would take {steps} steps at once, more than {STEPS_MAX}")));
-    }
-    if is_constant && rows <= 1 {
-        PlanningConstants::add(bytes);
     }
     Ok(u64::try_from(bytes).unwrap_or(u64::MAX))
 }

@@ -3,6 +3,8 @@
 //! The optimiser computes calls of constants, one by one, and keeps the results in the plan. A statement is planned on one
 //! thread from beginning to end, so the thread adds them up.
 
+use crate::domain::executor::error::refused;
+use datafusion::common::Result;
 use std::cell::Cell;
 
 /// Largest result of all calls of constants in one statement, in bytes: they stand in the plan, and passes of the optimiser
@@ -30,7 +32,22 @@ impl PlanningConstants {
         CONSTANT_BYTES_MAX.saturating_sub(PLANNED.get().unwrap_or(0))
     }
 
-    /// Adds a constant.
+    /// Checks what the constants of the statement came to. The optimiser leaves a call in the plan that it may not compute, and
+    /// it would be computed later.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidQuery` where they take too much together.
+    pub fn check(&self) -> Result<()> {
+        match PLANNED.get() {
+            Some(planned) if planned > CONSTANT_BYTES_MAX => Err(refused(format!(
+                "the constants of the statement take more than {CONSTANT_BYTES_MAX} bytes together"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds a constant, whether it may be computed or not.
     pub fn add(bytes: u128) {
         if let Some(planned) = PLANNED.get() {
             PLANNED.set(Some(planned.saturating_add(bytes)));
