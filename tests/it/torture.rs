@@ -211,9 +211,15 @@ async fn send_frames(flight: String, seed: u64) {
     }
 }
 
+/// Returns how long the run is to be, where somebody says so.
+#[expect(clippy::disallowed_methods, reason = "a test has no settings")]
+fn given_ms() -> Option<u64> {
+    std::env::var("ZEPTO_TORTURE_MS").ok()?.parse().ok()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn random_requests_stop_nothing() {
-    let given = std::env::var("ZEPTO_TORTURE_MS").ok().and_then(|ms| ms.parse().ok());
+    let given = given_ms();
     let length = Duration::from_millis(given.unwrap_or(4_000));
     // Beside all other tests, on a machine that may have one core left, only a hang can be told from a wait.
     let answered_within = if given.is_some() { Duration::from_secs(2) } else { Duration::from_secs(30) };
