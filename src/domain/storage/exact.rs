@@ -10,8 +10,8 @@ use crate::domain::storage::number_text::{DecimalText, holds_f32, holds_f64};
 use crate::ports::{Error, Result};
 use arrow::array::timezone::Tz;
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, FixedSizeListArray, GenericListArray, MapArray, OffsetSizeTrait,
-    PrimitiveArray, StringArray, StructArray, new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, FixedSizeListArray, GenericListArray, Int64Array, MapArray,
+    OffsetSizeTrait, PrimitiveArray, StringArray, StructArray, new_null_array,
 };
 use arrow::compute::kernels::cast_utils::{Parser, string_to_datetime};
 use arrow::compute::kernels::cmp::not_distinct;
@@ -208,6 +208,9 @@ fn exact_text(column: &ArrayRef, to: &DataType, target: &Target<'_>) -> Result<A
             holds_f32(value, text).then_some(value)
         }),
         Int8 | Int16 | Int32 | Int64 | UInt8 | UInt16 | UInt32 | UInt64 => {
+            if let (Int64, Some(short)) = (to, short_integers(text)) {
+                return Ok(short);
+            }
             // Wide enough for all of them, and for telling what does not fit.
             let wide = each::<Decimal128Type>(text, &Decimal128(38, 0), target, integer)?;
             strict_cast(&wide, to).map_err(|_| first_failure(&wide, to, target))
@@ -261,6 +264,23 @@ fn each<T: ArrowPrimitiveType>(
     }
     let values = PrimitiveArray::<T>::new(values.into(), text.nulls().cloned());
     Ok(Arc::new(values.with_data_type(to.clone())))
+}
+
+/// Reads whole numbers if all of them are plain and short, which most are.
+fn short_integers(text: &StringArray) -> Option<ArrayRef> {
+    let mut values = Vec::with_capacity(text.len());
+    for row in 0..text.len() {
+        values.push(match text.is_null(row) {
+            true => 0,
+            false => {
+                let text = text.value(row);
+                let is_plain =
+                    text.len() < 19 && (text == "0" || !text.starts_with(['0', '+']) && !text.starts_with("-0"));
+                is_plain.then(|| text.parse::<i64>().ok()).flatten()?
+            }
+        });
+    }
+    Some(Arc::new(Int64Array::new(values.into(), text.nulls().cloned())))
 }
 
 /// Reads a whole number as it would be written again: `007` is not 7.

@@ -100,6 +100,10 @@ impl DecimalText {
 
 /// Returns whether `value` is the double that `text` means: all of its digits are there when it is written again.
 pub fn holds_f64(value: f64, text: &str) -> bool {
+    // Most numbers are short, and fifteen digits always survive.
+    if text.len() <= F64_DIGITS && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.' || byte == b'-') {
+        return true;
+    }
     let written = |places| format!("{value:.places$e}");
     holds(value.is_finite(), value.is_infinite(), text, [F64_DIGITS, F64_DIGITS_MAX], written)
 }

@@ -4,6 +4,7 @@
 //! for overflow, sums that do not wrap, time spans that compare by their length, limits that stay in their place, filters
 //! that guard what follows them, and refusals of what cannot be corrected. docs/design.md lists them with the issues that they answer.
 
+mod exact_sum;
 mod extremes;
 mod guarded_filter;
 mod operators;

@@ -4,6 +4,7 @@
 //! 38 digits and long decimals as ones of 76, and the sum is cast back, which fails where it does not fit. So a sum
 //! whose parts would overflow is still right if the whole fits.
 
+use crate::domain::executor::semantics::exact_sum::exact_sum;
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult};
@@ -79,6 +80,13 @@ fn widened(expr: &Expr, schema: &Arc<DFSchema>) -> Result<Option<Expr>> {
     let name = expr.schema_name().to_string();
     let bare = expr.clone().unalias();
     let wide = match bare {
+        // Sums of groups are taken in 128 bits, without a copy of the column; sums of distinct values and of moving windows
+        // are rare, and DataFusion's.
+        Expr::AggregateFunction(AggregateFunction { func, params })
+            if func.name() == "sum" && !params.distinct && is_long(params.args.first(), schema)? =>
+        {
+            Expr::AggregateFunction(AggregateFunction { func: exact_sum(), params })
+        }
         Expr::AggregateFunction(AggregateFunction { func, mut params }) if func.name() == "sum" => {
             let Some(to) = wide_type(params.args.first(), schema)? else { return Ok(None) };
             params.args = params.args.into_iter().map(|arg| cast(arg, to.clone())).collect();
@@ -94,6 +102,11 @@ fn widened(expr: &Expr, schema: &Arc<DFSchema>) -> Result<Option<Expr>> {
         _ => return Ok(None),
     };
     Ok(Some(wide.alias(name)))
+}
+
+fn is_long(arg: Option<&Expr>, schema: &Arc<DFSchema>) -> Result<bool> {
+    let Some(arg) = arg else { return Ok(false) };
+    Ok(matches!(arg.get_type(schema.as_ref())?, DataType::Int64 | DataType::UInt64))
 }
 
 fn wide_type(arg: Option<&Expr>, schema: &Arc<DFSchema>) -> Result<Option<DataType>> {
