@@ -251,11 +251,14 @@ async fn what_is_known_to_be_wrong_is_refused_by_name() {
         "SELECT i FROM t WHERE (i IN (SELECT i FROM t)) IS NULL",
         "SELECT i FROM t WHERE coalesce(i IN (SELECT i FROM t), true)",
         "SELECT 'abc' SIMILAR TO 'b'",
+        "SELECT * FROM t z LEFT JOIN t a USING (i)",
         "SELECT count(*) FROM t WHERE random() BETWEEN 0.6 AND 0.5",
     ] {
         let error = sut.read(sql).await.map(|_| panic!("{sql}")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{sql}: {error}");
     }
+    assert_eq!(sut.rows("SELECT * FROM t a LEFT JOIN t b USING (i)").await, 4);
+    assert_eq!(sut.rows("SELECT i FROM t z LEFT JOIN t a USING (i)").await, 4);
     assert_eq!(sut.rows("SELECT i FROM t WHERE i IN (SELECT i FROM t WHERE i > 2) OR i = 1").await, 3);
     assert_eq!(sut.rows("SELECT x FROM (SELECT CAST('NaN' AS FLOAT64) AS x) WHERE -x > 0 AND -x = x").await, 1);
 }

@@ -1,6 +1,6 @@
 //! Checks SELECT, its columns, groups and windows.
 
-use crate::domain::sql::guard::tables::from;
+use crate::domain::sql::guard::tables::{from, loses_key};
 use crate::domain::sql::guard::{Refused, absent, refused};
 use sqlparser::ast::{
     Distinct, Expr, Function, GroupByExpr, GroupByWithModifier, NamedWindowDefinition, NamedWindowExpr, Query, Select,
@@ -44,6 +44,11 @@ pub(super) fn select(select: &Select) -> Result<(), Refused> {
     absent(!connect_by.is_empty(), "START WITH and CONNECT BY (use WITH RECURSIVE)")?;
     projection.iter().try_for_each(select_item)?;
     self::from(from)?;
+    let has_star = projection.iter().any(|item| matches!(item, SelectItem::Wildcard(_)));
+    absent(
+        has_star && from.iter().any(loses_key),
+        "SELECT * of a LEFT JOIN with USING, in this order of names (name the columns)",
+    )?;
     self::group_by(group_by)?;
     named_window.iter().try_for_each(self::named_window)?;
     named_windows_only_in_projection(projection, distinct.as_ref(), [selection, having, qualify], group_by)

@@ -72,6 +72,38 @@ pub(super) fn join(join: &Join) -> Result<(), Refused> {
     }
 }
 
+/// Returns whether `*` has the key of a LEFT JOIN with USING from its right side, where it may be NULL: DataFusion takes it from
+/// the table whose name sorts first (apache/datafusion issue 20989).
+pub(super) fn loses_key(tables: &TableWithJoins) -> bool {
+    let mut left = vec![relation_name(&tables.relation)];
+    for join in &tables.joins {
+        let right = relation_name(&join.relation);
+        let is_left = matches!(
+            join.join_operator,
+            JoinOperator::Left(JoinConstraint::Using(_)) | JoinOperator::LeftOuter(JoinConstraint::Using(_))
+        );
+        if is_left && left.iter().any(|left| right < *left) {
+            return true;
+        }
+        left.push(right);
+    }
+    false
+}
+
+/// Returns what columns of a relation are qualified with; nothing where it has no name.
+fn relation_name(relation: &TableFactor) -> String {
+    match relation {
+        TableFactor::Table { alias: Some(alias), .. } | TableFactor::Derived { alias: Some(alias), .. } => {
+            alias.name.value.clone()
+        }
+        TableFactor::Table { name, .. } => {
+            let last = name.0.last().and_then(|part| part.as_ident());
+            last.map(|ident| ident.value.clone()).unwrap_or_default()
+        }
+        _ => String::new(),
+    }
+}
+
 fn shares_columns(constraint: &JoinConstraint) -> bool {
     matches!(constraint, JoinConstraint::Using(_) | JoinConstraint::Natural)
 }
