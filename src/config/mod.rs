@@ -230,6 +230,13 @@ mod tests {
     }
 
     #[test]
+    fn limits_that_let_nobody_in_are_refused() {
+        refused(&["--connections-max", "0"], &["--connections-max", "at least"]);
+        refused(&["--query-concurrency-max", "0"], &["--query-concurrency-max", "at least"]);
+        load(&["--connections-max", "1", "--query-concurrency-max", "1"]).unwrap();
+    }
+
+    #[test]
     fn every_limit_has_a_flag_a_variable_and_its_default() {
         let config = load(&[]).unwrap();
         let mut limits = config.limits();

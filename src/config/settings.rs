@@ -101,7 +101,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Refuses addresses beyond this machine that no flag allows.
+    /// Refuses addresses beyond this machine that no flag allows, and limits under which nothing would be answered.
     pub(super) fn check(&self) -> Result<(), clap::Error> {
         let exposed = |protocol, host: IpAddr, allowed: bool| {
             self.protocols.contains(&protocol) && !host.is_loopback() && !allowed
@@ -118,6 +118,16 @@ impl Settings {
         if exposed(Protocol::Http, self.http_host, self.allow_plaintext_http) {
             return refuse("HTTP", self.http_host, "--allow-plaintext-http");
         }
-        Ok(())
+        let limits = [
+            ("--connections-max", self.limits.connections_max),
+            ("--query-concurrency-max", self.limits.query_concurrency_max),
+        ];
+        match limits.iter().find(|(_, limit)| *limit == 0) {
+            Some((flag, _)) => {
+                let message = format!("{flag} 0 would let nobody in; it has to be 1 at least\n");
+                Err(Self::command().error(clap::error::ErrorKind::ValueValidation, message))
+            }
+            None => Ok(()),
+        }
     }
 }

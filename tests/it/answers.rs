@@ -252,6 +252,8 @@ async fn what_is_known_to_be_wrong_is_refused_by_name() {
         "SELECT i FROM t WHERE coalesce(i IN (SELECT i FROM t), true)",
         "SELECT 'abc' SIMILAR TO 'b'",
         "SELECT * FROM t z LEFT JOIN t a USING (i)",
+        "SELECT * FROM (t z LEFT JOIN t a USING (i))",
+        "SELECT * FROM (t b JOIN t c USING (i)) LEFT JOIN t a USING (i)",
         "SELECT count(*) FROM t WHERE random() BETWEEN 0.6 AND 0.5",
     ] {
         let error = sut.read(sql).await.map(|_| panic!("{sql}")).unwrap_err();

@@ -22,7 +22,11 @@ pub fn only_values_row(source: &ReadStatement) -> Option<Vec<Expr>> {
 
 /// Returns whether a query is its body alone, without a clause that would make fewer rows of it.
 fn is_bare(query: &Query) -> bool {
-    query.with.is_none() && query.order_by.is_none() && query.limit_clause.is_none() && query.fetch.is_none()
+    query.with.is_none()
+        && query.order_by.is_none()
+        && query.limit_clause.is_none()
+        && query.fetch.is_none()
+        && query.pipe_operators.is_empty()
 }
 
 /// Returns the `n` of a bare `$n`.
@@ -42,4 +46,24 @@ pub fn placeholders_to_columns(mut exprs: Vec<Expr>, names: &[String]) -> Vec<Ex
         ControlFlow::Continue(())
     });
     exprs
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::domain::sql::values::is_bare;
+    use sqlparser::ast::Query;
+    use sqlparser::dialect::GenericDialect;
+    use sqlparser::parser::Parser;
+
+    fn query(sql: &str) -> Box<Query> {
+        Parser::new(&GenericDialect {}).try_with_sql(sql).unwrap().parse_query().unwrap()
+    }
+
+    #[test]
+    fn a_clause_behind_values_is_seen() {
+        assert!(is_bare(&query("VALUES (1)")));
+        for clause in ["LIMIT 0", "ORDER BY 1", "|> LIMIT 0", "|> WHERE false"] {
+            assert!(!is_bare(&query(&format!("VALUES (1) {clause}"))), "{clause}");
+        }
+    }
 }

@@ -162,7 +162,8 @@ impl Table {
         reshape.check_rows(self.rows)?;
         let mut segments = reshaped.to_vec();
         segments.extend(reshape.segments(&self.segments[reshaped.len()..], allocations)?);
-        Ok(Self { schema: reshape.schema().clone(), ..self.with_segments(segments) })
+        let table = Self { schema: reshape.schema().clone(), ..self.with_segments(segments) };
+        table.counted_in(allocations.account())
     }
 
     fn with_segments(&self, segments: Vec<Arc<Segment>>) -> Self {

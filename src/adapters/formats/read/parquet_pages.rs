@@ -83,10 +83,9 @@ fn longest_value(file: &Bytes, metadata: &ParquetMetaData, at: usize) -> Result<
         Type::FIXED_LEN_BYTE_ARRAY => u64::try_from(leaf.type_length()).unwrap_or(0),
     };
     for group in metadata.row_groups().iter().filter(|_| leaf.physical_type() == Type::BYTE_ARRAY) {
-        let Some(column) = group.columns().get(at).filter(|column| column.dictionary_page_offset().is_some()) else {
-            continue;
-        };
-        let dictionary = page_bytes(chunk_bytes(file, column)?).ok_or_else(corrupt)?;
+        let Some(column) = group.columns().get(at) else { continue };
+        // A dictionary is what says so itself, whether the footer knows of it or not.
+        let Some(dictionary) = dictionary_bytes(chunk_bytes(file, column)?).ok_or_else(corrupt)? else { continue };
         if dictionary > DICTIONARY_BYTES_MAX {
             return Err(Error::limit(format!("the Parquet file has a dictionary of {dictionary} bytes")));
         }
@@ -103,9 +102,14 @@ fn longest_value(file: &Bytes, metadata: &ParquetMetaData, at: usize) -> Result<
 /// Largest dictionary that is looked into before it is counted: writers keep to a megabyte.
 const DICTIONARY_BYTES_MAX: u64 = 64 << 20;
 
-/// Returns what the first page of a column inflates to.
-fn page_bytes(mut chunk: &[u8]) -> Option<u64> {
-    u64::try_from(PageHeader::read(&mut chunk)?.inflated).ok()
+/// Returns what the dictionary that a column begins with inflates to, if it has one; `None` where the page is corrupt.
+fn dictionary_bytes(mut chunk: &[u8]) -> Option<Option<u64>> {
+    if chunk.is_empty() {
+        return Some(None);
+    }
+    let header = PageHeader::read(&mut chunk)?;
+    let inflated = u64::try_from(header.inflated).ok()?;
+    Some(header.is_dictionary.then_some(inflated))
 }
 
 /// Returns the longest of byte arrays that are written plainly: each with its length before it, in four bytes.
@@ -143,12 +147,14 @@ struct ChunkSizes {
 /// Adds up the pages of a column.
 fn chunk_sizes(mut chunk: &[u8]) -> Option<ChunkSizes> {
     let (mut all, mut largest, mut dictionary, mut values, mut prefixed) = (0_u64, 0, 0, 0_u64, 0);
+    let mut is_first = true;
     while !chunk.is_empty() {
         let header = PageHeader::read(&mut chunk)?;
         let inflated = u64::try_from(header.inflated).ok()?;
         all = all.saturating_add(inflated);
         if header.is_dictionary {
-            dictionary = inflated.max(dictionary);
+            // A second one would replace the first, whose values were measured.
+            dictionary = is_first.then_some(inflated)?;
         } else {
             largest = inflated.max(largest);
             values = values.saturating_add(u64::try_from(header.values).ok()?);
@@ -157,6 +163,7 @@ fn chunk_sizes(mut chunk: &[u8]) -> Option<ChunkSizes> {
             }
         }
         chunk = chunk.get(usize::try_from(header.stored).ok()?..)?;
+        is_first = false;
     }
     Some(ChunkSizes { inflated: all, at_a_time: largest.saturating_add(dictionary), values, prefixed })
 }
@@ -195,6 +202,8 @@ impl PageHeader {
                 // The headers of data pages, of both versions: their number of values, and how those are encoded.
                 (5, STRUCT) => (header.values, header.encoding) = two_numbers(bytes, 1, 2)?,
                 (8, STRUCT) => (header.values, header.encoding) = two_numbers(bytes, 1, 4)?,
+                // Who reads the page goes by the number of a field alone, whatever type it says.
+                (1 | 2 | 3 | 5 | 8, _) => return None,
                 _ => skip(bytes, kind, 0)?,
             }
         }
@@ -210,6 +219,7 @@ fn two_numbers(bytes: &mut &[u8], first: i64, second: i64) -> Option<(i64, i64)>
             (_, 0) => return Some(found),
             (id, I32) if id == first => found.0 = zigzag(bytes)?,
             (id, I32) if id == second => found.1 = zigzag(bytes)?,
+            (id, _) if id == first || id == second => return None,
             _ => skip(bytes, kind, 0)?,
         }
         field = id;
@@ -318,6 +328,17 @@ mod tests {
         writer.write(&batch).unwrap();
         writer.close().unwrap();
         bytes.into()
+    }
+
+    #[test]
+    fn headers_that_readers_could_take_differently_are_corrupt() {
+        // A page's type, its size inflated and its size as it is stored, as the compact protocol writes them.
+        let (data, dictionary) = ([0x15, 0, 0x15, 16, 0x15, 0, 0], [0x15, 4, 0x15, 16, 0x15, 0, 0]);
+        assert_eq!(chunk_sizes(&data).unwrap().inflated, 8);
+        assert_eq!(chunk_sizes(&[dictionary, data].concat()).unwrap().inflated, 16);
+        assert!(chunk_sizes(&[0x15, 0, 0x16, 16, 0x15, 0, 0]).is_none(), "a size in 64 bits");
+        assert!(chunk_sizes(&[dictionary, dictionary].concat()).is_none(), "a second dictionary");
+        assert!(chunk_sizes(&[data, dictionary].concat()).is_none(), "a dictionary behind data");
     }
 
     #[test]

@@ -59,8 +59,8 @@ impl Inner {
             }
             let staged_schema = target.schema().clone();
             let next = self.append_target(&request, &staged_schema)?;
-            if let (Target::Table(before), Target::Table(now)) = (&target, &next)
-                && before.id() != now.id()
+            if let Target::Table(before) = &target
+                && !matches!(&next, Target::Table(now) if before.id() == now.id())
             {
                 return Err(dropped(&request.table));
             }

@@ -1,8 +1,8 @@
 //! Makes sums that do not wrap.
 //!
-//! DataFusion adds integers in 64 bits and decimals in 128, and lets both wrap. Here integers are added as decimals of
-//! 38 digits and long decimals as ones of 76, and the sum is cast back, which fails where it does not fit. So a sum
-//! whose parts would overflow is still right if the whole fits.
+//! DataFusion adds integers in 64 bits and decimals in 128, and lets both wrap. Here integers are added in 128 bits
+//! (`exact_sum`) and long decimals as ones of 76 digits whose sum is cast back, which fails where it does not fit. So a
+//! sum whose parts would overflow is still right if the whole fits.
 
 use crate::domain::executor::semantics::exact_sum::exact_sum;
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType};

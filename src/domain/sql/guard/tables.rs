@@ -75,32 +75,44 @@ pub(super) fn join(join: &Join) -> Result<(), Refused> {
 /// Returns whether `*` has the key of a LEFT JOIN with USING from its right side, where it may be NULL: DataFusion takes it from
 /// the table whose name sorts first (apache/datafusion issue 20989).
 pub(super) fn loses_key(tables: &TableWithJoins) -> bool {
-    let mut left = vec![relation_name(&tables.relation)];
+    if loses_key_inside(&tables.relation) {
+        return true;
+    }
+    let mut left = relation_names(&tables.relation);
     for join in &tables.joins {
-        let right = relation_name(&join.relation);
+        let right = relation_names(&join.relation);
         let is_left = matches!(
             join.join_operator,
             JoinOperator::Left(JoinConstraint::Using(_)) | JoinOperator::LeftOuter(JoinConstraint::Using(_))
         );
-        if is_left && left.iter().any(|left| right < *left) {
+        let sorts_first = right.iter().any(|right| left.iter().any(|left| right < left));
+        if loses_key_inside(&join.relation) || is_left && sorts_first {
             return true;
         }
-        left.push(right);
+        left.extend(right);
     }
     false
 }
 
-/// Returns what columns of a relation are qualified with; nothing where it has no name.
-fn relation_name(relation: &TableFactor) -> String {
+fn loses_key_inside(relation: &TableFactor) -> bool {
+    matches!(relation, TableFactor::NestedJoin { table_with_joins, alias: None } if loses_key(table_with_joins))
+}
+
+/// Returns what columns of a relation are qualified with: its name, or those of all that it joins.
+fn relation_names(relation: &TableFactor) -> Vec<String> {
     match relation {
+        TableFactor::NestedJoin { table_with_joins, alias: None } => {
+            let joined = table_with_joins.joins.iter().map(|join| &join.relation);
+            std::iter::once(&table_with_joins.relation).chain(joined).flat_map(relation_names).collect()
+        }
         TableFactor::Table { alias: Some(alias), .. } | TableFactor::Derived { alias: Some(alias), .. } => {
-            alias.name.value.clone()
+            vec![alias.name.value.clone()]
         }
         TableFactor::Table { name, .. } => {
             let last = name.0.last().and_then(|part| part.as_ident());
-            last.map(|ident| ident.value.clone()).unwrap_or_default()
+            vec![last.map(|ident| ident.value.clone()).unwrap_or_default()]
         }
-        _ => String::new(),
+        _ => vec![String::new()],
     }
 }
 
