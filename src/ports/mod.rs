@@ -19,5 +19,6 @@ pub use limits::Limits;
 pub use memory::{MemoryAccount, Reservation};
 pub use query::{
     Access, Caller, Description, INPUT, Part, Query, QueryPort, Reply, SnapshotId, StatementKind, TableInfo,
+    deadline_in_ms,
 };
 pub use text_columns::{TEXT_OF, as_text, intended, stands_for_other};

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 /// What the caller's own stream is called in [`QueryPort::exchange`]; a table of that name is hidden by it.
 pub const INPUT: &str = "input";
@@ -105,8 +106,8 @@ pub struct Query {
     pub snapshot: Option<SnapshotId>,
     /// Answer with this part alone. Parts of one answer read the same pinned state; what cannot be divided is in the first.
     pub part: Option<Part>,
-    /// Time allowed until the last batch is taken, in milliseconds; the backend's own limit holds as well.
-    pub timeout_ms: Option<u64>,
+    /// Instant by which the last batch is to be taken; the backend's own limits hold as well.
+    pub deadline: Option<Instant>,
     /// Who is asking.
     pub caller: Caller,
 }
@@ -117,10 +118,27 @@ impl Query {
         Self { sql: sql.into(), ..Self::default() }
     }
 
+    /// Returns the query with a deadline in so many milliseconds; none is none.
+    #[must_use]
+    pub fn within_ms(self, timeout_ms: Option<u64>) -> Self {
+        Self { deadline: timeout_ms.and_then(deadline_in_ms), ..self }
+    }
+
+    /// Returns the time until the deadline, in whole milliseconds, at least 1: on a wire none left means no limit.
+    pub fn timeout_ms(&self) -> Option<u64> {
+        let left = self.deadline?.saturating_duration_since(Instant::now());
+        Some(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1))
+    }
+
     /// Makes a query that may change data.
     pub fn change(sql: impl Into<String>) -> Self {
         Self { sql: sql.into(), access: Access::Change, ..Self::default() }
     }
+}
+
+/// Returns the instant in so many milliseconds; none where the clock does not reach that far.
+pub fn deadline_in_ms(timeout_ms: u64) -> Option<Instant> {
+    Instant::now().checked_add(Duration::from_millis(timeout_ms))
 }
 
 /// What a statement does, decided on its parsed form.

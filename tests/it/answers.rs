@@ -186,6 +186,10 @@ async fn a_condition_guards_those_after_it() {
     ] {
         assert_eq!(sut.rows(sql).await, rows, "{sql}");
     }
+    // However many there are.
+    let guards: Vec<_> = (1..=12).map(|n| format!("y <> {} AND x / (y - {}) < 100", n - 1, n - 1)).collect();
+    let many = format!("SELECT x FROM (VALUES (1, 20), (2, 0), (3, 11)) t(x, y) WHERE {}", guards.join(" AND "));
+    assert_eq!(sut.rows(&many).await, 1);
     // Nothing stands before this one.
     let unguarded = "SELECT x FROM (VALUES (1, 1), (4, 0)) t(x, y) WHERE x / y >= 1 AND y <> 0";
     assert_eq!(sut.read(unguarded).await.unwrap_err().kind(), ErrorKind::InvalidQuery);
@@ -255,6 +259,8 @@ async fn what_is_known_to_be_wrong_is_refused_by_name() {
         "SELECT * FROM (t z LEFT JOIN t a USING (i))",
         "SELECT * FROM (t b JOIN t c USING (i)) LEFT JOIN t a USING (i)",
         "SELECT count(*) FROM t WHERE random() BETWEEN 0.6 AND 0.5",
+        "VALUES ((SELECT 1))",
+        "SELECT sum(1) OVER (ORDER BY k RANGE INTERVAL '1 day' PRECEDING) FROM (SELECT INTERVAL '1 day' AS k)",
     ] {
         let error = sut.read(sql).await.map(|_| panic!("{sql}")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{sql}: {error}");

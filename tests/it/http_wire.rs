@@ -432,6 +432,7 @@ async fn rows_are_inserted_from_every_format() {
         ("csv", "n,unknown\n1,2\n", 422),
         ("xml", "<n>1</n>", 404),
         ("csv", "", 400),
+        ("csv", "n,s\n1,\"a\n2,b\n3,c\n", 400),
     ] {
         let (answered, answer) = wire.post(&format!("/insert/{format}?table=t"), body).await;
         assert_eq!(answered, status, "{format}: {answer}");

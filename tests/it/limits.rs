@@ -199,10 +199,20 @@ async fn a_silent_client_that_has_staged_too_much_stops_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn all_rows_of_parameters_share_the_time_of_one_statement() {
+    let sut = sut(Limits { query_timeout_ms: 200, ..Limits::default() });
+    sut.put("t", vec![numbers(0, 1_000)]).await.unwrap();
+    let params = numbers(0, 10_000).project(&[0]).ok();
+    let query = Query { params, ..Query::change("UPDATE t SET n = n WHERE n = $1") };
+    let error = sut.query.query(query).await.map(|_| ()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_holds_where_nothing_is_computed_and_nobody_reads() {
     let sut = sut(Limits::default());
     sut.put("t", (0..20).map(|at| numbers(at * 50_000, 50_000)).collect()).await.unwrap();
-    let query = Query { timeout_ms: Some(300), ..Query::read("SELECT * FROM t") };
+    let query = Query::read("SELECT * FROM t").within_ms(Some(300));
     let mut batches = sut.query.query(query).await.unwrap().batches;
     batches.next().await.unwrap().unwrap();
     tokio::time::sleep(Duration::from_millis(600)).await;

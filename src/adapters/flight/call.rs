@@ -8,12 +8,13 @@ use crate::adapters::flight::state::State;
 use crate::adapters::flight::ticket::Handle;
 use crate::adapters::flight::wire::{endpoints, status_from_error, timeout_ms};
 use crate::adapters::serving::{Activity, AdmittedRequest, ResultOptions, Strings, request_id};
-use crate::ports::{Access, Caller, Query, Result};
+use crate::ports::{Access, Caller, Query, Result, deadline_in_ms};
 use arrow_flight::FlightDescriptor;
 use arrow_flight::sql::Command as SqlCommand;
 use futures::stream::{self, BoxStream, StreamExt};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
@@ -44,8 +45,8 @@ pub struct CallContext {
     pub state: Arc<State>,
     /// Who calls.
     pub caller: Caller,
-    /// Time until its deadline.
-    pub timeout_ms: Option<u64>,
+    /// When it has to be answered.
+    pub deadline: Option<Instant>,
     /// Options of its result.
     pub result_options: ResultOptions,
     /// Number of endpoints that it wants.
@@ -62,15 +63,15 @@ impl CallContext {
         Ok(Self {
             state: state.clone(),
             caller: admitted.caller(),
-            timeout_ms: timeout_ms(metadata),
+            deadline: timeout_ms(metadata).and_then(deadline_in_ms),
             result_options: session::result_options(metadata)?,
             endpoints: endpoints(metadata)?,
         })
     }
 
-    /// Converts a handle to its query, with the timeout and the id of this call.
+    /// Converts a handle to its query, with the deadline and the caller of this call.
     pub fn query(&self, handle: Handle, access: Access) -> Query {
-        Query { timeout_ms: self.timeout_ms, caller: self.caller.clone(), ..handle.into_query(access) }
+        Query { deadline: self.deadline, caller: self.caller.clone(), ..handle.into_query(access) }
     }
 
     /// Completes a handle for a Flight SQL client: plain strings unless it asks otherwise, and columns with metadata.

@@ -4,9 +4,9 @@
 
 use crate::adapters::flight::grpc::incoming::{FlightData, Incoming};
 use crate::adapters::flight::ticket::Handle;
-use crate::adapters::ipc::{DecodeLimits, Decoder, strip_sql_metadata};
+use crate::adapters::ipc::{DecodeLimits, Decoder, batch_bytes, strip_sql_metadata};
 use crate::adapters::serving::ServerOptions;
-use crate::ports::{BatchSource, BatchStream, Error, Result};
+use crate::ports::{BatchSource, BatchStream, Error, MemoryAccount, Result};
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow_flight::FlightDescriptor;
@@ -22,6 +22,7 @@ pub struct CallStream {
     messages: Incoming,
     decoder: Decoder,
     bytes_max: u64,
+    memory: MemoryAccount,
 }
 
 impl CallStream {
@@ -32,6 +33,7 @@ impl CallStream {
             messages: messages.read_ahead(),
             decoder: Decoder::new(DecodeLimits { memory: memory.clone(), ..DecodeLimits::from(limits) }),
             bytes_max: limits.message_bytes_max,
+            memory: memory.clone(),
         }
     }
 
@@ -69,10 +71,19 @@ impl CallStream {
     ///
     /// `LimitExceeded` if they are larger than a message may be.
     pub async fn bind(&mut self, handle: Handle, first: FlightData) -> Result<Handle> {
-        let mut batches: Vec<RecordBatch> = self.decode(first)?.into_iter().collect();
-        let mut bytes = 0;
-        while let Some(batch) = self.next_batch().await? {
-            bytes += batch.get_array_memory_size() as u64;
+        let (mut batches, mut bytes, mut reserved) = (Vec::new(), 0, Vec::new());
+        let mut next = self.decode(first)?;
+        loop {
+            let batch = match next.take() {
+                Some(batch) => batch,
+                None => match self.next_batch().await? {
+                    Some(batch) => batch,
+                    None => break,
+                },
+            };
+            // They are copied once to be put together; until then their messages stay in memory.
+            reserved.push(self.memory.reserve(2 * batch_bytes(&batch) as u64)?);
+            bytes += batch_bytes(&batch) as u64;
             if bytes > self.bytes_max {
                 return Err(Error::limit(format!(
                     "the parameters take more than {} bytes (message_bytes_max); ingest them instead",
@@ -84,8 +95,11 @@ impl CallStream {
         let Some(schema) = self.decoder.schema().filter(|schema| !schema.fields().is_empty()) else {
             return Ok(handle);
         };
-        let params = concat_batches(&schema, &batches)
-            .map_err(|error| Error::invalid(format!("the parameters do not fit together: {error}")))?;
+        let params = match batches.as_slice() {
+            [one] => one.clone(),
+            several => concat_batches(&schema, several)
+                .map_err(|error| Error::invalid(format!("the parameters do not fit together: {error}")))?,
+        };
         Ok(Handle { params: Some(params), ..handle })
     }
 

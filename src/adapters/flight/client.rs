@@ -116,7 +116,7 @@ impl Client {
 /// Makes a request with the timeout and the id of a query.
 fn request<T>(body: T, query: &Query) -> Request<T> {
     let mut request = Request::new(body);
-    if let Some(timeout_ms) = query.timeout_ms {
+    if let Some(timeout_ms) = query.timeout_ms() {
         request.set_timeout(Duration::from_millis(timeout_ms));
     }
     if let Ok(id) = query.caller.request_id.parse()

@@ -1,7 +1,9 @@
 //! The bytes of HTTP, both directions in one place: statuses, errors, headers, formats, JSON shapes.
 
 use crate::adapters::ipc;
-use crate::ports::{Access, Caller, Description, Error, ErrorKind, Part, Query, Result, SnapshotId, TableInfo};
+use crate::ports::{
+    Access, Caller, Description, Error, ErrorKind, Part, Query, Result, SnapshotId, TableInfo, deadline_in_ms,
+};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
@@ -125,7 +127,7 @@ pub fn query_from_headers(sql: String, access: Option<Access>, headers: &HeaderM
         access,
         snapshot: number(SNAPSHOT, "the number of a snapshot")?.map(SnapshotId),
         part,
-        timeout_ms: number(TIMEOUT_MS, "a number of milliseconds")?,
+        deadline: number(TIMEOUT_MS, "a number of milliseconds")?.and_then(deadline_in_ms),
         caller,
     })
 }
@@ -153,7 +155,7 @@ pub fn headers_from_query(query: &Query) -> Result<HeaderMap> {
     if let Some(part) = query.part {
         set(PART, format!("{}/{}", part.index(), part.count()));
     }
-    if let Some(timeout_ms) = query.timeout_ms {
+    if let Some(timeout_ms) = query.timeout_ms() {
         set(TIMEOUT_MS, timeout_ms.to_string());
     }
     if let Some(params) = &query.params {
@@ -256,11 +258,14 @@ mod tests {
             access: Access::Read,
             snapshot: Some(SnapshotId(9)),
             part: Some(Part::new(1, 3).unwrap()),
-            timeout_ms: Some(5),
+            deadline: None,
             caller: Caller::client("r", "10.0.0.1"),
         };
         let headers = headers_from_query(&query).unwrap();
         assert_eq!(query_from_headers(query.sql.clone(), None, &headers, query.caller.clone()).unwrap(), query);
+        let timed = headers_from_query(&query.clone().within_ms(Some(5_000))).unwrap();
+        let timed = query_from_headers(query.sql.clone(), None, &timed, query.caller.clone()).unwrap();
+        assert!((4_000..=5_000).contains(&timed.timeout_ms().unwrap()));
         let mut wrong = HeaderMap::new();
         wrong.insert("x-zepto-timeout-ms", "soon".parse().unwrap());
         let error = query_from_headers(String::new(), None, &wrong, Caller::default()).unwrap_err();

@@ -16,6 +16,7 @@ mod split;
 mod stream_reader;
 
 pub use column_metadata::{SQL_METADATA_KEYS, strip_sql_metadata};
+pub use compact::compact;
 pub use decode::{DecodeLimits, Decoder};
 pub use description::{decode_description, encode_description};
 pub use encode::{Encoder, Message};

@@ -16,7 +16,7 @@ use futures::stream::{self, StreamExt};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// How long a statement waits for a permit before it is refused.
 const QUEUE: Duration = Duration::from_secs(2);
@@ -159,23 +159,32 @@ impl PermittedBatches {
     }
 }
 
-/// Passes `input` on, and takes a permit into `taken` when it ends: what follows computes.
-fn then_permit(
-    input: BatchStream,
-    permits: Arc<Permits>,
-    peer: String,
-    taken: Arc<Mutex<Option<Permit>>>,
-) -> BatchStream {
+/// The computing of an exchange, which begins when its input has ended.
+#[derive(Debug, Default)]
+struct Computing {
+    permit: Mutex<Option<Permit>>,
+    began: Notify,
+}
+
+impl Computing {
+    fn permit(&self) -> MutexGuard<'_, Option<Permit>> {
+        self.permit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Passes `input` on, and takes a permit for `computing` when it ends.
+fn then_permit(input: BatchStream, permits: Arc<Permits>, peer: String, computing: Arc<Computing>) -> BatchStream {
     let schema = input.schema();
     let batches = stream::unfold(Some(input), move |input| {
-        let (permits, peer, taken) = (permits.clone(), peer.clone(), taken.clone());
+        let (permits, peer, computing) = (permits.clone(), peer.clone(), computing.clone());
         async move {
             let mut input = input?;
             match input.next().await {
                 Some(next) => Some((next, Some(input))),
                 None => match permits.take(&peer, QUEUE).await {
                     Ok(permit) => {
-                        *taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
+                        *computing.permit() = Some(permit);
+                        computing.began.notify_one();
                         None
                     }
                     Err(error) => Some((Err(error), None)),
@@ -193,7 +202,9 @@ fn timed_out() -> Error {
 #[async_trait]
 impl QueryPort for Limited {
     async fn describe(&self, query: Query) -> Result<Description> {
-        self.inner.describe(query).await
+        // Planning computes as well.
+        let _permit = self.permits.take(&query.caller.peer, QUEUE).await?;
+        Ok(self.within(self.inner.describe(query)).await?.0)
     }
 
     async fn query(&self, query: Query) -> Result<Reply> {
@@ -205,11 +216,21 @@ impl QueryPort for Limited {
     }
 
     async fn exchange(&self, query: Query, input: BatchStream) -> Result<Reply> {
-        // While the input arrives nothing is computed.
-        let (peer, taken) = (query.caller.peer.clone(), Arc::default());
-        let input = then_permit(input, self.permits.clone(), peer.clone(), Arc::clone(&taken));
-        let reply = self.inner.exchange(query, input).await;
-        drop(taken.lock().unwrap_or_else(PoisonError::into_inner).take());
+        // While the input arrives nothing is computed, and the clock does not run.
+        let (peer, computing) = (query.caller.peer.clone(), Arc::<Computing>::default());
+        let input = then_permit(input, self.permits.clone(), peer.clone(), computing.clone());
+        let overrun = async {
+            computing.began.notified().await;
+            match self.compute {
+                Some(compute) => tokio::time::sleep(compute).await,
+                None => std::future::pending().await,
+            }
+        };
+        let reply = tokio::select! {
+            reply = self.inner.exchange(query, input) => reply,
+            () = overrun => Err(timed_out()),
+        };
+        drop(computing.permit().take());
         Ok(self.permitted(reply?, peer, self.compute))
     }
 

@@ -3,9 +3,9 @@
 
 use crate::domain::catalog::{Change, Commit, Rejection, TableRef};
 use crate::domain::engine::Inner;
-use crate::domain::storage::{Table, TableId, compact, compactable_run};
+use crate::domain::storage::{Segment, SegmentId, Table, TableId, compact, compactable_run};
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -18,6 +18,33 @@ struct Running {
     tables: Mutex<HashSet<TableId>>,
     /// A table's task has ended: what was committed while it ran may be worth another.
     ended: Notify,
+    /// The first and last segments of runs that cannot be put together: trying costs a copy each time.
+    apart: Mutex<HashSet<(SegmentId, SegmentId)>>,
+}
+
+/// Most runs that are remembered as not to be put together.
+const APART_MAX: usize = 10_000;
+
+impl Running {
+    fn is_apart(&self, run: &[Arc<Segment>]) -> bool {
+        ends(run).is_some_and(|ends| self.apart().contains(&ends))
+    }
+
+    fn keep_apart(&self, run: &[Arc<Segment>]) {
+        let mut apart = self.apart();
+        if apart.len() >= APART_MAX {
+            apart.clear();
+        }
+        apart.extend(ends(run));
+    }
+
+    fn apart(&self) -> MutexGuard<'_, HashSet<(SegmentId, SegmentId)>> {
+        self.apart.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn ends(run: &[Arc<Segment>]) -> Option<(SegmentId, SegmentId)> {
+    Some((run.first()?.id(), run.last()?.id()))
 }
 
 /// A table that is being compacted, until this is dropped: a task that panics must not leave it marked.
@@ -68,17 +95,13 @@ fn start(inner: &Arc<Inner>, table: &Arc<Table>, running: &Arc<Running>) -> bool
         return false;
     }
     let mark = Mark { running: running.clone(), table: id };
-    let (engine, table) = (inner.clone(), TableRef::of(table));
-    let lock = engine.catalog.current().same_table(&table.name, id).map(|table| table.change_lock());
+    let (engine, lock, table) = (inner.clone(), table.change_lock(), TableRef::of(table));
     inner.lanes.heavy.spawn(async move {
-        let _mark = mark;
-        if let Some(lock) = lock {
-            let _changing = lock.lock_owned().await;
-            let mut from = 0;
-            while let Some(next) = engine.compact_once(&table, from) {
-                from = next;
-                tokio::task::yield_now().await;
-            }
+        let _changing = lock.lock_owned().await;
+        let mut from = 0;
+        while let Some(next) = engine.compact_once(&table, from, &mark.running) {
+            from = next;
+            tokio::task::yield_now().await;
         }
     });
     true
@@ -87,17 +110,21 @@ fn start(inner: &Arc<Inner>, table: &Arc<Table>, running: &Arc<Running>) -> bool
 impl Inner {
     /// Compacts one run of segments at or after position `from`; returns where to look for the next, if there may be one.
     /// The caller holds the table's change lock.
-    fn compact_once(&self, table: &TableRef, from: usize) -> Option<usize> {
+    fn compact_once(&self, table: &TableRef, from: usize, running: &Running) -> Option<usize> {
         let snapshot = self.catalog.current();
         let base = snapshot.same_table(&table.name, table.id)?;
         let run = compactable_run(base.segments().get(from..)?)?;
         let end = from + run.end;
         let run = &base.segments()[from + run.start..end];
+        if running.is_apart(run) {
+            return Some(end);
+        }
         let compacted = match compact(run, &self.allocations) {
             Ok(compacted) => compacted,
             Err(error) => {
                 // Dictionaries that together outgrow their keys stay apart; what comes after may still be compacted.
                 tracing::debug!(table = &*table.name, %error, "a run of segments stays as it is");
+                running.keep_apart(run);
                 return Some(end);
             }
         };

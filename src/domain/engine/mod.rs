@@ -247,12 +247,12 @@ impl Inner {
     /// Returns the instant by which what comes before the first row has to be done: parsing, planning, waiting for a table.
     fn time_limit(&self, query: &Query) -> Option<Instant> {
         let own = time_limit(self.options.limits.query_timeout_ms).and_then(|most| Instant::now().checked_add(most));
-        [deadline(query), own].into_iter().flatten().min()
+        [query.deadline, own].into_iter().flatten().min()
     }
 
     /// Returns what a query may use.
     fn query_limits(&self, query: &Query) -> QueryLimits {
-        QueryLimits::new(time_limit(self.options.limits.query_timeout_ms), self.stall_timeout(), deadline(query))
+        QueryLimits::new(time_limit(self.options.limits.query_timeout_ms), self.stall_timeout(), query.deadline)
     }
 }
 
@@ -263,11 +263,6 @@ fn table_info(table: &Table) -> TableInfo {
         rows: Some(table.rows()),
         bytes: Some(table.bytes()),
     }
-}
-
-/// Returns the instant by which the caller wants the last batch.
-fn deadline(query: &Query) -> Option<Instant> {
-    query.timeout_ms.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms)))
 }
 
 /// Returns a limit in time, where 0 is none.

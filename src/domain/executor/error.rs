@@ -46,6 +46,13 @@ fn from_datafusion_ref(error: &DataFusionError) -> Error {
         D::Internal(text) if text.contains("failed to match any signature") => {
             Error::invalid(lowercase_first(without_advice(text)))
         }
+        // Two things that plan and do not run in DataFusion 55.2.
+        D::Internal(text) if text.contains("ScalarSubqueryExpr evaluated before") => {
+            Error::unsupported("a subquery is not supported here; join with it, or put it into a SELECT")
+        }
+        D::Internal(text) if text.contains("Cannot run range queries on datatype") => {
+            Error::unsupported("RANGE over a key of this type is not supported; use ROWS")
+        }
         _ => Error::internal("internal error"),
     }
 }

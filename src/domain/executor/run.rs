@@ -20,7 +20,11 @@ use crate::ports::{BatchStream, Error, Result};
 use arrow::array::RecordBatch;
 use futures::future::FutureExt;
 use futures::stream::{self, Stream, StreamExt};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
+
+/// How often a reader looks whether the plan that it waits for has a time limit by now.
+const LOOK: Duration = Duration::from_millis(100);
 
 impl Executor {
     /// Starts `plan` and waits for its first batch. From there on it runs by itself, as far ahead of its reader as one
@@ -98,11 +102,13 @@ impl TaskReader {
     async fn next(&mut self) -> Option<Result<RecordBatch>> {
         let interrupt = self.interrupt.0.clone();
         let output = loop {
-            let Some(end) = interrupt.end() else { break self.receiver.recv().await };
-            match tokio::time::timeout_at(end.into(), self.receiver.recv()).await {
+            // While the plan waits for its reader, or for a thread, there may be no end yet; there is one once it computes.
+            let end = interrupt.end();
+            let until = end.unwrap_or_else(|| Instant::now() + LOOK);
+            match tokio::time::timeout_at(until.into(), self.receiver.recv()).await {
                 Ok(output) => break output,
                 // The end has moved: the plan went on to another batch, or waits for its reader, who is here.
-                Err(_) if interrupt.end() != Some(end) => {}
+                Err(_) if end.is_none() || interrupt.end() != end => {}
                 Err(_) => {
                     interrupt.cancel();
                     return Some(Err(interrupt.timed_out()));

@@ -7,6 +7,7 @@
 
 use crate::domain::storage::allocations::Allocations;
 use crate::domain::storage::segment::Segment;
+use crate::domain::storage::views::without_unused_views;
 use crate::ports::{Error, Result};
 use arrow::compute::concat_batches;
 use std::ops::Range;
@@ -51,7 +52,7 @@ pub fn compact(run: &[Arc<Segment>], allocations: &Allocations) -> Result<Arc<Se
     let schema = batches.first().ok_or_else(|| Error::internal("nothing to compact"))?.schema();
     let merged = concat_batches(&schema, batches.iter().map(AsRef::as_ref))
         .map_err(|error| Error::internal("segments could not be put together").with_source(error))?;
-    Ok(Segment::over_limit(merged, allocations))
+    Ok(Segment::over_limit(without_unused_views(merged), allocations))
 }
 
 fn tier(rows: usize) -> u32 {

@@ -16,6 +16,7 @@ mod reshape;
 mod segment;
 mod slice_size;
 mod table;
+mod views;
 
 pub use allocations::{Allocations, held_bytes};
 pub use coercion::SchemaCoercion;
@@ -28,3 +29,4 @@ pub use reshape::Reshape;
 pub use segment::{Segment, SegmentId};
 pub use slice_size::{slice_bytes, text_lengths};
 pub use table::{Table, TableId, schema_bytes};
+pub use views::{array_without_unused_views, without_unused_views};

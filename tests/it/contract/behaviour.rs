@@ -313,7 +313,7 @@ pub async fn exact_counts_are_exact(sut: Sut) {
 
 pub async fn a_deadline_is_kept(sut: Sut) {
     let endless = "SELECT count(*) FROM generate_series(1, 1000000000000) a WHERE a.value % 7 = 8";
-    let query = Query { timeout_ms: Some(300), ..Query::read(endless) };
+    let query = Query::read(endless).within_ms(Some(300));
     let began = std::time::Instant::now();
     let error = match sut.query.query(query).await {
         Ok(reply) => reply.batches.collect().await.unwrap_err(),

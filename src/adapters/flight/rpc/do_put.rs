@@ -89,7 +89,7 @@ async fn begin(stream: &mut CallStream, call: &CallContext, admitted: &mut Admit
 
 async fn update(handle: Handle, call: &CallContext, admitted: &mut AdmittedRequest) -> Result<Bytes> {
     admitted.statement(&handle.sql);
-    let reply = call.state.query.query(call.query(handle, Access::Change)).await?;
+    let reply = admitted.or_shutdown(call.state.query.query(call.query(handle, Access::Change))).await?;
     admitted.kind(reply.kind);
     if reply.kind == StatementKind::Read {
         return Err(Error::invalid("this is a read, and DoPut takes changes; send it as a ticket"));

@@ -48,7 +48,7 @@ pub async fn get_schema(state: &Arc<State>, request: Request<FlightDescriptor>) 
     let result = match CallContext::new(state, &admitted, request.metadata()) {
         Ok(call) => {
             note_statement(&mut admitted, request.get_ref());
-            schema(request.get_ref(), &call).await
+            admitted.or_shutdown(schema(request.get_ref(), &call)).await
         }
         Err(error) => Err(error),
     };

@@ -83,8 +83,8 @@ fn start(descriptor: FlightDescriptor, call: CallContext) -> Result<(u128, watch
     let nothing = FlightInfo::new().with_descriptor(descriptor.clone()).with_ordered(true);
     let nothing = nothing.with_total_records(-1).with_total_bytes(-1);
     let (sender, progress) = watch::channel(PollProgress::Running(nothing, 0.0));
-    // The caller's timeout is for this call, not for the query.
-    let call = CallContext { timeout_ms: None, ..call };
+    // The caller's deadline is for this call, not for the query.
+    let call = CallContext { deadline: None, ..call };
     let task = tokio::spawn(async move {
         let last = match run_in_parts(descriptor, &call, &sender).await {
             Ok(info) => PollProgress::Done(info),
@@ -135,6 +135,9 @@ async fn run_in_parts(
         // endpoint from the last part.
         if rows > 0 || (index + 1 == PARTS && info.endpoint.is_empty()) {
             info = info.with_endpoint(endpoint(&handle, &call.state)?);
+        } else if let Some(id) = handle.stored_result {
+            // No ticket will ask for it.
+            call.state.results.remove(id);
         }
         let progress = f64::from(index + 1) / f64::from(PARTS);
         sender.send_replace(PollProgress::Running(info.clone().with_total_records(-1), progress));

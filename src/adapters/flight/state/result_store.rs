@@ -6,11 +6,12 @@
 //!
 //! A spool file has no name: the system frees its space when the process ends, however it ends.
 
-use crate::adapters::ipc::{DecodeLimits, Deframer, END_OF_STREAM, Encoder, Encoding, Message};
+use crate::adapters::ipc::{DecodeLimits, Deframer, END_OF_STREAM, Encoder, Encoding, Message, batch_bytes, compact};
 use crate::adapters::serving::ExpiringMap;
 use crate::adapters::serving::ServerOptions;
 use crate::ports::{BatchStream, Error, ErrorKind, MemoryAccount, Reservation, Result};
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, UInt64Array};
+use arrow::compute::take_record_batch;
 use arrow::datatypes::SchemaRef;
 use futures::stream::{self, StreamExt};
 use std::fs::File;
@@ -22,6 +23,9 @@ use tokio::task::spawn_blocking;
 
 /// Bytes read from a spool file at once.
 const READ_BYTES: usize = 1 << 20;
+
+/// Bytes beyond its own that a stored batch may keep alive in any case.
+const KEPT_BYTES: usize = 64 << 10;
 
 /// Least bytes that a stored result counts for: a thousand empty ones are not free either.
 const BYTES_MIN: u64 = 4 << 10;
@@ -128,7 +132,8 @@ impl ResultStore {
             let batch = batch?;
             rows += batch.num_rows() as u64;
             if spool.is_none() {
-                let bytes = batch.get_array_memory_size() as u64;
+                let batch = with_own_memory(batch);
+                let bytes = batch_bytes(&batch) as u64;
                 fits = fits && memory.grow(bytes, self.memory_max);
                 // Where the account has no room either, the result goes to a file like one that is too large.
                 fits = fits && self.account.try_reserve(bytes).map(|memory| reserved.push(memory)).is_some();
@@ -197,8 +202,19 @@ impl ResultStore {
             Error::new(ErrorKind::NotFound, "the ticket's result is no longer stored; ask for a new ticket")
         })?;
         match &result.rows {
-            Rows::Memory(batches) => Ok(BatchStream::from_batches(result.schema.clone(), batches.clone())),
-            Rows::Spool(file) => Ok(BatchStream::new(result.schema.clone(), read_spool(file.clone()))),
+            // The stream holds the result, so that its memory counts for as long as there is a reader.
+            Rows::Memory(batches) => {
+                let (schema, count) = (result.schema.clone(), batches.len());
+                let rest = stream::iter((0..count).map(move |at| match &result.rows {
+                    Rows::Memory(batches) => Ok(batches[at].clone()),
+                    Rows::Spool(_) => Err(Error::internal("a stored result has moved")),
+                }));
+                Ok(BatchStream::new(schema, rest))
+            }
+            Rows::Spool(file) => {
+                let (schema, file) = (result.schema.clone(), file.clone());
+                Ok(BatchStream::new(schema, read_spool(file).inspect(move |_| _ = &result)))
+            }
         }
     }
 
@@ -211,6 +227,15 @@ impl ResultStore {
     pub async fn expire(&self) {
         self.results.expire().await;
     }
+}
+
+/// Copies rows that are a small part of what they would keep alive, such as those of a LIMIT.
+fn with_own_memory(batch: RecordBatch) -> RecordBatch {
+    if batch.get_array_memory_size() <= 4 * batch_bytes(&batch) + KEPT_BYTES {
+        return batch;
+    }
+    let rows = UInt64Array::from_iter_values(0..batch.num_rows() as u64);
+    take_record_batch(&batch, &rows).map(|batch| compact(&batch)).unwrap_or(batch)
 }
 
 /// A spool file that is being written: an IPC stream.

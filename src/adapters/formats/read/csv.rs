@@ -2,6 +2,7 @@
 
 use crate::adapters::formats::read::batch_budget::BatchBudget;
 use crate::adapters::formats::read::chunks::ChunkStream;
+use crate::adapters::formats::read::csv_quotes::QuoteTracker;
 use crate::adapters::formats::read::lines::{Head, HeadSize, LineDecoder, decode_lines};
 use crate::adapters::formats::read::schema_inference::{not_a, nullable, typed};
 use crate::ports::{BatchStream, Error, Result, as_text};
@@ -38,7 +39,7 @@ pub async fn read_csv<S: ChunkStream>(mut chunks: S, table: Option<SchemaRef>) -
         .with_header(true)
         .with_batch_size(budget.rows_max())
         .build_decoder();
-    Ok(decode_lines(LineDecoder::Csv(Box::new(decoder)), budget, schema, head.bytes, chunks))
+    Ok(decode_lines(LineDecoder::Csv(Box::new(decoder), QuoteTracker::default()), budget, schema, head.bytes, chunks))
 }
 
 /// Turns inferred numbers with leading zeros into text: 007 is a code, and would not be 7.

@@ -2,6 +2,7 @@
 
 use crate::adapters::formats::read::batch_budget::BatchBudget;
 use crate::adapters::formats::read::chunks::ChunkStream;
+use crate::adapters::formats::read::csv_quotes::QuoteTracker;
 use crate::adapters::formats::read::schema_inference::row_error;
 use crate::ports::{BatchSource, BatchStream, Error, Result};
 use arrow::array::RecordBatch;
@@ -64,7 +65,7 @@ impl Head {
 }
 
 pub(super) enum LineDecoder {
-    Csv(Box<arrow::csv::reader::Decoder>),
+    Csv(Box<arrow::csv::reader::Decoder>, QuoteTracker),
     Json(Box<arrow::json::reader::Decoder>),
 }
 
@@ -73,9 +74,13 @@ impl LineDecoder {
     /// which holds only where `bytes` is one line or a part of one. A line of CSV may end within quotes.
     fn decode(&mut self, bytes: &[u8]) -> Result<(usize, bool)> {
         let decoded = match self {
-            Self::Csv(decoder) => {
+            Self::Csv(decoder, quotes) => {
                 let room = decoder.capacity();
-                decoder.decode(bytes).map(|taken| (taken, decoder.capacity() < room))
+                let taken = decoder.decode(bytes);
+                if let Ok(taken) = &taken {
+                    quotes.push(&bytes[..*taken]);
+                }
+                taken.map(|taken| (taken, decoder.capacity() < room))
             }
             Self::Json(decoder) => decoder.decode(bytes).map(|taken| (taken, !decoder.has_partial_record())),
         };
@@ -84,10 +89,20 @@ impl LineDecoder {
 
     fn flush(&mut self) -> Result<Option<RecordBatch>> {
         let batch = match self {
-            Self::Csv(decoder) => decoder.flush(),
+            Self::Csv(decoder, _) => decoder.flush(),
             Self::Json(decoder) => decoder.flush(),
         };
         batch.map_err(|error| row_error(&error))
+    }
+
+    /// Checks that the body may end here.
+    fn finish(&self) -> Result<()> {
+        match self {
+            Self::Csv(_, quotes) if quotes.is_open() => {
+                Err(Error::invalid("the body ends within a quoted value: its closing quote is missing"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -136,7 +151,10 @@ impl<S: ChunkStream> BatchSource for LineReader<S> {
                 match self.chunks.next().await {
                     Some(chunk) => self.waiting = chunk.map_err(Into::into)?,
                     // The decoder learns of the end by an empty step.
-                    None => self.ended = true,
+                    None => {
+                        self.decoder.finish()?;
+                        self.ended = true;
+                    }
                 }
             }
             if self.decode()? {

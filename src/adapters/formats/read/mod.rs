@@ -8,6 +8,7 @@ mod arrow;
 mod batch_budget;
 mod chunks;
 mod csv;
+mod csv_quotes;
 mod documents;
 mod json;
 mod lines;

@@ -3,7 +3,9 @@
 //! Dropping a stage gives everything back, which is all that undoing an ingestion takes.
 
 use crate::domain::engine::Inner;
-use crate::domain::storage::{Allocations, ROWS_TARGET, Segment, compact, held_bytes, slice_bytes};
+use crate::domain::storage::{
+    Allocations, ROWS_TARGET, Segment, compact, held_bytes, slice_bytes, without_unused_views,
+};
 use crate::ports::{BatchStream, Error, IngestSummary, Limits, Result};
 use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt64Array};
 use arrow::compute::take_record_batch;
@@ -146,5 +148,5 @@ fn with_own_memory(batch: RecordBatch) -> RecordBatch {
         return batch;
     }
     let rows = UInt64Array::from_iter_values(0..batch.num_rows() as u64);
-    take_record_batch(&batch, &rows).unwrap_or(batch)
+    take_record_batch(&batch, &rows).map(without_unused_views).unwrap_or(batch)
 }

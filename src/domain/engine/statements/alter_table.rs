@@ -15,6 +15,9 @@ use arrow::datatypes::{Field, Schema};
 use async_trait::async_trait;
 use std::sync::Arc;
 
+/// How often an ALTER looks for segments that arrived meanwhile, before its commit takes the last of them.
+const CATCH_UP_MAX: usize = 4;
+
 #[async_trait]
 impl Operation for AlterTable {
     async fn describe(self: Box<Self>, _: &Arc<Inner>, _: Request) -> Result<Description> {
@@ -27,7 +30,16 @@ impl Operation for AlterTable {
             locked => locked?,
         };
         let reshape = reshape(&locked.base, &self.alterations, &engine.options.limits)?;
-        let reshaped = reshape.segments(locked.base.segments(), &engine.allocations)?;
+        let mut reshaped = reshape.segments(locked.base.segments(), &engine.allocations)?;
+        // What arrives while the rest is reshaped is caught up with here, where it keeps nobody else's commit waiting.
+        for _ in 0..CATCH_UP_MAX {
+            let snapshot = engine.catalog.current();
+            let Some(now) = snapshot.same_table(locked.base.name(), locked.base.id()) else { break };
+            let Some(arrived) = now.segments().get(reshaped.len()..).filter(|arrived| !arrived.is_empty()) else {
+                break;
+            };
+            reshaped.extend(reshape.segments(arrived, &engine.allocations)?);
+        }
         engine.catalog.commit(Commit::of(Change::Alter { table: locked.reference(), reshape, reshaped }))?;
         Ok(definition_reply())
     }

@@ -38,7 +38,7 @@ impl Operation for Delete {
         let (mut snapshot, mut state) = (locked.snapshot.clone(), locked.base.clone());
         let mut masks = BTreeMap::new();
         // Each row of parameters finds what the ones before it left; all of it is committed at once.
-        for query in per_parameter_row(&request.query)? {
+        for query in per_parameter_row(&request.query, engine.time_limit(&request.query))? {
             let rows = rows_query(self.alias.clone(), Some(predicate.clone()), Vec::new())?;
             let found = engine.matching_rows(rows, snapshot.clone(), &state, &query).await?;
             let found = engine.mask_rows(&state, found).await?;

@@ -10,10 +10,10 @@ use crate::domain::sql::{
     Ident, Insert, Name, ROW_NUMBER, ReadStatement, TARGET, only_values_row, placeholders_to_columns, rows_query,
     values_rows,
 };
-use crate::domain::storage::{Segment, Table};
+use crate::domain::storage::{Segment, Table, slice_bytes};
 use crate::ports::{BatchStream, Description, Error, Query, Result};
 use arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use futures::StreamExt;
 use std::sync::Arc;
@@ -44,8 +44,9 @@ impl Operation for Insert {
             return Err(Error::invalid(format!("INSERT has {wanted} columns and {given} values for each row")));
         }
         let schema = table.schema().clone();
+        let growth_bytes = |batch: &RecordBatch| assigned_bytes(batch, &schema, &sources);
         let convert = |batch: &RecordBatch, _| assigned_batch(batch, &schema, &sources);
-        let stage = engine.stage(batches, |_| 0, convert).await?;
+        let stage = engine.stage(batches, growth_bytes, convert).await?;
         let segments = stage.segments().to_vec();
         let change = Change::Append { table: TableRef::of(&table), schema: schema.clone(), segments };
         engine.catalog.commit(Commit::of(change))?;
@@ -103,6 +104,20 @@ fn column_sources(schema: &SchemaRef, listed: &[Name]) -> Result<Vec<Option<usiz
         values[column] = Some(value);
     }
     Ok(values)
+}
+
+/// Returns the bytes of the columns that are made anew, about: those that are cast, and those that are left out.
+fn assigned_bytes(batch: &RecordBatch, schema: &SchemaRef, columns: &[Option<usize>]) -> u64 {
+    let rows = batch.num_rows() as u64;
+    let of = |(field, value): (&Arc<Field>, &Option<usize>)| {
+        let width = rows.saturating_mul(field.data_type().primitive_width().unwrap_or(4) as u64);
+        match value.map(|value| batch.column(value)) {
+            None => width,
+            Some(value) if value.data_type() == field.data_type() => 0,
+            Some(value) => width.max(slice_bytes(value.as_ref())),
+        }
+    };
+    schema.fields().iter().zip(columns).map(of).fold(0, u64::saturating_add)
 }
 
 fn assigned_batch(batch: &RecordBatch, schema: &SchemaRef, columns: &[Option<usize>]) -> Result<RecordBatch> {

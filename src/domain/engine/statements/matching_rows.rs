@@ -37,25 +37,22 @@ impl Inner {
     }
 }
 
-/// Returns `query` with each of its rows of parameters, in the time that is left for all of them.
+/// Returns `query` with each of its rows of parameters. All of them together have until `deadline`.
 ///
 /// # Errors
 ///
 /// `LimitExceeded` for too many rows.
-pub fn per_parameter_row(query: &Query) -> Result<impl Iterator<Item = Query> + use<>> {
+pub fn per_parameter_row(query: &Query, deadline: Option<Instant>) -> Result<impl Iterator<Item = Query> + use<>> {
     let rows = query.params.as_ref().map_or(1, RecordBatch::num_rows);
     if rows > PARAM_ROWS_MAX {
         return Err(Error::limit(format!(
             "{rows} rows of parameters came, more than {PARAM_ROWS_MAX}; join with a table"
         )));
     }
-    let began = Instant::now();
-    let query = query.clone();
+    let query = Query { deadline, ..query.clone() };
     Ok((0..rows).map(move |row| {
-        let spent_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let timeout_ms = query.timeout_ms.map(|timeout_ms| timeout_ms.saturating_sub(spent_ms));
         let params = query.params.as_ref().map(|params| params.slice(row, 1));
-        Query { params, timeout_ms, ..query.clone() }
+        Query { params, ..query.clone() }
     }))
 }
 

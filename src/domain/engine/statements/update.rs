@@ -11,7 +11,7 @@ use crate::domain::engine::statements::matching_rows::{
 use crate::domain::engine::statements::{Operation, Request};
 use crate::domain::engine::table_lock::LockedTable;
 use crate::domain::sql::{Update, rows_query};
-use crate::domain::storage::{Segment, Table, slice_bytes};
+use crate::domain::storage::{Segment, Table, array_without_unused_views, slice_bytes};
 use crate::ports::{BatchStream, Description, Reservation, Result};
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::compute::{concat_batches, interleave, sort_to_indices, take_record_batch};
@@ -54,7 +54,7 @@ impl Operation for Update {
         let columns = column_indices(locked.base.schema(), &names)?;
         let (mut snapshot, mut state, mut updated) = (locked.snapshot.clone(), locked.base.clone(), 0);
         // Each row of parameters finds what the ones before it made; all of it is committed at once.
-        for query in per_parameter_row(&request.query)? {
+        for query in per_parameter_row(&request.query, engine.time_limit(&request.query))? {
             let rows = rows_query(self.alias.clone(), self.predicate.clone(), exprs.clone())?;
             let found = engine.matching_rows(rows, snapshot.clone(), &state, &query).await?;
             let new = engine.new_values(&state, found, &columns).await?;
@@ -90,9 +90,14 @@ impl Inner {
             memory.push(account.reserve(bytes)?);
             batches.push(batch);
         }
+        // One copy to put them together, one to order them, one to cast them; the last one stays.
+        let bytes: u64 = memory.iter().map(Reservation::bytes).sum();
+        let _copies = account.reserve(bytes.saturating_mul(2))?;
         let all = concat_batches(&schema, &batches).map_err(rewrite_failed)?;
+        drop(batches);
         let order = sort_to_indices(all.column(0), None, None).map_err(rewrite_failed)?;
         let sorted = take_record_batch(&all, &order).map_err(rewrite_failed)?;
+        drop(all);
         let fields = columns.iter().map(|column| table.schema().field(*column));
         let values = fields.zip(&sorted.columns()[1..]).map(|(field, value)| assign(value, field));
         Ok(NewValues {
@@ -128,6 +133,10 @@ impl Inner {
         at: std::ops::Range<usize>,
     ) -> Result<Arc<Segment>> {
         let batch = segment.physical_batch();
+        let before = new.columns.iter().map(|column| slice_bytes(batch.column(*column).as_ref()));
+        let after = new.values.iter().map(|values| slice_bytes(values.slice(at.start, at.len()).as_ref()));
+        let picks_bytes = (batch.num_rows() * size_of::<(usize, usize)>()) as u64;
+        let room = self.allocations.account().reserve(before.chain(after).sum::<u64>() + picks_bytes)?;
         // For each row the array that its value comes from, 0 the old one, and the place in there.
         let mut picks: Vec<_> = (0..batch.num_rows()).map(|row| (0, row)).collect();
         for place in at {
@@ -135,9 +144,11 @@ impl Inner {
         }
         let mut arrays = batch.columns().to_vec();
         for (column, value) in new.columns.iter().zip(&new.values) {
-            arrays[*column] = interleave(&[&arrays[*column], value], &picks).map_err(rewrite_failed)?;
+            let mixed = interleave(&[&arrays[*column], value], &picks).map_err(rewrite_failed)?;
+            arrays[*column] = array_without_unused_views(&mixed);
         }
         let batch = RecordBatch::try_new(batch.schema(), arrays).map_err(rewrite_failed)?;
+        drop((picks, room));
         segment.with_values(batch, &self.allocations)
     }
 }

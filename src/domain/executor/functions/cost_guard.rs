@@ -7,7 +7,7 @@
 use crate::domain::executor::error::unsupported;
 use crate::domain::executor::functions::bounds::{check_bounds, check_type_text};
 use crate::domain::executor::functions::classes::{Class, class_of};
-use crate::domain::executor::memory::{QueryMemory, counted};
+use crate::domain::executor::memory::QueryMemory;
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
@@ -82,7 +82,9 @@ impl ScalarUDFImpl for CostGuardedUdf {
         let bytes = check_bounds(self.name(), &args.args, args.number_rows)?;
         let reserved = self.memory.reserve_result(bytes)?;
         match (self.inner.invoke_with_args(args)?, reserved) {
-            (ColumnarValue::Array(array), Some(reserved)) => counted(array, reserved).map(ColumnarValue::Array),
+            (ColumnarValue::Array(array), Some(reserved)) => {
+                self.memory.counted(array, reserved).map(ColumnarValue::Array)
+            }
             (result, _) => Ok(result),
         }
     }

@@ -4,6 +4,7 @@
 //! that the first condition excludes. Users of PostgreSQL and DuckDB write such guards and rely on them. So a filter is
 //! split before each condition that can fail: it only sees rows that passed what stands before it.
 
+use arrow::datatypes::{DataType, Schema};
 use datafusion::common::Result;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
@@ -14,9 +15,6 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::filter::{FilterExec, FilterExecBuilder};
 use std::sync::Arc;
-
-/// Filters that one is split into at most: each copies the rows that pass it.
-const STAGES_MAX: usize = 8;
 
 /// Splits filters before each condition that can fail.
 #[derive(Debug)]
@@ -41,14 +39,12 @@ impl PhysicalOptimizerRule for GuardFilters {
 }
 
 fn split(filter: &FilterExec) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
+    let schema = filter.input().schema();
     let mut stages: Vec<Vec<Arc<dyn PhysicalExpr>>> = vec![Vec::new()];
     for condition in split_conjunction(filter.predicate()) {
-        let stage_count = stages.len();
-        let last = stages.last_mut().expect("there is always a stage");
-        if !last.is_empty() && stage_count < STAGES_MAX && can_fail(condition) {
-            stages.push(vec![condition.clone()]);
-        } else {
-            last.push(condition.clone());
+        match stages.last_mut() {
+            Some(last) if last.is_empty() || !can_fail(condition, &schema) => last.push(condition.clone()),
+            _ => stages.push(vec![condition.clone()]),
         }
     }
     let (Some(last), guards) = (stages.pop(), stages) else { return Ok(Transformed::no(Arc::new(filter.clone()))) };
@@ -69,7 +65,7 @@ fn split(filter: &FilterExec) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
 }
 
 /// Returns whether a condition is an error for some values: a division, a cast, checked arithmetic.
-fn can_fail(condition: &Arc<dyn PhysicalExpr>) -> bool {
+fn can_fail(condition: &Arc<dyn PhysicalExpr>, schema: &Schema) -> bool {
     let mut fails = false;
     // Looking at an expression is never an error.
     let _ = condition.apply(|expr| {
@@ -78,8 +74,24 @@ fn can_fail(condition: &Arc<dyn PhysicalExpr>) -> bool {
             .is_some_and(|binary| matches!(binary.op(), Operator::Divide | Operator::Modulo));
         // Arithmetic on floats, checked or not, has a value for every row.
         let calls = expr.downcast_ref::<ScalarFunctionExpr>().is_some_and(|call| !call.return_type().is_floating());
-        fails = divides || calls || expr.is::<CastExpr>();
+        let casts = expr.downcast_ref::<CastExpr>().is_some_and(|cast| !is_total_cast(cast, schema));
+        fails = divides || calls || casts;
         Ok(if fails { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     });
     fails
+}
+
+/// Returns whether a cast has a value for every row: to text, and to a number that holds all of the one before.
+fn is_total_cast(cast: &CastExpr, schema: &Schema) -> bool {
+    let Ok(from) = cast.expr().data_type(schema) else { return false };
+    let to = cast.cast_type();
+    let widens = match (from.primitive_width(), to.primitive_width()) {
+        (Some(before), Some(after)) => before < after || (before == after && from == *to),
+        _ => false,
+    };
+    let integers = from.is_integer() && to.is_integer() && (from.is_signed_integer() == to.is_signed_integer());
+    let unsigned_to_signed = from.is_unsigned_integer() && to.is_signed_integer();
+    let to_float = (from.is_integer() || from.is_floating()) && matches!(to, DataType::Float64);
+    let to_text = matches!(to, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) && from.is_primitive();
+    to_text || to_float || (widens && (integers || unsigned_to_signed))
 }

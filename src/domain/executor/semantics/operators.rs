@@ -6,7 +6,7 @@
 //! column with itself doubles it.
 
 use crate::domain::executor::functions::check_bounds;
-use crate::domain::executor::memory::{QueryMemory, counted};
+use crate::domain::executor::memory::QueryMemory;
 use arrow::array::{Array, ArrayRef, AsArray, Datum, Decimal128Array, Decimal256Array, PrimitiveArray};
 use arrow::compute::kernels::concat_elements::concat_elements_dyn;
 use arrow::compute::kernels::numeric;
@@ -81,7 +81,9 @@ impl ScalarUDFImpl for CheckedOperator {
                 let bytes = check_bounds(self.name, &args.args, args.number_rows)?;
                 let reserved = self.memory.reserve_result(bytes)?;
                 match (concat(left, right, args.number_rows)?, reserved) {
-                    (ColumnarValue::Array(array), Some(reserved)) => ColumnarValue::Array(counted(array, reserved)?),
+                    (ColumnarValue::Array(array), Some(reserved)) => {
+                        ColumnarValue::Array(self.memory.counted(array, reserved)?)
+                    }
                     (result, _) => result,
                 }
             }
