@@ -21,4 +21,5 @@ mod mocks;
 mod model;
 mod silence;
 mod sql;
+mod timeseries;
 mod torture;

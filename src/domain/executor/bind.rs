@@ -67,7 +67,7 @@ impl Executor {
         let is_empty = !prepared.partitionable && input.part.is_some_and(|part| part.index() > 0);
         let (logical, rows) = with_data(prepared, &input).map_err(from_datafusion)?;
         prepared.constants.check(rows)?;
-        let is_serial = prepared.preserves_order || rows <= SERIAL_ROWS_MAX;
+        let is_serial = prepared.preserves_order || prepared.by_arrival || rows <= SERIAL_ROWS_MAX;
         let session = if is_serial { &self.serial } else { &self.parallel };
         let physical = if prepared.cacheable {
             session.physical_plan(&logical, &session.state).await?
@@ -81,7 +81,7 @@ impl Executor {
         let physical: Arc<dyn ExecutionPlan> =
             if is_empty { Arc::new(EmptyExec::new(physical.schema())) } else { physical };
         let rows = exact_rows(physical.as_ref());
-        let physical = match prepared.preserves_order {
+        let physical = match prepared.preserves_order || prepared.by_arrival {
             true => gather_sequentially(physical).map_err(from_datafusion)?,
             false => physical,
         };

@@ -26,6 +26,7 @@ mod semantics;
 mod sequential_gather;
 mod session;
 mod slices;
+mod timeseries;
 mod view_types;
 
 pub use bind::{BoundPlan, PlanInput};

@@ -12,6 +12,7 @@ use crate::domain::executor::plan_facts::{
 };
 use crate::domain::executor::plan_size::{PlanLimits, check_plan_size};
 use crate::domain::executor::planner_context::{SnapshotContext, SqlTypes};
+use crate::domain::executor::timeseries::depends_on_arrival;
 use crate::domain::executor::view_types::replace_computed_views;
 use crate::domain::sql::{Callee, Refused, ResolvedTables, inspect};
 use crate::domain::storage::Table;
@@ -60,6 +61,8 @@ pub struct Prepared {
     pub(super) passthrough: bool,
     /// Whether it is the same plan at any other moment, and small enough to keep.
     pub(super) cacheable: bool,
+    /// Whether rows have to be read in the order in which they arrived.
+    pub(super) by_arrival: bool,
     /// Values that the optimiser has computed.
     pub(super) constants: Constants,
     /// The types of unbound parameters.
@@ -106,8 +109,9 @@ impl Executor {
         check_calls(&logical).map_err(from_datafusion)?;
         let constants = constants(&logical);
         let passthrough = is_passthrough(&logical);
+        let by_arrival = depends_on_arrival(&logical).map_err(from_datafusion)?;
         let cacheable = repeatable && is_plain && constants.are_few();
-        Ok(Prepared { logical, preserves_order, partitionable, passthrough, cacheable, constants, params })
+        Ok(Prepared { logical, preserves_order, partitionable, passthrough, cacheable, by_arrival, constants, params })
     }
 }
 

@@ -10,12 +10,14 @@ use crate::domain::executor::planner_context::SqlTypes;
 use crate::domain::executor::semantics::{
     CompareSpans, ExactOperators, GuardFilters, SEAL_BEFORE, SealLimits, WideSums, extremes,
 };
+use crate::domain::executor::timeseries;
 use crate::ports::Result;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionState;
-use datafusion::execution::{FunctionRegistry, SessionStateBuilder, TaskContext};
+use datafusion::execution::{FunctionRegistry, SessionStateBuilder, SessionStateDefaults, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::planner::ExprPlanner;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
@@ -41,6 +43,9 @@ impl Session {
             .with_config(session_config(partitions))
             .with_runtime_env(runtime)
             .with_type_planner(Arc::new(SqlTypes))
+            .with_expr_planners(expr_planners())
+            .with_relation_planners(vec![Arc::new(timeseries::TimeRelations)])
+            .with_query_planner(Arc::new(timeseries::TimeSeriesPlanner))
             .with_analyzer_rule(Arc::new(ExactOperators { memory: memory.clone() }))
             .with_analyzer_rule(Arc::new(WideSums))
             .with_physical_optimizer_rules(physical_rules())
@@ -52,6 +57,17 @@ impl Session {
         for function in extremes(&aggregates) {
             state.register_udaf(function).map_err(from_datafusion)?;
         }
+        for function in timeseries::scalars() {
+            state.register_udf(function).map_err(from_datafusion)?;
+        }
+        for function in timeseries::aggregates() {
+            state.register_udaf(function).map_err(from_datafusion)?;
+        }
+        for function in timeseries::windows() {
+            state.register_udwf(function).map_err(from_datafusion)?;
+        }
+        state.register_function_rewrite(Arc::new(timeseries::TimeNumbers)).map_err(from_datafusion)?;
+        state.register_function_rewrite(Arc::new(timeseries::TimeColumns)).map_err(from_datafusion)?;
         // Functions that the planner makes without the registry are guarded first, then spans are compared.
         state
             .register_function_rewrite(Arc::new(GuardFunctions { memory: memory.clone() }))
@@ -82,6 +98,12 @@ pub fn shared_runtime(memory: &QueryMemory) -> Result<Arc<RuntimeEnv>> {
         .with_disk_manager_builder(no_spilling)
         .build_arc()
         .map_err(from_datafusion)
+}
+
+/// Returns what plans expressions: ours first, then DataFusion's.
+fn expr_planners() -> Vec<Arc<dyn ExprPlanner>> {
+    let ours: Arc<dyn ExprPlanner> = Arc::new(timeseries::TimeNumbers);
+    std::iter::once(ours).chain(SessionStateDefaults::default_expr_planners()).collect()
 }
 
 /// Returns DataFusion's physical rules with ours among them.

@@ -33,7 +33,7 @@ impl Resolver<'_> {
 
     pub(super) fn join(&mut self, join: &mut Join) -> Result<()> {
         use JoinOperator::{Anti, FullOuter, Inner, Left, LeftAnti, LeftOuter, LeftSemi, Right, RightAnti, RightOuter};
-        use JoinOperator::{CrossJoin, RightSemi, Semi, StraightJoin};
+        use JoinOperator::{AsOf, CrossJoin, RightSemi, Semi, StraightJoin};
         let constraint = match &mut join.join_operator {
             JoinOperator::Join(constraint)
             | Inner(constraint)
@@ -50,6 +50,10 @@ impl Resolver<'_> {
             | LeftAnti(constraint)
             | RightAnti(constraint)
             | StraightJoin(constraint) => constraint,
+            AsOf { match_condition, constraint } => {
+                self.expressions(match_condition, Prefer::ColumnsOnly)?;
+                constraint
+            }
             _ => return Ok(()),
         };
         match constraint {

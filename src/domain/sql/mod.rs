@@ -14,6 +14,7 @@ mod resolve;
 mod rows_query;
 mod scope;
 mod statement;
+mod timeseries;
 mod tokens;
 mod types;
 mod values;

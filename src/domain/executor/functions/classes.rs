@@ -28,7 +28,7 @@ const LINEAR: &str = "nullif arrow_field cast_to_type try_cast_to_type arrow_met
     array_any_value empty array_length array_normalize array_add array_avg array_product array_scale array_subtract \
     array_sum cosine_distance inner_product array_distance flatten array_max array_min array_sort array_reverse \
     array_distinct array_intersect array_position array_positions array_remove array_remove_all array_remove_n map_entries \
-    map_extract map_keys map_values";
+    map_extract map_keys map_values xbar time_bucket timestamp_floor epoch_s epoch_ms";
 
 /// Scalar functions by their own names, as `Class::Guarded`.
 const GUARDED: &str = "arrow_cast arrow_try_cast overlay named_struct struct to_char encode lpad rpad concat concat_ws repeat \
@@ -44,11 +44,12 @@ const REFUSED: &str = "version input_file_name file_row_index";
 const AGGREGATES: &str = "any_value array_agg first_value last_value covar_samp covar_pop corr sum max min median count regr_slope \
     regr_intercept regr_count regr_r2 regr_avgx regr_avgy regr_sxx regr_syy regr_sxy var var_pop stddev stddev_pop \
     approx_median approx_distinct approx_percentile_cont approx_percentile_cont_with_weight percentile_cont string_agg \
-    bit_and bit_or bit_xor bool_and bool_or avg grouping nth_value";
+    bit_and bit_or bit_xor bool_and bool_or avg grouping nth_value vwap wavg twap first last arg_min arg_max \
+    selector_first selector_last selector_min selector_max";
 
 /// Window functions.
-const WINDOWS: &str =
-    "cume_dist row_number lead lag rank dense_rank percent_rank ntile first_value last_value nth_value";
+const WINDOWS: &str = "cume_dist row_number lead lag rank dense_rank percent_rank ntile first_value last_value nth_value ema delta ratio \
+    __zepto_ema_by";
 
 /// Table functions, which generate their rows as they are read.
 const TABLES: &str = "generate_series range";

@@ -1,0 +1,26 @@
+//! Time-series SQL: what DataFusion has no word for.
+//!
+//! Spellings of other systems are rewritten to standard SQL over the functions of this room before anything is planned
+//! (`sql/timeseries`); what standard SQL cannot say – joins by time, gaps – are operators of their own.
+
+mod aggregates;
+mod asof;
+mod asof_condition;
+mod buckets;
+mod civil;
+mod collected;
+mod keys;
+mod latest;
+mod numbers;
+mod planner;
+mod relations;
+mod scalars;
+mod spans;
+mod windows;
+
+pub use aggregates::{TimeColumns, aggregates, depends_on_arrival};
+pub use numbers::TimeNumbers;
+pub use planner::TimeSeriesPlanner;
+pub use relations::TimeRelations;
+pub use scalars::scalars;
+pub use windows::windows;

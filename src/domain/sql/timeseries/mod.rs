@@ -1,0 +1,13 @@
+//! Spellings of time-series SQL, rewritten to what the parser and the planner know.
+//!
+//! Tokens that do not parse are rewritten before the parser sees them (`joins`), the rest on the parsed form (`expressions`). What
+//! stands for a rewritten clause begins with `__zepto`, which no statement may name, so nobody can write it by hand.
+
+mod cursor;
+mod expressions;
+mod joins;
+mod relations;
+
+pub use expressions::rewrite_expressions;
+pub use joins::rewrite_joins;
+pub use relations::nest_joins;

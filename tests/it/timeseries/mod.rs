@@ -1,0 +1,257 @@
+//! Time-series SQL against answers that other systems computed: DuckDB, pandas, Polars and ClickHouse, as each case says.
+//!
+//! Every case runs over every path, and with its rows cut into segments of 1, 2 and 3 rows; those whose answer does not depend on
+//! the order in which rows arrived also with their rows shuffled.
+
+use crate::harness::Sut;
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    TimestampNanosecondArray, UInt64Array,
+};
+use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
+use arrow::compute::{cast, take_record_batch};
+use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit, TimestampNanosecondType};
+use serde_json::Value;
+use std::sync::Arc;
+use zepto_flight::ports::ErrorKind;
+
+/// Cases that are refused so far; each has to be, rather than answered wrongly.
+const REFUSED: &[&str] = &[
+    "splice-join-questdb",
+    "wj-zepto-symmetric-inclusive",
+    "wj-interval-bounds",
+    "wj-all-five-aggregates",
+    "wj-past-only",
+    "wj-no-key",
+    "wj-left-columns-and-filter",
+    "wj-include-prevailing",
+    "wj-questdb-default-is-prevailing",
+    "wj-two-columns-prevailing",
+    "gapfill-null-per-group",
+    "gapfill-upper-bound-exclusive",
+    "gapfill-interpolate",
+    "gapfill-timescale-name",
+    "gapfill-locf-takes-null-as-missing",
+    "gapfill-time-filter-in-a-subquery",
+    "gapfill-outer-where-is-after-filling",
+    "gapfill-locf-with-descending-output",
+    "sample-by-no-fill",
+    "sample-by-fill-null",
+    "sample-by-fill-linear",
+    "sample-by-fill-constant",
+    "sample-by-from-to",
+    "sample-by-from-to-cuts-rows",
+    "sample-by-keyed-fill-prev",
+    "sample-by-first-observation",
+    "sample-by-time-zone",
+    "sample-by-fill-over-fall-back",
+    "sample-of-everything",
+    "sample-is-not-ignored",
+    "with-fill-step",
+    "with-fill-from-to-per-prefix",
+];
+
+/// Cases in which rows of equal time are told apart by which came first.
+const BY_ARRIVAL: &[&str] = &[
+    "asof-ties-strict-last-arrival",
+    "asof-ties-forward-first-arrival",
+    "asof-late-arrival-corrects",
+    "latest-on",
+    "latest-on-then-filter",
+    "lt-join-equal-times",
+];
+
+struct Case {
+    id: String,
+    tables: Vec<(String, RecordBatch)>,
+    sql: String,
+    columns: Vec<String>,
+    rows: Vec<Vec<Value>>,
+}
+
+fn cases() -> Vec<Case> {
+    include_str!("cases.jsonl").lines().map(case).collect()
+}
+
+fn case(line: &str) -> Case {
+    let case: Value = serde_json::from_str(line).unwrap();
+    // Columns in the order in which they are written, which the parsed form does not keep.
+    let place = |table: &str, column: &str| {
+        let from = line.find(&format!("\"table\": \"{table}\"")).unwrap();
+        line[from..].find(&format!("\"{column}\": {{\"type\"")).unwrap()
+    };
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let tables = case["setup"].as_array().unwrap().iter().map(|table| {
+        let name = text(&table["table"]);
+        let mut columns: Vec<_> = table["columns"].as_object().unwrap().iter().collect();
+        columns.sort_by_key(|(column, _)| place(&name, column));
+        let columns = columns.into_iter().map(|(name, column)| (name.as_str(), column_of(column), true));
+        (name, RecordBatch::try_from_iter_with_nullable(columns).unwrap())
+    });
+    Case {
+        id: text(&case["id"]),
+        tables: tables.collect(),
+        sql: text(&case["sql"]),
+        columns: case["expected"]["columns"].as_array().unwrap().iter().map(text).collect(),
+        rows: case["expected"]["rows"].as_array().unwrap().iter().map(|row| row.as_array().unwrap().clone()).collect(),
+    }
+}
+
+fn column_of(column: &Value) -> ArrayRef {
+    let values = column["values"].as_array().unwrap();
+    let texts = || values.iter().map(Value::as_str);
+    let nanoseconds = || texts().map(|text| text.map(|text| string_to_timestamp_nanos(text).unwrap()));
+    match column["type"].as_str().unwrap() {
+        "INT64" => Arc::new(values.iter().map(Value::as_i64).collect::<Int64Array>()),
+        "FLOAT64" => Arc::new(values.iter().map(Value::as_f64).collect::<Float64Array>()),
+        "STRING" => Arc::new(texts().collect::<StringArray>()),
+        "SYMBOL" => {
+            let symbols = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+            cast(&texts().collect::<StringArray>(), &symbols).unwrap()
+        }
+        "TIMESTAMP_NS" => Arc::new(nanoseconds().collect::<TimestampNanosecondArray>()),
+        "TIMESTAMP_US" => {
+            let microseconds = nanoseconds().map(|ns| ns.map(|ns| ns.div_euclid(1_000)));
+            Arc::new(microseconds.collect::<TimestampMicrosecondArray>())
+        }
+        "TIMESTAMPTZ" => Arc::new(nanoseconds().collect::<TimestampNanosecondArray>().with_timezone("UTC")),
+        other => panic!("{other}"),
+    }
+}
+
+/// How the rows of a case arrive.
+#[derive(Debug, Clone, Copy)]
+enum Arrival {
+    Whole,
+    Cut(usize),
+    Shuffled,
+}
+
+async fn run(sut: &Sut, case: &Case, arrival: Arrival) -> Result<(), String> {
+    for (name, batch) in &case.tables {
+        let rows = batch.num_rows();
+        let pieces = match arrival {
+            Arrival::Whole => vec![batch.clone()],
+            Arrival::Cut(size) => {
+                (0..rows.max(1)).step_by(size).map(|from| batch.slice(from, size.min(rows - from))).collect()
+            }
+            Arrival::Shuffled => {
+                let mut order: Vec<u64> = (0..rows as u64).collect();
+                order.sort_by_key(|row| row.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17));
+                vec![take_record_batch(batch, &UInt64Array::from(order)).unwrap()]
+            }
+        };
+        // Each stream is a segment of its own.
+        for piece in pieces {
+            sut.put(name, vec![piece]).await.unwrap();
+        }
+    }
+    let answer = sut.read(&case.sql).await;
+    let checked = if REFUSED.contains(&case.id.as_str()) {
+        let error = answer.map(|_| ()).expect_err(&case.id);
+        assert!(matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::InvalidQuery), "{}: {error}", case.id);
+        Ok(())
+    } else {
+        match answer {
+            Ok(batches) => check(case, &batches, &format!("{} {arrival:?}", case.id)),
+            Err(error) => Err(format!("{} {arrival:?}: {error}\n {}", case.id, case.sql)),
+        }
+    };
+    for (name, _) in &case.tables {
+        sut.define(&format!("DROP TABLE {name}")).await;
+    }
+    checked
+}
+
+fn check(case: &Case, batches: &[RecordBatch], what: &str) -> Result<(), String> {
+    let mut rows: Vec<Vec<Value>> = Vec::new();
+    for batch in batches {
+        let names: Vec<_> = batch.schema().fields().iter().map(|field| field.name().clone()).collect();
+        if names != case.columns {
+            return Err(format!("{what}: columns {names:?}, expected {:?}", case.columns));
+        }
+        rows.extend((0..batch.num_rows()).map(|row| batch.columns().iter().map(|column| cell(column, row)).collect()));
+    }
+    let mut expected: Vec<Vec<Value>> = case.rows.iter().map(|row| row.iter().map(normal).collect()).collect();
+    if !case.sql.contains("ORDER BY") {
+        for rows in [&mut rows, &mut expected] {
+            rows.sort_by_key(|row| format!("{row:?}"));
+        }
+    }
+    let same = rows.len() == expected.len()
+        && rows.iter().zip(&expected).all(|(row, expected)| row.iter().zip(expected).all(|(a, b)| equal(a, b)));
+    if same { Ok(()) } else { Err(format!("{what}: {}\n answered {rows:?}\n expected {expected:?}", case.sql)) }
+}
+
+fn cell(column: &ArrayRef, row: usize) -> Value {
+    if column.is_null(row) {
+        return Value::Null;
+    }
+    match column.data_type() {
+        DataType::Boolean => Value::Bool(column.as_boolean().value(row)),
+        DataType::Timestamp(_, zone) => {
+            let ns = cast(column, &DataType::Timestamp(TimeUnit::Nanosecond, zone.clone())).unwrap();
+            Value::from(ns.as_primitive::<TimestampNanosecondType>().value(row))
+        }
+        DataType::Duration(_) => {
+            Value::from(cast(column, &DataType::Int64).unwrap().as_primitive::<Int64Type>().value(row))
+        }
+        known if known.is_integer() => {
+            Value::from(cast(column, &DataType::Int64).unwrap().as_primitive::<Int64Type>().value(row))
+        }
+        known if known.is_numeric() => {
+            Value::from(cast(column, &DataType::Float64).unwrap().as_primitive::<Float64Type>().value(row))
+        }
+        _ => Value::from(cast(column, &DataType::Utf8).unwrap().as_string::<i32>().value(row)),
+    }
+}
+
+/// Makes times of a case their nanoseconds.
+fn normal(value: &Value) -> Value {
+    match value.as_str().filter(|text| text.len() >= 29).and_then(|text| string_to_timestamp_nanos(text).ok()) {
+        Some(ns) => Value::from(ns),
+        None => value.clone(),
+    }
+}
+
+fn equal(a: &Value, b: &Value) -> bool {
+    match (a.as_i64(), b.as_i64(), a.as_f64(), b.as_f64()) {
+        (Some(a), Some(b), ..) => a == b,
+        (_, _, Some(a), Some(b)) => (a - b).abs() <= 1e-9 * a.abs().max(b.abs()).max(1e-300),
+        _ => a == b,
+    }
+}
+
+async fn run_all(sut: Sut, arrivals: &[Arrival]) {
+    let mut failed = Vec::new();
+    for case in cases() {
+        for arrival in arrivals {
+            let by_arrival = BY_ARRIVAL.contains(&case.id.as_str());
+            if !(by_arrival && matches!(arrival, Arrival::Shuffled)) {
+                failed.extend(run(&sut, &case, *arrival).await.err());
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{} cases failed:\n{}", failed.len(), failed.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn golden_answers_in_process_however_rows_arrive() {
+    let arrivals = [Arrival::Whole, Arrival::Cut(1), Arrival::Cut(2), Arrival::Cut(3), Arrival::Shuffled];
+    run_all(Sut::in_process().await, &arrivals).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn golden_answers_over_flight() {
+    run_all(Sut::flight().await, &[Arrival::Whole]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn golden_answers_over_http() {
+    run_all(Sut::http().await, &[Arrival::Whole]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn golden_answers_through_a_gateway() {
+    run_all(Sut::gateway().await, &[Arrival::Whole]).await;
+}
