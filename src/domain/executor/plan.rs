@@ -96,7 +96,9 @@ impl Executor {
             return Err(Error::unsupported(format!("{what} is not supported")));
         }
         let nodes_max = self.plan_limits.nodes_max;
-        let tables = ResolvedTables::resolve(&mut request.statement, snapshot, request.target.as_ref(), nodes_max)?;
+        let is_aggregate = |name: &str| callee(name, false) == Callee::Aggregate;
+        let target = request.target.as_ref();
+        let tables = ResolvedTables::resolve(&mut request.statement, snapshot, target, nodes_max, &is_aggregate)?;
         let is_plain = matches!(request.parameters, Parameters::Bound(None)) && request.target.is_none();
         let (logical, params) = logical_plan(request.statement, &request.parameters, &tables, &state, self.plan_limits)
             .map_err(from_datafusion)?;

@@ -46,6 +46,7 @@ impl Session {
             .with_expr_planners(expr_planners())
             .with_relation_planners(vec![Arc::new(timeseries::TimeRelations)])
             .with_query_planner(Arc::new(timeseries::TimeSeriesPlanner))
+            .with_analyzer_rule(Arc::new(timeseries::FillGaps))
             .with_analyzer_rule(Arc::new(ExactOperators { memory: memory.clone() }))
             .with_analyzer_rule(Arc::new(WideSums))
             .with_physical_optimizer_rules(physical_rules())
@@ -57,7 +58,7 @@ impl Session {
         for function in extremes(&aggregates) {
             state.register_udaf(function).map_err(from_datafusion)?;
         }
-        for function in timeseries::scalars() {
+        for function in timeseries::scalars().into_iter().chain(timeseries::fill_functions()) {
             state.register_udf(function).map_err(from_datafusion)?;
         }
         for function in timeseries::aggregates() {

@@ -11,7 +11,12 @@ use crate::domain::sql::scope::{Prefer, Relation, Scope};
 use crate::domain::sql::statement::table_ident;
 use crate::domain::storage::Table;
 use crate::ports::{Error, ErrorKind, Result};
+use arrow::datatypes::{DataType, Field};
 use sqlparser::ast::{Join, JoinConstraint, JoinOperator, ObjectName, ObjectNamePart, TableFactor, TableWithJoins};
+use std::sync::Arc;
+
+/// Names that a time column has by custom, the first that is there.
+pub const TIME_NAMES: [&str; 4] = ["timestamp", "timestamp_ns", "ts", "time"];
 
 impl Resolver<'_> {
     pub(super) fn table_with_joins(&mut self, from: &mut TableWithJoins) -> Result<()> {
@@ -164,5 +169,22 @@ impl Resolver<'_> {
 
     fn target_columns(&self, table: &Table) -> Output {
         Some(table.schema().fields().iter().map(|field| field.name().clone()).collect())
+    }
+
+    /// Returns the time column of FROM: the first of a customary name, else the only TIMESTAMP of its only table.
+    pub(super) fn time_column(&self) -> Result<String> {
+        let relations = self.scopes.last().map(|scope| scope.relations.as_slice()).unwrap_or_default();
+        for name in TIME_NAMES {
+            let found =
+                relations.iter().filter_map(|relation| relation.columns.as_ref()?.find(name, false).transpose());
+            if let Some(found) = found.map(|found| found.map(str::to_owned)).next() {
+                return found;
+            }
+        }
+        let tables = relations.iter().filter_map(|relation| self.tables.get(relation.name.as_ref()?));
+        let is_time = |field: &&Arc<Field>| matches!(field.data_type(), DataType::Timestamp(..));
+        let first = tables.flat_map(|table| table.schema().fields().iter().find(is_time)).next();
+        let missing = || Error::invalid("SAMPLE BY finds no time column in FROM; call one timestamp, ts or time");
+        first.map(|field| field.name().clone()).ok_or_else(missing)
     }
 }

@@ -19,6 +19,7 @@ mod tokens;
 mod types;
 mod values;
 
+pub use from::TIME_NAMES;
 pub use guard::{Callee, Refused, inspect};
 pub use parse::parse;
 pub use resolve::ResolvedTables;

@@ -9,6 +9,7 @@
 
 use crate::domain::catalog::Snapshot;
 use crate::domain::sql::scope::{Columns, Prefer, Relation, Scope};
+use crate::domain::sql::timeseries::{group_by_sample, has_sample_by};
 use crate::domain::storage::Table;
 use crate::ports::{Error, Result};
 use sqlparser::ast::{
@@ -42,6 +43,7 @@ impl ResolvedTables {
         snapshot: &Snapshot,
         target: Option<&Arc<Table>>,
         relations_max: u64,
+        is_aggregate: &dyn Fn(&str) -> bool,
     ) -> Result<Self> {
         let mut resolver = Resolver {
             snapshot,
@@ -51,6 +53,7 @@ impl ResolvedTables {
             scopes: Vec::new(),
             relations: 0,
             relations_max,
+            is_aggregate,
         };
         match statement {
             Statement::Query(query) => resolver.query(query).map(drop)?,
@@ -87,6 +90,8 @@ pub struct Resolver<'a> {
     /// Relations so far, each common table expression counted wherever it is named.
     pub(super) relations: u64,
     relations_max: u64,
+    /// Whether the planner takes a name for an aggregate.
+    is_aggregate: &'a dyn Fn(&str) -> bool,
 }
 
 impl Resolver<'_> {
@@ -160,6 +165,10 @@ impl Resolver<'_> {
         self.scopes.push(Scope::default());
         for from in &mut select.from {
             self.table_with_joins(from)?;
+        }
+        if has_sample_by(select) {
+            let time = self.time_column()?;
+            group_by_sample(select, &time, self.is_aggregate)?;
         }
         self.expressions(&mut select.selection, Prefer::ColumnsOnly)?;
         let output = self.projection(&mut select.projection)?;

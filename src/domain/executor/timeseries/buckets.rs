@@ -77,6 +77,18 @@ impl Buckets {
         Ok(Self { origin, ..self })
     }
 
+    /// Returns the same buckets, one of which begins at `from_ns` where they have a fixed width.
+    ///
+    /// # Errors
+    ///
+    /// None so far; months keep to the calendar.
+    pub fn beginning_at(self, from_ns: i64) -> Result<Self> {
+        match self.width {
+            Span::Ns(_) => self.with_origin(from_ns),
+            Span::Months(_) => Ok(self),
+        }
+    }
+
     /// Returns where the bucket begins that an instant lies in; none beyond 64 bits.
     pub fn start_ns(&self, at_ns: i64) -> Option<i64> {
         let shifted_ns = at_ns.checked_sub(self.shift_ns)?;

@@ -1,8 +1,10 @@
 //! From the nodes of this room to their operators.
 
 use crate::domain::executor::timeseries::asof::{AsOfExec, AsOfExprs, AsOfNode};
+use crate::domain::executor::timeseries::gaps::{GapFillExec, GapFillNode, GapPlan};
 use crate::domain::executor::timeseries::keys::{key_type, time_type};
 use crate::domain::executor::timeseries::latest::{LatestExec, LatestNode};
+use crate::domain::executor::timeseries::scalars::gap_buckets;
 use arrow::datatypes::DataType;
 use async_trait::async_trait;
 use datafusion::catalog::Session;
@@ -53,6 +55,15 @@ impl ExtensionPlanner for Operators {
             let schema = node.input_schema();
             let keys = node.keys.iter().map(|key| physical(key, schema)).collect::<Result<Vec<_>>>()?;
             return Ok(Some(Arc::new(LatestExec::new(input.clone(), physical(&node.time, schema)?, keys))));
+        }
+        if let Some(node) = node.as_any().downcast_ref::<GapFillNode>() {
+            let [input] = inputs else { return internal_err!("filling gaps has one input") };
+            let Some(buckets) = gap_buckets(&node.call)? else {
+                return plan_err!("the width of {} is NULL", node.call.func.name());
+            };
+            let (filled, bounds) = (node.filled.clone(), node.bounds);
+            let plan = GapPlan { buckets, time: node.time, groups: node.groups, filled, bounds };
+            return Ok(Some(Arc::new(GapFillExec::new(input.clone(), plan, node.arrow_schema()))));
         }
         Ok(None)
     }

@@ -6,6 +6,7 @@ use crate::domain::executor::timeseries::asof::{AsOfNode, AsOfSpec, Direction};
 use crate::domain::executor::timeseries::asof_condition::{Conditions, Inequality};
 use crate::domain::executor::timeseries::keys::time_type;
 use crate::domain::executor::timeseries::latest::LatestNode;
+use crate::domain::executor::timeseries::sampling::sampling;
 use crate::domain::executor::timeseries::spans::Span;
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::{Column, DFSchema, JoinType, Result, ScalarValue, plan_err};
@@ -16,7 +17,7 @@ use datafusion::logical_expr::{
 };
 use sqlparser::ast::{
     self, Expr as SqlExpr, FunctionArg, FunctionArgExpr, FunctionArguments, JoinConstraint, JoinOperator, TableFactor,
-    TableWithJoins, Value,
+    TableSampleKind, TableSampleModifier, TableWithJoins, Value,
 };
 use std::sync::Arc;
 
@@ -30,8 +31,9 @@ impl RelationPlanner for TimeRelations {
         relation: TableFactor,
         context: &mut dyn RelationPlannerContext,
     ) -> Result<RelationPlanning> {
-        let TableFactor::NestedJoin { mut table_with_joins, alias } = relation else {
-            return Ok(RelationPlanning::Original(Box::new(relation)));
+        let (mut table_with_joins, alias) = match relation {
+            TableFactor::NestedJoin { table_with_joins, alias } => (table_with_joins, alias),
+            other => return sampled(other, context),
         };
         let is_by_time = |join: &ast::Join| matches!(join.join_operator, JoinOperator::AsOf { .. });
         let Some(join) = table_with_joins.joins.pop_if(|join| is_by_time(join)) else {
@@ -57,6 +59,42 @@ impl RelationPlanner for TimeRelations {
         };
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
     }
+}
+
+/// Plans a table or query with SAMPLE: a share of its rows, the same ones each time (by the hash of a row).
+fn sampled(mut relation: TableFactor, context: &mut dyn RelationPlannerContext) -> Result<RelationPlanning> {
+    let sample = match &mut relation {
+        TableFactor::Table { sample, .. } | TableFactor::Derived { sample, .. } => sample.take(),
+        _ => None,
+    };
+    let Some(TableSampleKind::BeforeTableAlias(sample) | TableSampleKind::AfterTableAlias(sample)) = sample else {
+        return Ok(RelationPlanning::Original(Box::new(relation)));
+    };
+    let is_percent = sample.modifier == TableSampleModifier::TableSample;
+    let Some(quantity) = sample.quantity else { return plan_err!("SAMPLE has a share") };
+    let share = context.sql_to_expr(quantity.value, &DFSchema::empty())?;
+    let share = match &share {
+        Expr::Literal(value, _) => value.cast_to(&DataType::Float64).ok(),
+        _ => None,
+    };
+    let share = match share {
+        Some(ScalarValue::Float64(Some(share))) => {
+            if is_percent {
+                share / 100.0
+            } else {
+                share
+            }
+        }
+        _ => return Err(refused("the share of SAMPLE has to be a number".to_owned())),
+    };
+    if !(0.0..=1.0).contains(&share) {
+        return Err(refused(format!("SAMPLE takes a share from 0 to 1, or BERNOULLI 0 to 100 percent, not {share}")));
+    }
+    let plan = context.plan(relation)?;
+    let columns = plan.schema().columns().into_iter().map(Expr::Column);
+    let condition = sampling().call(std::iter::once(lit(share)).chain(columns).collect());
+    let plan = LogicalPlanBuilder::from(plan).filter(condition)?.build()?;
+    Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, None))))
 }
 
 fn left_side(tables: TableWithJoins, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {

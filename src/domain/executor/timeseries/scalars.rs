@@ -11,14 +11,20 @@ use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit, TimestampNanosecondType};
 use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
 use std::sync::Arc;
 
 const NANOSECONDS: DataType = DataType::Timestamp(TimeUnit::Nanosecond, None);
 
 /// Returns the functions.
 pub fn scalars() -> Vec<Arc<ScalarUDF>> {
-    [Kind::Xbar, Kind::TimeBucket, Kind::TimestampFloor, Kind::EpochS, Kind::EpochMs]
+    use Kind::{
+        DateBinGapfill, EpochMs, EpochS, Sample, SampleFill, TimeBucket, TimeBucketGapfill, TimestampFloor, Xbar,
+    };
+    [Xbar, TimeBucket, TimestampFloor, EpochS, EpochMs, DateBinGapfill, TimeBucketGapfill, Sample, SampleFill]
         .map(|kind| {
             let signature = Signature::user_defined(Volatility::Immutable);
             Arc::new(ScalarUDF::from(TimeFunction { kind, signature }))
@@ -34,6 +40,14 @@ enum Kind {
     TimeBucket,
     /// `timestamp_floor(width, t)`.
     TimestampFloor,
+    /// `date_bin_gapfill(width, t[, origin])` (InfluxDB 3): a bucket since 1970, and the buckets between are filled.
+    DateBinGapfill,
+    /// `time_bucket_gapfill(width, t[, zone[, start, finish]])` (Timescale).
+    TimeBucketGapfill,
+    /// What SAMPLE BY becomes: of width, time, zone, offset and the beginning of the first bucket.
+    Sample,
+    /// The same with FILL, and the end of the last bucket.
+    SampleFill,
     /// `epoch_s(t)`: whole seconds since 1970.
     EpochS,
     /// `epoch_ms(t)`: whole milliseconds since 1970.
@@ -53,6 +67,9 @@ impl TimeFunction {
             Kind::Xbar => (0, 2..=2),
             Kind::TimeBucket => (1, 2..=3),
             Kind::TimestampFloor => (1, 2..=2),
+            Kind::DateBinGapfill => (1, 2..=3),
+            Kind::TimeBucketGapfill => (1, 2..=5),
+            Kind::Sample | Kind::SampleFill => (1, 6..=6),
             Kind::EpochS | Kind::EpochMs => (0, 1..=1),
         }
     }
@@ -64,6 +81,10 @@ impl ScalarUDFImpl for TimeFunction {
             Kind::Xbar => "xbar",
             Kind::TimeBucket => "time_bucket",
             Kind::TimestampFloor => "timestamp_floor",
+            Kind::DateBinGapfill => "date_bin_gapfill",
+            Kind::TimeBucketGapfill => "time_bucket_gapfill",
+            Kind::Sample => "__zepto_sample",
+            Kind::SampleFill => "__zepto_sample_fill",
             Kind::EpochS => "epoch_s",
             Kind::EpochMs => "epoch_ms",
         }
@@ -114,8 +135,10 @@ impl ScalarUDFImpl for TimeFunction {
         let computed = match self.kind {
             Kind::EpochS => epoch(&times, 1_000_000_000)?,
             Kind::EpochMs => epoch(&times, 1_000_000)?,
-            Kind::Xbar if times.data_type().is_numeric() => floor_number(&times, self.constant(&args.args, 1)?)?,
-            _ => match self.buckets(&args.args)? {
+            Kind::Xbar if times.data_type().is_numeric() => {
+                floor_number(&times, self.constant(&constants(&args.args), 1)?)?
+            }
+            _ => match self.buckets(&constants(&args.args))? {
                 Some(buckets) => buckets.starts(&times)?,
                 None => arrow::array::new_null_array(times.data_type(), times.len()),
             },
@@ -127,39 +150,126 @@ impl ScalarUDFImpl for TimeFunction {
     }
 }
 
+/// Returns the arguments that are constants, in their places.
+fn constants(args: &[ColumnarValue]) -> Vec<Option<ScalarValue>> {
+    let constant = |arg: &ColumnarValue| match arg {
+        ColumnarValue::Scalar(value) => Some(value.clone()),
+        ColumnarValue::Array(_) => None,
+    };
+    args.iter().map(constant).collect()
+}
+
+/// Returns the buckets of a call of a function that fills gaps; none for another call, and where a constant is NULL.
+///
+/// # Errors
+///
+/// `InvalidQuery` for constants that say no buckets.
+pub fn gap_buckets(call: &ScalarFunction) -> Result<Option<Buckets>> {
+    let Some(function) = call.func.inner().downcast_ref::<TimeFunction>() else { return Ok(None) };
+    function.buckets(&literals(call))
+}
+
+/// Returns the bounds that a call of a function that fills gaps has itself.
+pub fn gap_bounds(call: &ScalarFunction) -> Result<[Option<i64>; 2]> {
+    let Some(function) = call.func.inner().downcast_ref::<TimeFunction>() else { return Ok([None, None]) };
+    let values = literals(call);
+    let places = match function.kind {
+        Kind::SampleFill => [4, 5],
+        Kind::TimeBucketGapfill => [3, 4],
+        _ => return Ok([None, None]),
+    };
+    let [from, to] = places.map(|at| values.get(at).cloned().flatten().filter(|value| !value.is_null()));
+    Ok([from.map(|value| instant(&value)).transpose()?, to.map(|value| instant(&value)).transpose()?])
+}
+
+/// Returns whether a call fills gaps, and then whether it needs bounds.
+pub fn fills_gaps(call: &ScalarFunction) -> Option<bool> {
+    match call.func.inner().downcast_ref::<TimeFunction>()?.kind {
+        Kind::SampleFill => Some(false),
+        Kind::DateBinGapfill | Kind::TimeBucketGapfill => Some(true),
+        _ => None,
+    }
+}
+
+fn literals(call: &ScalarFunction) -> Vec<Option<ScalarValue>> {
+    fn literal(expr: &Expr) -> Option<ScalarValue> {
+        match expr {
+            Expr::Literal(value, _) => Some(value.clone()),
+            Expr::Cast(cast) => literal(&cast.expr)?.cast_to(cast.field.data_type()).ok(),
+            Expr::Negative(inner) => literal(inner)?.arithmetic_negate().ok(),
+            _ => None,
+        }
+    }
+    call.args.iter().map(literal).collect()
+}
+
+/// Returns a constant time in nanoseconds.
+///
+/// # Errors
+///
+/// `InvalidQuery` for what is no time.
+pub fn instant(value: &ScalarValue) -> Result<i64> {
+    let wrong = || refused(format!("{value} is no time"));
+    let ns = as_nanoseconds(&value.to_array()?).map_err(|_| wrong())?;
+    let ns = ns.as_primitive::<TimestampNanosecondType>();
+    if ns.is_null(0) { Err(wrong()) } else { Ok(ns.value(0)) }
+}
+
 impl TimeFunction {
-    fn constant<'a>(&self, args: &'a [ColumnarValue], at: usize) -> Result<&'a ScalarValue> {
+    fn constant<'a>(&self, args: &'a [Option<ScalarValue>], at: usize) -> Result<&'a ScalarValue> {
         match args.get(at) {
-            Some(ColumnarValue::Scalar(value)) => Ok(value),
+            Some(Some(value)) => Ok(value),
             _ => Err(refused(format!("argument {} of {} has to be a constant", at + 1, self.name()))),
         }
     }
 
     /// Returns the buckets that the constants say; none where one of them is NULL.
-    fn buckets(&self, args: &[ColumnarValue]) -> Result<Option<Buckets>> {
+    fn buckets(&self, args: &[Option<ScalarValue>]) -> Result<Option<Buckets>> {
         let width = self.constant(args, usize::from(self.kind == Kind::Xbar))?;
         let Some(width) = Span::read(width)? else { return Ok(None) };
         let width = width.positive(self.name())?;
-        let buckets = if self.kind == Kind::Xbar { Buckets::since_1970(width) } else { Buckets::calendar(width) };
+        let is_since_1970 = matches!(self.kind, Kind::Xbar | Kind::DateBinGapfill);
+        let buckets = if is_since_1970 { Buckets::since_1970(width) } else { Buckets::calendar(width) };
+        if matches!(self.kind, Kind::Sample | Kind::SampleFill) {
+            return self.sample(buckets, args).map(Some);
+        }
         if args.len() < 3 {
             return Ok(Some(buckets));
         }
         let third = self.constant(args, 2)?;
         if third.is_null() {
-            return Ok(None);
+            return Ok((self.kind == Kind::TimeBucketGapfill).then_some(buckets));
         }
         match third {
             ScalarValue::Utf8(Some(text)) | ScalarValue::LargeUtf8(Some(text)) | ScalarValue::Utf8View(Some(text)) => {
                 zone(text).map(|zone| Some(buckets.in_zone(zone)))
             }
             time if matches!(time.data_type(), DataType::Timestamp(..) | DataType::Date32 | DataType::Date64) => {
-                let origin = as_nanoseconds(&time.to_array()?)?;
-                buckets.with_origin(origin.as_primitive::<TimestampNanosecondType>().value(0)).map(Some)
+                buckets.with_origin(instant(time)?).map(Some)
             }
             span => match Span::read(span)? {
                 Some(Span::Ns(shift_ns)) => Ok(Some(buckets.shifted(shift_ns))),
                 _ => Err(refused("the offset of a bucket is no number of months".to_owned())),
             },
+        }
+    }
+
+    /// Returns the buckets of SAMPLE BY.
+    fn sample(&self, buckets: Buckets, args: &[Option<ScalarValue>]) -> Result<Buckets> {
+        let given = |at: usize| self.constant(args, at).map(|value| Some(value).filter(|value| !value.is_null()));
+        let (zone_name, offset, from) = (given(2)?, given(3)?, given(4)?);
+        let buckets = match zone_name.and_then(|name| name.try_as_str().flatten()) {
+            Some(name) => buckets.in_zone(zone(name)?),
+            None => buckets,
+        };
+        let buckets = match offset.map(Span::read).transpose()?.flatten() {
+            Some(Span::Ns(shift_ns)) => buckets.shifted(shift_ns),
+            Some(Span::Months(_)) => return Err(refused("the offset of SAMPLE BY is no number of months".to_owned())),
+            None => buckets,
+        };
+        match from {
+            Some(from) if zone_name.is_none() => buckets.beginning_at(instant(from)?),
+            _ => Ok(buckets),
         }
     }
 }

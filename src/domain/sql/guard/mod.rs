@@ -222,7 +222,7 @@ mod tests {
         "SELECT * FROM t FOR UPDATE",
         "SELECT * FROM t SETTINGS x = 1",
         "SELECT * FROM t FORMAT JSON",
-        "SELECT * FROM t SAMPLE 0.1",
+        "SELECT * FROM t SAMPLE 1/10 OFFSET 1/2",
         "SELECT * FROM t TABLESAMPLE SYSTEM (10)",
         "SELECT * FROM (SELECT 1) TABLESAMPLE (10)",
         "SELECT * FROM t PREWHERE x = 1",
@@ -278,7 +278,7 @@ mod tests {
         "SELECT a FROM t |> AGGREGATE sum(x) DESC GROUP BY a",
         "SELECT a FROM t |> AGGREGATE sum(x) OVER w GROUP BY a",
         "SELECT TRIM('xaby', 'x', 'y')",
-        "SELECT 1 WHERE 1 IN (SELECT x FROM t SAMPLE 0.1)",
+        "SELECT 1 WHERE 1 IN (SELECT x FROM t TABLESAMPLE SYSTEM (1))",
         "SELECT 1 EXCEPT ALL SELECT 1",
         "SELECT * FROM a RIGHT JOIN b USING (x)",
         "SELECT * FROM a NATURAL FULL JOIN b",
@@ -317,6 +317,8 @@ mod tests {
             "SELECT * FROM t AS final, t \"lt\" JOIN u ON a = b",
             "SELECT array_agg(x ORDER BY y)[2], x[1] FROM t lt, u",
             "VALUES (1), (2) ORDER BY 1",
+            "SELECT * FROM t SAMPLE 0.1",
+            "SELECT * FROM t AS u TABLESAMPLE BERNOULLI (10 PERCENT)",
         ] {
             assert_eq!(catch(sql), None, "{sql}");
         }

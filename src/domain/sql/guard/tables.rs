@@ -3,7 +3,8 @@
 use crate::domain::sql::guard::{Refused, absent, refused};
 use sqlparser::ast::{
     Expr, FunctionArg, Ident, Join, JoinConstraint, JoinOperator, JsonPath, TableAlias, TableAliasColumnDef,
-    TableFactor, TableFunctionArgs, TableIndexHints, TableSampleKind, TableVersion, TableWithJoins,
+    TableFactor, TableFunctionArgs, TableIndexHints, TableSample, TableSampleKind, TableSampleMethod,
+    TableSampleModifier, TableSampleQuantity, TableSampleUnit, TableVersion, TableWithJoins,
 };
 
 /// Most tables in one FROM, its joins included: they nest in the plan.
@@ -207,8 +208,22 @@ fn table_modifiers(
     absent(!index_hints.is_empty(), "USE, IGNORE and FORCE INDEX")
 }
 
+/// Lets `SAMPLE 0.1` and `TABLESAMPLE BERNOULLI (10)` pass, which the executor plans: a share of the rows.
 fn sample(sample: Option<&TableSampleKind>) -> Result<(), Refused> {
-    absent(sample.is_some(), "SAMPLE and TABLESAMPLE")
+    let Some(TableSampleKind::BeforeTableAlias(sample) | TableSampleKind::AfterTableAlias(sample)) = sample else {
+        return Ok(());
+    };
+    let TableSample { modifier, name, quantity, seed, bucket, offset } = sample.as_ref();
+    let refuse = || Err(refused("this form of sampling (use SAMPLE 0.1 or TABLESAMPLE BERNOULLI (10))"));
+    let Some(TableSampleQuantity { parenthesized: _, value: _, unit }) = quantity else { return refuse() };
+    let is_share = match (modifier, name) {
+        (TableSampleModifier::Sample, None) => unit.is_none(),
+        (TableSampleModifier::TableSample, Some(TableSampleMethod::Bernoulli)) => {
+            matches!(unit, None | Some(TableSampleUnit::Percent))
+        }
+        _ => false,
+    };
+    if is_share && seed.is_none() && bucket.is_none() && offset.is_none() { Ok(()) } else { refuse() }
 }
 
 fn table_function_args(args: &TableFunctionArgs) -> Result<(), Refused> {

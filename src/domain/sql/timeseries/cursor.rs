@@ -93,6 +93,19 @@ pub fn punctuation(token: Token) -> TokenWithSpan {
     TokenWithSpan::new(token, Span::empty())
 }
 
+/// Makes a call of a function.
+pub fn call(name: &str, args: Vec<Vec<TokenWithSpan>>) -> Vec<TokenWithSpan> {
+    let mut tokens = vec![make_word(name), punctuation(Token::LParen)];
+    for (at, arg) in args.into_iter().enumerate() {
+        if at > 0 {
+            tokens.push(punctuation(Token::Comma));
+        }
+        tokens.extend(arg);
+    }
+    tokens.push(punctuation(Token::RParen));
+    tokens
+}
+
 fn word(token: &TokenWithSpan) -> Option<&str> {
     match &token.token {
         Token::Word(word) if word.quote_style.is_none() => Some(&word.value),
@@ -236,7 +249,7 @@ impl Cursor {
             return self.token(1) == Some(&Token::LParen);
         }
         let is_call = self.token(1) == Some(&Token::LParen) && matches!(found.keyword, Keyword::LEFT | Keyword::RIGHT);
-        !is_call && (CLAUSES.iter().any(|word| is(word)) || RESERVED_FOR_TABLE_ALIAS.contains(&found.keyword))
+        !is_call && (CLAUSES.iter().any(is) || RESERVED_FOR_TABLE_ALIAS.contains(&found.keyword))
     }
 
     /// Takes tokens up to the next clause, comma or closing parenthesis.

@@ -5,7 +5,8 @@
 //! `__zepto_union()`. LATEST ON becomes `QUALIFY __zepto_latest(time, keys…)`. Tokens keep their places, so errors point into what
 //! the user wrote.
 
-use crate::domain::sql::timeseries::cursor::{Cursor, make_word, number, punctuation, text};
+use crate::domain::sql::timeseries::cursor::{Cursor, call, make_word, number, punctuation, text};
+use crate::domain::sql::timeseries::sample_by::sample_by;
 use crate::ports::{Error, Result};
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 
@@ -18,7 +19,7 @@ const OFFSETS_MAX: i64 = 1_000;
 ///
 /// `InvalidQuery` for a clause of theirs that is wrong.
 pub fn rewrite_joins(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
-    if !Cursor::mentions(&tokens, &["ASOF", "LT", "AJ0", "WINDOW", "UNION", "PLUS", "HORIZON", "LATEST"]) {
+    if !Cursor::mentions(&tokens, &["ASOF", "LT", "AJ0", "WINDOW", "UNION", "PLUS", "HORIZON", "LATEST", "SAMPLE"]) {
         return Ok(tokens);
     }
     let mut cursor = Cursor::new(tokens);
@@ -29,6 +30,9 @@ pub fn rewrite_joins(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
         } else if cursor.is_word(0, "LATEST") && cursor.is_word(1, "ON") {
             cursor.skip(2);
             latest(&mut cursor)?;
+        } else if cursor.is_word(0, "SAMPLE") && cursor.is_word(1, "BY") {
+            cursor.skip(2);
+            sample_by(&mut cursor)?;
         } else {
             cursor.copy(1);
         }
@@ -132,18 +136,6 @@ fn asof_marker(cursor: &mut Cursor, kind: Kind, condition: Vec<TokenWithSpan>) -
     };
     let condition = if condition.is_empty() { vec![make_word("NULL")] } else { condition };
     Ok(call("__zepto_asof", vec![vec![text(kept)], vec![text(form)], tolerance, condition]))
-}
-
-fn call(name: &str, args: Vec<Vec<TokenWithSpan>>) -> Vec<TokenWithSpan> {
-    let mut tokens = vec![make_word(name), punctuation(Token::LParen)];
-    for (at, arg) in args.into_iter().enumerate() {
-        if at > 0 {
-            tokens.push(punctuation(Token::Comma));
-        }
-        tokens.extend(arg);
-    }
-    tokens.push(punctuation(Token::RParen));
-    tokens
 }
 
 /// Takes a span such as `2s`, `INTERVAL '2 seconds'` or `5 seconds`, as one expression.

@@ -7,7 +7,9 @@ mod cursor;
 mod expressions;
 mod joins;
 mod relations;
+mod sample_by;
 
 pub use expressions::rewrite_expressions;
 pub use joins::rewrite_joins;
 pub use relations::nest_joins;
+pub use sample_by::{group_by_sample, has_sample_by};

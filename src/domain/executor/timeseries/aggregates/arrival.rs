@@ -1,5 +1,6 @@
 //! Which column is the time of rows, and which plans depend on the order in which they arrived.
 
+use crate::domain::sql::TIME_NAMES;
 use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -7,9 +8,6 @@ use datafusion::common::{Column, DFSchema, Result, TableReference};
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 use datafusion::logical_expr::{Expr, LogicalPlan};
-
-/// Names that a time column has by custom, the first that is there.
-const TIME_NAMES: [&str; 4] = ["timestamp", "timestamp_ns", "ts", "time"];
 
 /// Returns the time column of rows: the first TIMESTAMP of a customary name, else the first TIMESTAMP. `relation` chooses among
 /// those of a join.

@@ -1,0 +1,306 @@
+//! Fills gaps: reads all groups, and answers each with every bucket, group by group, in order of time.
+
+use crate::domain::executor::error::refused;
+use crate::domain::executor::timeseries::buckets::Buckets;
+use crate::domain::executor::timeseries::gaps::node::{Fill, Filled};
+use crate::domain::executor::timeseries::keys::{KeyCodes, key_type};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, UInt32Array};
+use arrow::compute::kernels::zip::zip;
+use arrow::compute::{cast, concat_batches, take};
+use arrow::datatypes::{DataType, Float64Type, Int64Type, SchemaRef, TimeUnit};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{Result, ScalarValue, Statistics, internal_err};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{Distribution, EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::statistics::StatisticsArgs;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
+use futures::stream::{self, StreamExt};
+use std::fmt;
+use std::sync::Arc;
+
+/// Most rows that filling may make.
+const GRID_ROWS_MAX: usize = 20_000_000;
+
+/// Rows of one batch.
+const BATCH_ROWS: usize = 8_192;
+
+/// The filling of gaps as an operator.
+#[derive(Debug)]
+pub struct GapFillExec {
+    input: Arc<dyn ExecutionPlan>,
+    plan: GapPlan,
+    properties: Arc<PlanProperties>,
+}
+
+/// What is filled, and how.
+#[derive(Debug, Clone)]
+pub struct GapPlan {
+    /// The buckets.
+    pub buckets: Buckets,
+    /// Position of the bucket's start in the input.
+    pub time: usize,
+    /// Number of the group's columns.
+    pub groups: usize,
+    /// The aggregates, and the columns beside them.
+    pub filled: Vec<Filled>,
+    /// The first instant, and the one behind the last; those of the rows where none.
+    pub bounds: [Option<i64>; 2],
+}
+
+impl GapFillExec {
+    /// Makes the operator, whose batches have `schema`.
+    pub fn new(input: Arc<dyn ExecutionPlan>, plan: GapPlan, schema: SchemaRef) -> Self {
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(schema),
+            Partitioning::UnknownPartitioning(1),
+            EmissionType::Final,
+            Boundedness::Bounded,
+        );
+        Self { input, plan, properties: Arc::new(properties) }
+    }
+}
+
+impl DisplayAs for GapFillExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "GapFillExec: groups={}", self.plan.groups)
+    }
+}
+
+impl ExecutionPlan for GapFillExec {
+    fn name(&self) -> &str {
+        "GapFillExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn required_input_distribution(&self) -> Vec<Distribution> {
+        vec![Distribution::SinglePartition]
+    }
+
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false]
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        match children.pop() {
+            Some(input) if children.is_empty() => Ok(Arc::new(Self::new(input, self.plan.clone(), self.schema()))),
+            _ => internal_err!("filling gaps has one input"),
+        }
+    }
+
+    fn execute(&self, _: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let mut input = self.input.execute(0, task.clone())?;
+        let memory = MemoryConsumer::new("GapFillExec").register(task.memory_pool());
+        let (plan, schema) = (self.plan.clone(), self.schema());
+        let made = schema.clone();
+        let filled = async move {
+            let mut batches = Vec::new();
+            while let Some(batch) = input.next().await {
+                let batch = batch?;
+                memory.try_grow(batch.get_array_memory_size())?;
+                batches.push(batch);
+            }
+            let all = concat_batches(&input.schema(), &batches)?;
+            fill(&all, &plan, &made, &memory)
+        };
+        let batches = stream::once(filled).flat_map(|filled| match filled {
+            Ok(batch) => {
+                let rows = batch.num_rows();
+                let slices =
+                    (0..rows).step_by(BATCH_ROWS).map(move |from| Ok(batch.slice(from, BATCH_ROWS.min(rows - from))));
+                stream::iter(slices.collect::<Vec<_>>())
+            }
+            Err(error) => stream::iter(vec![Err(error)]),
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)))
+    }
+
+    fn statistics_from_inputs(&self, _: &[Arc<Statistics>], _: &StatisticsArgs) -> Result<Arc<Statistics>> {
+        Ok(Arc::new(Statistics::new_unknown(&self.schema())))
+    }
+}
+
+/// A row of the answer: of which group it is, when, and from which row it comes.
+struct Grid {
+    groups: Vec<u32>,
+    times: Vec<Option<i64>>,
+    rows: Vec<Option<u32>>,
+    /// A row of each group.
+    examples: Vec<u32>,
+}
+
+fn fill(all: &RecordBatch, plan: &GapPlan, schema: &SchemaRef, memory: &MemoryReservation) -> Result<RecordBatch> {
+    let grid = grid(all, plan, memory)?;
+    let mut columns = Vec::with_capacity(schema.fields().len());
+    let rows: UInt32Array = grid.rows.iter().copied().collect();
+    let examples: UInt32Array = grid.groups.iter().map(|group| Some(grid.examples[*group as usize])).collect();
+    for column in 0..plan.groups {
+        columns.push(match column == plan.time {
+            true => times_of(&grid.times, all.column(column).data_type())?,
+            false => take(all.column(column), &examples, None)?,
+        });
+    }
+    for (filled, field) in plan.filled.iter().zip(&schema.fields()[plan.groups..]) {
+        columns.push(fill_column(all.column(filled.column), &filled.fill, &grid, &rows, field.data_type())?);
+    }
+    Ok(RecordBatch::try_new(schema.clone(), columns)?)
+}
+
+fn times_of(times: &[Option<i64>], data_type: &DataType) -> Result<ArrayRef> {
+    let nanoseconds: ArrayRef = Arc::new(times.iter().copied().collect::<Int64Array>());
+    let zone = match data_type {
+        DataType::Timestamp(_, zone) => zone.clone(),
+        _ => None,
+    };
+    let nanoseconds = cast(&nanoseconds, &DataType::Timestamp(TimeUnit::Nanosecond, zone))?;
+    Ok(cast(&nanoseconds, data_type)?)
+}
+
+fn grid(all: &RecordBatch, plan: &GapPlan, memory: &MemoryReservation) -> Result<Grid> {
+    let keys: Vec<_> = (0..plan.groups).filter(|column| *column != plan.time).collect();
+    let types = keys.iter().map(|key| key_type(all.column(*key).data_type())).collect::<Vec<_>>();
+    let safe = vec![true; types.len()];
+    let columns: Vec<_> = keys.iter().map(|key| all.column(*key).clone()).collect();
+    let codes = KeyCodes::new(types, safe)?.codes(&columns, all.num_rows())?;
+    let nanoseconds = cast(all.column(plan.time), &DataType::Timestamp(TimeUnit::Nanosecond, None))?;
+    let nanoseconds = cast(&nanoseconds, &DataType::Int64)?;
+    let times = nanoseconds.as_primitive::<Int64Type>();
+    let starts = starts(times, plan)?;
+    let mut order: Vec<u32> = (0..all.num_rows() as u32).collect();
+    order.sort_by_key(|row| {
+        let row = *row as usize;
+        (codes[row], times.is_valid(row).then(|| times.value(row)))
+    });
+    let group_count = codes.iter().max().map_or(0, |code| *code as usize + 1);
+    let rows_max = group_count.saturating_mul(starts.len()).saturating_add(all.num_rows());
+    if rows_max > GRID_ROWS_MAX {
+        return Err(refused(format!(
+            "{group_count} groups of {} buckets would be filled, more than {GRID_ROWS_MAX} rows; widen the buckets or narrow the bounds",
+            starts.len()
+        )));
+    }
+    memory.try_grow(rows_max * (32 + 16 * plan.filled.len()))?;
+    let mut grid = Grid { groups: Vec::new(), times: Vec::new(), rows: Vec::new(), examples: vec![0; group_count] };
+    for group in order.chunk_by(|a, b| codes[*a as usize] == codes[*b as usize]) {
+        let code = codes[group[0] as usize];
+        grid.examples[code as usize] = group[0];
+        merge(&mut grid, code, group, times, &starts);
+    }
+    Ok(grid)
+}
+
+/// Adds a group: its rows, in order of time, and the buckets in which it has none.
+fn merge(grid: &mut Grid, code: u32, rows: &[u32], times: &Int64Array, starts: &[i64]) {
+    let mut starts = starts.iter().copied().peekable();
+    let mut push = |time, row| {
+        grid.groups.push(code);
+        grid.times.push(time);
+        grid.rows.push(row);
+    };
+    for row in rows {
+        let at = *row as usize;
+        let time = times.is_valid(at).then(|| times.value(at));
+        while let Some(start) = starts.next_if(|start| time.is_some_and(|time| *start < time)) {
+            push(Some(start), None);
+        }
+        starts.next_if(|start| time == Some(*start));
+        push(time, Some(*row));
+    }
+    starts.for_each(|start| push(Some(start), None));
+}
+
+/// Returns the starts of all buckets within the bounds.
+fn starts(times: &Int64Array, plan: &GapPlan) -> Result<Vec<i64>> {
+    let first = plan.bounds[0].or_else(|| arrow::compute::min(times));
+    let end = plan.bounds[1].or_else(|| arrow::compute::max(times).map(|last| last.saturating_add(1)));
+    let (Some(first), Some(end)) = (first, end) else { return Ok(Vec::new()) };
+    let mut starts = Vec::new();
+    let mut next = if first < end { plan.buckets.start_ns(first) } else { None };
+    while let Some(start) = next.filter(|start| *start < end) {
+        if starts.len() >= GRID_ROWS_MAX {
+            return Err(refused(format!(
+                "more than {GRID_ROWS_MAX} buckets lie between the bounds; widen the buckets or narrow the bounds"
+            )));
+        }
+        starts.push(start);
+        next = plan.buckets.next_ns(start).filter(|next| *next > start);
+    }
+    Ok(starts)
+}
+
+fn fill_column(
+    column: &ArrayRef,
+    fill: &Fill,
+    grid: &Grid,
+    rows: &UInt32Array,
+    data_type: &DataType,
+) -> Result<ArrayRef> {
+    let plain = take(column, rows, None)?;
+    match fill {
+        Fill::Null => Ok(plain),
+        Fill::Zero => constant(&plain, &ScalarValue::new_zero(data_type)?, grid),
+        Fill::Constant(value) => constant(&plain, &value.cast_to(data_type)?, grid),
+        Fill::Previous => {
+            let mut last: Option<(u32, u32)> = None;
+            let previous = grid.groups.iter().zip(&grid.rows).map(|(group, row)| {
+                last = row.filter(|row| column.is_valid(*row as usize)).map(|row| (*group, row)).or(last);
+                last.filter(|(of, _)| of == group).map(|(_, row)| row)
+            });
+            Ok(take(column, &previous.collect::<UInt32Array>(), None)?)
+        }
+        Fill::Linear => {
+            let numbers = cast(&plain, &DataType::Float64)?;
+            let filled: ArrayRef = Arc::new(lines(numbers.as_primitive::<Float64Type>(), grid));
+            Ok(cast(&filled, data_type)?)
+        }
+    }
+}
+
+/// Puts `value` where a bucket has no rows.
+fn constant(plain: &ArrayRef, value: &ScalarValue, grid: &Grid) -> Result<ArrayRef> {
+    let is_missing: BooleanArray = grid.rows.iter().map(|row| Some(row.is_none())).collect();
+    Ok(zip(&is_missing, &value.to_scalar()?, plain)?)
+}
+
+/// Puts numbers on the line between the ones around them, within a group; nothing before the first or after the last.
+fn lines(numbers: &Float64Array, grid: &Grid) -> Float64Array {
+    let mut filled: Vec<Option<f64>> = numbers.iter().collect();
+    let mut before: Option<usize> = None;
+    for at in 0..filled.len() {
+        if before.is_some_and(|before| grid.groups[before] != grid.groups[at]) {
+            before = None;
+        }
+        let (Some(right), Some(right_time)) = (numbers.is_valid(at).then(|| numbers.value(at)), grid.times[at]) else {
+            continue;
+        };
+        if let Some(from) = before
+            && let Some(left_time) = grid.times[from]
+        {
+            let left = numbers.value(from);
+            let span = (i128::from(right_time) - i128::from(left_time)) as f64;
+            let times = &grid.times[from + 1..at];
+            for (filled, time) in filled[from + 1..at].iter_mut().zip(times) {
+                let passed = time.map_or(0.0, |time| (i128::from(time) - i128::from(left_time)) as f64);
+                *filled = Some(left + (right - left) * (passed / span));
+            }
+        }
+        before = Some(at);
+    }
+    filled.into_iter().collect()
+}
