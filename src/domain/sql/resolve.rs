@@ -9,7 +9,7 @@
 
 use crate::domain::catalog::Snapshot;
 use crate::domain::sql::scope::{Columns, Prefer, Relation, Scope};
-use crate::domain::sql::timeseries::{group_by_sample, has_sample_by};
+use crate::domain::sql::timeseries::{group_by_sample, has_sample_by, has_window_join, lift_window_aggregates};
 use crate::domain::storage::Table;
 use crate::ports::{Error, Result};
 use sqlparser::ast::{
@@ -169,6 +169,11 @@ impl Resolver<'_> {
         if has_sample_by(select) {
             let time = self.time_column()?;
             group_by_sample(select, &time, self.is_aggregate)?;
+        }
+        if has_window_join(select) {
+            // Resolved here, as they stand beside the columns of both sides; the join answers those of the left one alone.
+            self.projection(&mut select.projection)?;
+            lift_window_aggregates(select, self.is_aggregate)?;
         }
         self.expressions(&mut select.selection, Prefer::ColumnsOnly)?;
         let output = self.projection(&mut select.projection)?;

@@ -16,21 +16,8 @@ use std::sync::Arc;
 use zepto_flight::ports::ErrorKind;
 
 /// Cases that are refused so far; each has to be, rather than answered wrongly.
-const REFUSED: &[&str] = &[
-    "splice-join-questdb",
-    "wj-zepto-symmetric-inclusive",
-    "wj-interval-bounds",
-    "wj-all-five-aggregates",
-    "wj-past-only",
-    "wj-no-key",
-    "wj-left-columns-and-filter",
-    "wj-include-prevailing",
-    "wj-questdb-default-is-prevailing",
-    "wj-two-columns-prevailing",
-    "sample-by-first-observation",
-    "with-fill-step",
-    "with-fill-from-to-per-prefix",
-];
+const REFUSED: &[&str] =
+    &["splice-join-questdb", "sample-by-first-observation", "with-fill-step", "with-fill-from-to-per-prefix"];
 
 /// Cases in which rows of equal time are told apart by which came first.
 const BY_ARRIVAL: &[&str] = &[

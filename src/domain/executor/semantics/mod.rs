@@ -13,6 +13,7 @@ mod sealed_limit;
 mod spans;
 mod sums;
 
+pub use exact_sum::exact_sum;
 pub use extremes::extremes;
 pub use guarded_filter::GuardFilters;
 pub use rules::ExactOperators;

@@ -6,7 +6,7 @@ use crate::domain::executor::timeseries::spans::Span;
 use datafusion::common::{Column, DFSchema, Result};
 use datafusion::logical_expr::planner::RelationPlannerContext;
 use datafusion::logical_expr::utils::conjunction;
-use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
+use datafusion::logical_expr::{Between, BinaryExpr, Expr, Operator};
 use sqlparser::ast::{BinaryOperator, Expr as SqlExpr, JoinConstraint};
 
 /// The parts of a condition.
@@ -90,6 +90,10 @@ impl Conditions {
                 (Side::Right, expr) => right_only.push(expr),
                 (Side::Both, Expr::BinaryExpr(BinaryExpr { left, op, right })) => {
                     found.compare(*left, op, *right, schemas)?
+                }
+                (Side::Both, Expr::Between(Between { expr, negated: false, low, high })) => {
+                    found.compare(*expr.clone(), Operator::GtEq, *low, schemas)?;
+                    found.compare(*expr, Operator::LtEq, *high, schemas)?;
                 }
                 (Side::Both, expr) => return Err(not_understood(&expr)),
             }

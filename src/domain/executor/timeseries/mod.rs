@@ -19,6 +19,7 @@ mod relations;
 mod sampling;
 mod scalars;
 mod spans;
+mod window_join;
 mod windows;
 
 pub use aggregates::{TimeColumns, aggregates, depends_on_arrival};

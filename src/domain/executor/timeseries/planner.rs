@@ -1,19 +1,23 @@
 //! From the nodes of this room to their operators.
 
-use crate::domain::executor::timeseries::asof::{AsOfExec, AsOfExprs, AsOfNode};
+use crate::domain::executor::semantics::exact_sum;
+use crate::domain::executor::timeseries::asof::{AsOfExec, AsOfExprs, AsOfNode, JoinKey};
 use crate::domain::executor::timeseries::gaps::{GapFillExec, GapFillNode, GapPlan};
 use crate::domain::executor::timeseries::keys::{key_type, time_type};
 use crate::domain::executor::timeseries::latest::{LatestExec, LatestNode};
 use crate::domain::executor::timeseries::scalars::gap_buckets;
-use arrow::datatypes::DataType;
+use crate::domain::executor::timeseries::window_join::{WindowExprs, WindowJoinExec, WindowJoinNode};
+use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::Session;
 use datafusion::common::{DFSchemaRef, Result, internal_err, plan_err};
 use datafusion::execution::context::QueryPlanner;
+use datafusion::logical_expr::expr::NullTreatment;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::type_coercion::binary::comparison_coercion;
 use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNode};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use std::sync::Arc;
@@ -50,6 +54,10 @@ impl ExtensionPlanner for Operators {
             let [left, right] = inputs else { return internal_err!("a join has two inputs") };
             return asof(node, [left.clone(), right.clone()], physical).map(Some);
         }
+        if let Some(node) = node.as_any().downcast_ref::<WindowJoinNode>() {
+            let [left, right] = inputs else { return internal_err!("a join has two inputs") };
+            return windows(node, [left.clone(), right.clone()], physical).map(Some);
+        }
         if let Some(node) = node.as_any().downcast_ref::<LatestNode>() {
             let [input] = inputs else { return internal_err!("LATEST ON has one input") };
             let schema = node.input_schema();
@@ -75,16 +83,8 @@ fn asof(
     physical: impl Fn(&Expr, &DFSchemaRef) -> Result<Arc<dyn PhysicalExpr>>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let schemas = node.input_schemas();
-    let side = |at: usize, exprs: Vec<&Expr>| {
-        exprs.into_iter().map(|expr| physical(expr, schemas[at])).collect::<Result<Vec<_>>>()
-    };
-    let left_keys = side(0, node.keys.iter().map(|key| &key.left).collect())?;
-    let right_keys = side(1, node.keys.iter().map(|key| &key.right).collect())?;
     let plain = inputs.each_ref().map(|input| input.schema());
-    let mut key_types = Vec::new();
-    for (left, right) in left_keys.iter().zip(&right_keys) {
-        key_types.push(common_key(&left.data_type(&plain[0])?, &right.data_type(&plain[1])?)?);
-    }
+    let (keys, key_types) = keys_of(&node.keys, schemas, &plain, &physical)?;
     let times = [physical(&node.times[0], schemas[0])?, physical(&node.times[1], schemas[1])?];
     let types = [times[0].data_type(&plain[0])?, times[1].data_type(&plain[1])?];
     let Some(time_type) = time_type(&types[0], &types[1]) else {
@@ -92,7 +92,7 @@ fn asof(
     };
     let left_condition = node.left_condition.as_ref().map(|expr| physical(expr, schemas[0])).transpose()?;
     let exprs = AsOfExprs {
-        keys: [left_keys, right_keys],
+        keys,
         key_types,
         null_safe: node.keys.iter().map(|key| key.null_safe).collect(),
         times,
@@ -100,6 +100,91 @@ fn asof(
         left_condition,
     };
     Ok(Arc::new(AsOfExec::new(inputs, exprs, node.spec, node.arrow_schema())))
+}
+
+fn windows(
+    node: &WindowJoinNode,
+    inputs: [Arc<dyn ExecutionPlan>; 2],
+    physical: impl Fn(&Expr, &DFSchemaRef) -> Result<Arc<dyn PhysicalExpr>>,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let schemas = node.input_schemas();
+    let plain = inputs.each_ref().map(|input| input.schema());
+    let (keys, key_types) = keys_of(&node.keys, schemas, &plain, &physical)?;
+    let window = [physical(&node.window[0], schemas[0])?, physical(&node.window[1], schemas[0])?];
+    let time = physical(&node.time, schemas[1])?;
+    let right_type = time.data_type(&plain[1])?;
+    let mut time_type_found = None;
+    for end in &window {
+        let left_type = end.data_type(&plain[0])?;
+        let found = time_type(&left_type, &right_type);
+        if found.is_none() || time_type_found.as_ref().is_some_and(|known| Some(known) != found.as_ref()) {
+            return plan_err!("a window join cannot compare {left_type} with {right_type}");
+        }
+        time_type_found = found;
+    }
+    let mut aggregates = Vec::with_capacity(node.aggregates.len());
+    for (number, expr) in node.aggregates.iter().enumerate() {
+        aggregates.push(aggregate(expr, number, schemas[1], &plain[1], &physical)?);
+    }
+    let exprs = WindowExprs {
+        keys,
+        key_types,
+        null_safe: node.keys.iter().map(|key| key.null_safe).collect(),
+        window,
+        time,
+        time_type: time_type_found.unwrap_or(DataType::Int64),
+        left_condition: node.left_condition.as_ref().map(|expr| physical(expr, schemas[0])).transpose()?,
+        aggregates,
+        prevailing: node.prevailing,
+    };
+    Ok(Arc::new(WindowJoinExec::new(inputs, exprs, node.arrow_schema())))
+}
+
+type PlannedAggregate = (Arc<AggregateFunctionExpr>, Option<Arc<dyn PhysicalExpr>>);
+
+fn aggregate(
+    expr: &Expr,
+    number: usize,
+    schema: &DFSchemaRef,
+    plain: &SchemaRef,
+    physical: &impl Fn(&Expr, &DFSchemaRef) -> Result<Arc<dyn PhysicalExpr>>,
+) -> Result<PlannedAggregate> {
+    let bare = expr.clone().unalias();
+    let Expr::AggregateFunction(call) = &bare else { return plan_err!("{expr} is no aggregate") };
+    let args = call.params.args.iter().map(|arg| physical(arg, schema)).collect::<Result<Vec<_>>>()?;
+    let is_long = args.first().map(|arg| arg.data_type(plain)).transpose()?;
+    let is_long = matches!(is_long, Some(DataType::Int64 | DataType::UInt64));
+    let is_sum = call.func.name() == "sum" && !call.params.distinct;
+    let function = if is_sum && is_long { exact_sum() } else { call.func.clone() };
+    let built = AggregateExprBuilder::new(function, args)
+        .schema(plain.clone())
+        .alias(WindowJoinNode::aggregate_name(number))
+        .with_distinct(call.params.distinct)
+        .with_ignore_nulls(call.params.null_treatment == Some(NullTreatment::IgnoreNulls))
+        .build()?;
+    let filter = call.params.filter.as_ref().map(|filter| physical(filter, schema)).transpose()?;
+    Ok((Arc::new(built), filter))
+}
+
+/// The keys of both sides.
+type SideKeys = [Vec<Arc<dyn PhysicalExpr>>; 2];
+
+/// Returns the keys of both sides, and the types under which they are compared.
+fn keys_of(
+    keys: &[JoinKey],
+    schemas: [&DFSchemaRef; 2],
+    plain: &[SchemaRef; 2],
+    physical: &impl Fn(&Expr, &DFSchemaRef) -> Result<Arc<dyn PhysicalExpr>>,
+) -> Result<(SideKeys, Vec<DataType>)> {
+    let (mut left, mut right, mut types) = (Vec::new(), Vec::new(), Vec::new());
+    for key in keys {
+        let sides = [physical(&key.left, schemas[0])?, physical(&key.right, schemas[1])?];
+        types.push(common_key(&sides[0].data_type(&plain[0])?, &sides[1].data_type(&plain[1])?)?);
+        let [of_left, of_right] = sides;
+        left.push(of_left);
+        right.push(of_right);
+    }
+    Ok(([left, right], types))
 }
 
 /// Returns the type under which two keys are compared.

@@ -1,6 +1,6 @@
 //! Plans joins by time and LATEST ON, as `sql/timeseries` has prepared them: nested joins whose last join has a marker.
 
-use crate::domain::executor::error::{refused, unsupported};
+use crate::domain::executor::error::refused;
 use crate::domain::executor::timeseries::aggregates::time_column;
 use crate::domain::executor::timeseries::asof::{AsOfNode, AsOfSpec, Direction};
 use crate::domain::executor::timeseries::asof_condition::{Conditions, Inequality};
@@ -8,6 +8,7 @@ use crate::domain::executor::timeseries::keys::time_type;
 use crate::domain::executor::timeseries::latest::LatestNode;
 use crate::domain::executor::timeseries::sampling::sampling;
 use crate::domain::executor::timeseries::spans::Span;
+use crate::domain::executor::timeseries::window_join::window_join;
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::{Column, DFSchema, JoinType, Result, ScalarValue, plan_err};
 use datafusion::functions::expr_fn::coalesce;
@@ -51,7 +52,10 @@ impl RelationPlanner for TimeRelations {
                 let right = context.plan(join.relation)?;
                 LogicalPlanBuilder::from(left).union_by_name(right)?.build()?
             }
-            "__zepto_window" => return Err(unsupported("WINDOW JOIN is not supported".to_owned())),
+            "__zepto_window" => {
+                let right = context.plan(join.relation)?;
+                window_join([left, right], constraint, &marker.args, context)?
+            }
             _ => {
                 let right = context.plan(join.relation)?;
                 asof([left, right], marker, constraint, context)?

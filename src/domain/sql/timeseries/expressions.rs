@@ -57,7 +57,8 @@ pub fn name_of(call: &Function) -> Option<String> {
     }
 }
 
-fn rename(call: &mut Function, name: &str) {
+/// Gives a call another name.
+pub fn rename(call: &mut Function, name: &str) {
     call.name = ObjectName::from(vec![Ident::new(name)]);
 }
 

@@ -8,8 +8,10 @@ mod expressions;
 mod joins;
 mod relations;
 mod sample_by;
+mod window_join;
 
 pub use expressions::rewrite_expressions;
 pub use joins::rewrite_joins;
 pub use relations::nest_joins;
 pub use sample_by::{group_by_sample, has_sample_by};
+pub use window_join::{has_window_join, lift_window_aggregates};

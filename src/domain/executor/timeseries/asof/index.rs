@@ -84,6 +84,11 @@ impl TimeIndex {
         self.rows[place]
     }
 
+    /// Returns the rows of all places.
+    pub fn rows(&self) -> &[u32] {
+        &self.rows
+    }
+
     /// Returns the memory that the index takes, in bytes.
     pub fn bytes(&self) -> usize {
         self.starts.capacity() * 4 + self.times.capacity() * 8 + self.rows.capacity() * 4

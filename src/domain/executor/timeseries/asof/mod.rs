@@ -9,4 +9,5 @@ mod index;
 mod node;
 
 pub use exec::{AsOfExec, AsOfExprs};
+pub use index::TimeIndex;
 pub use node::{AsOfNode, AsOfSpec, Direction, JoinKey};

@@ -1,0 +1,364 @@
+//! Runs a window join.
+//!
+//! The right side is put in order by key and time, and so are the values of its aggregates: the rows of a window then lie beside
+//! each other, and an aggregate goes over a slice.
+
+use crate::domain::executor::timeseries::asof::TimeIndex;
+use crate::domain::executor::timeseries::collected::Collected;
+use crate::domain::executor::timeseries::keys::{KeyCodes, Times};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, RecordBatchOptions, new_empty_array,
+};
+use arrow::datatypes::{DataType, Float64Type, SchemaRef};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{Result, ScalarValue, Statistics, internal_err};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+use datafusion::physical_expr::{Distribution, EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::statistics::StatisticsArgs;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
+use futures::stream::{self, StreamExt};
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// The expressions of a window join, over the columns of their sides.
+#[derive(Debug, Clone)]
+pub struct WindowExprs {
+    /// The keys of both sides.
+    pub keys: [Vec<Arc<dyn PhysicalExpr>>; 2],
+    /// The types under which keys are compared.
+    pub key_types: Vec<DataType>,
+    /// For each key whether NULL is equal to NULL.
+    pub null_safe: Vec<bool>,
+    /// The first and the last time of a window.
+    pub window: [Arc<dyn PhysicalExpr>; 2],
+    /// The time of the right side.
+    pub time: Arc<dyn PhysicalExpr>,
+    /// The type under which times are compared.
+    pub time_type: DataType,
+    /// Rows of the left side for which it is not true have an empty window.
+    pub left_condition: Option<Arc<dyn PhysicalExpr>>,
+    /// The aggregates, with their conditions.
+    pub aggregates: Vec<(Arc<AggregateFunctionExpr>, Option<Arc<dyn PhysicalExpr>>)>,
+    /// Whether the row in force when the window opens belongs to it.
+    pub prevailing: bool,
+}
+
+/// A window join.
+#[derive(Debug)]
+pub struct WindowJoinExec {
+    left: Arc<dyn ExecutionPlan>,
+    right: Arc<dyn ExecutionPlan>,
+    exprs: WindowExprs,
+    properties: Arc<PlanProperties>,
+}
+
+impl WindowJoinExec {
+    /// Makes the operator, whose batches have `schema`.
+    pub fn new([left, right]: [Arc<dyn ExecutionPlan>; 2], exprs: WindowExprs, schema: SchemaRef) -> Self {
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(schema),
+            Partitioning::UnknownPartitioning(1),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        );
+        Self { left, right, exprs, properties: Arc::new(properties) }
+    }
+}
+
+impl DisplayAs for WindowJoinExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
+        let (keys, aggregates) = (self.exprs.key_types.len(), self.exprs.aggregates.len());
+        write!(f, "WindowJoinExec: keys={keys}, aggregates={aggregates}, prevailing={}", self.exprs.prevailing)
+    }
+}
+
+impl ExecutionPlan for WindowJoinExec {
+    fn name(&self) -> &str {
+        "WindowJoinExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.left, &self.right]
+    }
+
+    fn required_input_distribution(&self) -> Vec<Distribution> {
+        vec![Distribution::SinglePartition, Distribution::SinglePartition]
+    }
+
+    fn maintains_input_order(&self) -> Vec<bool> {
+        vec![true, false]
+    }
+
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false, false]
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        match <[Arc<dyn ExecutionPlan>; 2]>::try_from(children) {
+            Ok(sides) => Ok(Arc::new(Self::new(sides, self.exprs.clone(), self.schema()))),
+            Err(_) => internal_err!("a join has two inputs"),
+        }
+    }
+
+    fn execute(&self, _: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let (left, right) = (self.left.execute(0, task.clone())?, self.right.execute(0, task.clone())?);
+        let memory = MemoryConsumer::new("WindowJoinExec").register(task.memory_pool());
+        let (exprs, schema) = (self.exprs.clone(), self.schema());
+        let joined = stream::once(async move {
+            let join = Windows::build(right, exprs, schema, memory).await?;
+            Ok::<_, datafusion::error::DataFusionError>(stream::unfold(
+                (join, left),
+                |(mut join, mut left)| async move {
+                    let made = match left.next().await? {
+                        Ok(batch) => join.probe(&batch),
+                        Err(error) => Err(error),
+                    };
+                    Some((made, (join, left)))
+                },
+            ))
+        });
+        let joined = joined.flat_map(|joined| match joined {
+            Ok(batches) => batches.left_stream(),
+            Err(error) => stream::iter([Err(error)]).right_stream(),
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), joined)))
+    }
+
+    fn statistics_from_inputs(&self, _: &[Arc<Statistics>], _: &StatisticsArgs) -> Result<Arc<Statistics>> {
+        Ok(Arc::new(Statistics::new_unknown(&self.schema())))
+    }
+}
+
+/// The values of an aggregate, in the order of the index.
+struct Ordered {
+    aggregate: Arc<AggregateFunctionExpr>,
+    columns: Vec<ArrayRef>,
+    kind: Kind,
+}
+
+/// Aggregates over doubles that go over a slice by themselves; the others by DataFusion's accumulator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Count,
+    Sum,
+    Mean,
+    Least,
+    Greatest,
+    Other,
+}
+
+struct Windows {
+    exprs: WindowExprs,
+    schema: SchemaRef,
+    codes: KeyCodes,
+    index: TimeIndex,
+    aggregates: Vec<Ordered>,
+    near: Vec<u32>,
+    _memory: MemoryReservation,
+}
+
+fn evaluate<'a>(
+    exprs: impl IntoIterator<Item = &'a Arc<dyn PhysicalExpr>>,
+    batch: &RecordBatch,
+) -> Result<Vec<ArrayRef>> {
+    exprs.into_iter().map(|expr| expr.evaluate(batch)?.into_array(batch.num_rows())).collect()
+}
+
+impl Windows {
+    async fn build(
+        mut input: SendableRecordBatchStream,
+        exprs: WindowExprs,
+        schema: SchemaRef,
+        memory: MemoryReservation,
+    ) -> Result<Self> {
+        let mut codes = KeyCodes::new(exprs.key_types.clone(), exprs.null_safe.clone())?;
+        let (mut row_codes, mut row_times, mut valid) = (Vec::new(), Vec::new(), Vec::new());
+        let mut values: Vec<Vec<RecordBatch>> = vec![Vec::new(); exprs.aggregates.len()];
+        while let Some(batch) = input.next().await {
+            let batch = batch?;
+            memory.try_grow(batch.num_rows() * 40)?;
+            row_codes.extend(codes.codes(&evaluate(&exprs.keys[1], &batch)?, batch.num_rows())?);
+            let times = Times::new(&evaluate([&exprs.time], &batch)?[0], &exprs.time_type)?;
+            row_times.extend_from_slice(times.values());
+            valid.extend((0..batch.num_rows()).map(|row| times.is_valid(row)));
+            for ((aggregate, filter), values) in exprs.aggregates.iter().zip(&mut values) {
+                let columns = arguments(aggregate, filter.as_ref(), &batch)?;
+                memory.try_grow(2 * columns.get_array_memory_size())?;
+                values.push(columns);
+            }
+        }
+        let index = TimeIndex::new(&row_codes, &row_times, |row| valid[row], codes.len())?;
+        let wanted: Vec<Option<u32>> = index.rows().iter().map(|row| Some(*row)).collect();
+        let mut aggregates = Vec::with_capacity(values.len());
+        for ((aggregate, _), values) in exprs.aggregates.iter().zip(values) {
+            let columns = match values.first() {
+                Some(first) => {
+                    let mut all = Collected::new(first.schema());
+                    values.into_iter().for_each(|batch| all.push(batch));
+                    all.rows(&wanted)?
+                }
+                None => Vec::new(),
+            };
+            aggregates.push(Ordered { kind: kind_of(aggregate, &columns), aggregate: aggregate.clone(), columns });
+        }
+        let near = vec![0; codes.len()];
+        Ok(Self { exprs, schema, codes, index, aggregates, near, _memory: memory })
+    }
+
+    /// Joins a batch of the left side.
+    fn probe(&mut self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let rows = batch.num_rows();
+        let codes = self.codes.codes(&evaluate(&self.exprs.keys[0], batch)?, rows)?;
+        let ends = evaluate(&self.exprs.window, batch)?;
+        let [low, high] = [Times::new(&ends[0], &self.exprs.time_type)?, Times::new(&ends[1], &self.exprs.time_type)?];
+        let condition = evaluate(&self.exprs.left_condition, batch)?.pop();
+        let condition = condition.as_ref().map(|condition| condition.as_boolean());
+        let mut windows = Vec::with_capacity(rows);
+        for (row, code) in codes.iter().enumerate() {
+            let has_window = low.is_valid(row)
+                && high.is_valid(row)
+                && condition.is_none_or(|condition| condition.is_valid(row) && condition.value(row));
+            windows.push(if has_window { self.window(*code, low.values()[row], high.values()[row]) } else { 0..0 });
+        }
+        let mut columns = batch.columns().to_vec();
+        for (aggregate, field) in self.aggregates.iter().zip(&self.schema.fields()[batch.num_columns()..]) {
+            columns.push(aggregate.over(&windows, field.data_type())?);
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)
+    }
+
+    /// Returns the places of a window.
+    fn window(&mut self, code: u32, low: i64, high: i64) -> Range<usize> {
+        let group = self.index.group(code);
+        if group.is_empty() {
+            return 0..0;
+        }
+        let near = &mut self.near[code as usize];
+        let mut start = self.index.search(&group, low, false, *near as usize);
+        *near = start as u32;
+        let end = self.index.search(&group, high, true, start).max(start);
+        // The row in force when the window opens; one exactly at the start is that row.
+        let opens_at_row = start < group.end && self.index.times()[start] == low;
+        if self.exprs.prevailing && !opens_at_row && start > group.start && low <= high {
+            start -= 1;
+        }
+        start..end
+    }
+}
+
+/// Returns the arguments of an aggregate; of rows that do not pass its condition they are null.
+fn arguments(
+    aggregate: &AggregateFunctionExpr,
+    filter: Option<&Arc<dyn PhysicalExpr>>,
+    batch: &RecordBatch,
+) -> Result<RecordBatch> {
+    let mut columns = evaluate(&aggregate.expressions(), batch)?;
+    if let Some(filter) = filter {
+        let passes = filter.evaluate(batch)?.into_array(batch.num_rows())?;
+        let fails = arrow::compute::not(&arrow::compute::prep_null_mask_filter(passes.as_boolean()))?;
+        for column in &mut columns {
+            *column = arrow::compute::nullif(column, &fails)?;
+        }
+    }
+    let fields: Vec<_> =
+        columns.iter().enumerate().map(|(at, column)| (format!("a{at}"), column.clone(), true)).collect();
+    Ok(RecordBatch::try_from_iter_with_nullable(fields)?)
+}
+
+fn kind_of(aggregate: &AggregateFunctionExpr, columns: &[ArrayRef]) -> Kind {
+    let [column] = columns else { return Kind::Other };
+    let is_double = *column.data_type() == DataType::Float64;
+    match aggregate.fun().name() {
+        _ if aggregate.is_distinct() => Kind::Other,
+        "count" => Kind::Count,
+        "sum" if is_double => Kind::Sum,
+        "avg" if is_double => Kind::Mean,
+        "min" if is_double => Kind::Least,
+        "max" if is_double => Kind::Greatest,
+        _ => Kind::Other,
+    }
+}
+
+impl Ordered {
+    /// Returns the aggregate of each window.
+    fn over(&self, windows: &[Range<usize>], data_type: &DataType) -> Result<ArrayRef> {
+        let Some(column) = self.columns.first() else { return self.by_accumulator(windows, data_type) };
+        let doubles = |fold: &dyn Fn(&[f64]) -> Option<f64>| -> ArrayRef {
+            let column = column.as_primitive::<Float64Type>();
+            let of = |window: &Range<usize>| match column.null_count() {
+                0 => fold(&column.values()[window.clone()]),
+                _ => fold(
+                    &window.clone().filter(|at| column.is_valid(*at)).map(|at| column.value(at)).collect::<Vec<_>>(),
+                ),
+            };
+            Arc::new(windows.iter().map(of).collect::<Float64Array>())
+        };
+        Ok(match self.kind {
+            Kind::Count => {
+                let nulls = column.logical_nulls();
+                let valid = |window: &Range<usize>| match &nulls {
+                    None => window.len(),
+                    Some(nulls) => window.len() - nulls.slice(window.start, window.len()).null_count(),
+                };
+                Arc::new(windows.iter().map(|window| Some(valid(window) as i64)).collect::<Int64Array>())
+            }
+            Kind::Sum => doubles(&|values| (!values.is_empty()).then(|| values.iter().sum())),
+            Kind::Mean => {
+                doubles(&|values| (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64))
+            }
+            // NaN is above all numbers.
+            Kind::Least => doubles(&|values| values.iter().copied().min_by(order)),
+            Kind::Greatest => doubles(&|values| values.iter().copied().max_by(order)),
+            Kind::Other => return self.by_accumulator(windows, data_type),
+        })
+    }
+
+    fn by_accumulator(&self, windows: &[Range<usize>], data_type: &DataType) -> Result<ArrayRef> {
+        if windows.is_empty() {
+            return Ok(new_empty_array(data_type));
+        }
+        let empty: Vec<ArrayRef>;
+        let columns = match self.columns.is_empty() {
+            false => &self.columns,
+            true => {
+                let types = self.aggregate.expressions().into_iter();
+                empty = types.map(|_| arrow::array::new_null_array(&DataType::Null, 0)).collect();
+                &empty
+            }
+        };
+        let of = |window: &Range<usize>| {
+            let mut accumulator = self.aggregate.create_accumulator()?;
+            if !window.is_empty() {
+                let values: Vec<_> = columns.iter().map(|column| column.slice(window.start, window.len())).collect();
+                accumulator.update_batch(&values)?;
+            }
+            accumulator.evaluate()
+        };
+        let values = windows.iter().map(of).collect::<Result<Vec<ScalarValue>>>()?;
+        ScalarValue::iter_to_array(values)
+    }
+}
+
+fn order(a: &f64, b: &f64) -> std::cmp::Ordering {
+    match (a.is_nan(), b.is_nan()) {
+        (false, false) => a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal),
+        (a, b) => a.cmp(&b),
+    }
+}
