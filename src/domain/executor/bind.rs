@@ -65,7 +65,7 @@ impl Executor {
     pub async fn bind(&self, prepared: &Prepared, input: PlanInput) -> Result<BoundPlan> {
         // A plan that cannot be partitioned answers everything in its first part.
         let is_empty = !prepared.partitionable && input.part.is_some_and(|part| part.index() > 0);
-        let (logical, rows) = with_data(prepared, &input).map_err(from_datafusion)?;
+        let (logical, rows, tables) = with_data(prepared, &input).map_err(from_datafusion)?;
         prepared.constants.check(rows)?;
         let is_serial = prepared.preserves_order || prepared.by_arrival || rows <= SERIAL_ROWS_MAX;
         let session = if is_serial { &self.serial } else { &self.parallel };
@@ -77,6 +77,7 @@ impl Executor {
             state.mark_start_execution();
             session.physical_plan(&logical, &state).await?
         };
+        self.encode_in_background(tables);
         let schema = Arc::new(Schema::new(physical.schema().fields().clone()));
         let physical: Arc<dyn ExecutionPlan> =
             if is_empty { Arc::new(EmptyExec::new(physical.schema())) } else { physical };
@@ -90,10 +91,19 @@ impl Executor {
     }
 }
 
-/// Returns the plan with the tables of `input` in place of their names, and the rows of those tables.
-fn with_data(prepared: &Prepared, input: &PlanInput) -> Result<(LogicalPlan, u64), DataFusionError> {
+impl Executor {
+    /// Makes the codes that planning has asked for and not found: the next plan finds them.
+    fn encode_in_background(&self, tables: Vec<Arc<Table>>) {
+        for table in tables.into_iter().filter(|table| table.wants_codes()) {
+            self.lanes.heavy.spawn(async move { table.encode_wanted() });
+        }
+    }
+}
+
+/// Returns the plan with the tables of `input` in place of their names, the rows of those tables, and the tables.
+fn with_data(prepared: &Prepared, input: &PlanInput) -> Result<(LogicalPlan, u64, Vec<Arc<Table>>), DataFusionError> {
     let part = input.part.filter(|_| prepared.partitionable);
-    let mut rows = 0;
+    let (mut rows, mut tables) = (0, Vec::new());
     let nans = if prepared.passthrough { Nans::AsStored } else { Nans::Unsigned };
     let plan = prepared.logical.clone().transform_down_with_subqueries(|plan| match plan {
         LogicalPlan::TableScan(mut scan) => {
@@ -102,12 +112,13 @@ fn with_data(prepared: &Prepared, input: &PlanInput) -> Result<(LogicalPlan, u64
             };
             let table = named.find(&input.snapshot, input.target.as_ref()).map_err(to_datafusion)?;
             rows += table.rows();
+            tables.push(table.clone());
             scan.source = provider_as_source(Arc::new(SegmentTable::new(table, named.is_numbered(), part, nans)));
             Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
         }
         other => Ok(Transformed::no(other)),
     })?;
-    Ok((plan.data, rows))
+    Ok((plan.data, rows, tables))
 }
 
 /// Returns the rows of a plan's answer where statistics are exact.

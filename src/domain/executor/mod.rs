@@ -27,6 +27,7 @@ mod sequential_gather;
 mod session;
 mod slices;
 mod timeseries;
+mod top_rows;
 mod view_types;
 
 pub use bind::{BoundPlan, PlanInput};

@@ -11,6 +11,7 @@ use crate::domain::executor::semantics::{
     CompareSpans, ExactOperators, GuardFilters, SEAL_BEFORE, SealLimits, WideSums, extremes,
 };
 use crate::domain::executor::timeseries;
+use crate::domain::executor::top_rows::SkipBehindLimit;
 use crate::ports::Result;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
@@ -113,6 +114,9 @@ fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     // If DataFusion drops the named rule, the first place is early enough.
     let at = rules.iter().position(|rule| rule.name() == SEAL_BEFORE).unwrap_or(0);
     rules.insert(at, Arc::new(SealLimits));
+    // First, as long as both halves of an aggregate stand above each other.
+    rules.insert(0, Arc::new(timeseries::AggregateByCodes));
+    rules.push(Arc::new(SkipBehindLimit));
     // Last, so that no rule puts together again what it has split.
     rules.push(Arc::new(GuardFilters));
     rules

@@ -15,6 +15,7 @@ mod number_text;
 mod reshape;
 mod segment;
 mod slice_size;
+mod symbols;
 mod table;
 mod views;
 
@@ -28,5 +29,6 @@ pub use number_text::{DecimalText, holds_f64};
 pub use reshape::Reshape;
 pub use segment::{Segment, SegmentId};
 pub use slice_size::{slice_bytes, text_lengths};
+pub use symbols::SymbolTable;
 pub use table::{Table, TableId, schema_bytes};
 pub use views::{array_without_unused_views, without_unused_views};

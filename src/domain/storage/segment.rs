@@ -10,7 +10,8 @@
 use crate::domain::storage::allocations::{Allocations, Claim};
 use crate::domain::storage::deletion_mask::DeletionMask;
 use crate::domain::storage::nan::{has_signed_nan, without_signed_nans};
-use crate::ports::{Error, Reservation, Result};
+use crate::domain::storage::symbols::{SegmentCodes, SymbolTable};
+use crate::ports::{Error, MemoryAccount, Reservation, Result};
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch, UInt32Array, downcast_primitive};
 use arrow::compute;
 use arrow::datatypes::{ArrowNumericType, DataType};
@@ -39,6 +40,8 @@ struct Columns {
     bare: Reservation,
     stats: Vec<OnceLock<Option<ColumnStats>>>,
     signed_nans: Vec<OnceLock<bool>>,
+    codes: Vec<OnceLock<Option<SegmentCodes>>>,
+    account: MemoryAccount,
     batch: RecordBatch,
 }
 
@@ -150,6 +153,28 @@ impl Segment {
         known.is_some_and(|known| *known.get_or_init(|| has_signed_nan(self.columns.batch.column(index))))
     }
 
+    /// Returns the account that its memory is taken from.
+    pub fn account(&self) -> &MemoryAccount {
+        &self.columns.account
+    }
+
+    /// Returns the codes of column `index` in `symbols`, which are made when they are first asked for; none where they are given up.
+    pub fn codes(&self, index: usize, symbols: &Arc<SymbolTable>) -> Option<&SegmentCodes> {
+        let codes = self.columns.codes.get(index)?;
+        let encode = || symbols.encode(self.columns.batch.column(index));
+        codes.get_or_init(encode).as_ref().filter(|codes| codes.is_of(symbols))
+    }
+
+    /// Returns the codes of column `index` in `symbols`, where they are there.
+    pub fn known_codes(&self, index: usize, symbols: &Arc<SymbolTable>) -> Option<&SegmentCodes> {
+        self.columns.codes.get(index)?.get()?.as_ref().filter(|codes| codes.is_of(symbols))
+    }
+
+    /// Returns whether codes of column `index` could be made in `symbols`, and were not.
+    pub fn lacks_codes(&self, index: usize, symbols: &SymbolTable) -> bool {
+        !symbols.is_given_up() && self.columns.codes.get(index).is_some_and(|codes| codes.get().is_none())
+    }
+
     /// Returns the memory that its columns added to what there was, in bytes: a dictionary that many segments share counts for
     /// the first of them.
     pub fn added_bytes(&self) -> u64 {
@@ -172,19 +197,20 @@ impl Columns {
     fn try_new(batch: RecordBatch, allocations: &Allocations) -> Result<Self> {
         let claim = allocations.claim(&batch)?;
         let bare = allocations.account().reserve(bare_bytes(&batch, &claim))?;
-        Ok(Self::claimed(batch, claim, bare))
+        Ok(Self::claimed(batch, claim, bare, allocations.account()))
     }
 
     fn over_limit(batch: RecordBatch, allocations: &Allocations) -> Self {
         let claim = allocations.claim_over_limit(&batch);
         let bare = allocations.account().reserve_over_limit(bare_bytes(&batch, &claim));
-        Self::claimed(batch, claim, bare)
+        Self::claimed(batch, claim, bare, allocations.account())
     }
 
-    fn claimed(batch: RecordBatch, claim: Claim, bare: Reservation) -> Self {
+    fn claimed(batch: RecordBatch, claim: Claim, bare: Reservation, account: &MemoryAccount) -> Self {
         let stats = batch.columns().iter().map(|_| OnceLock::new()).collect();
         let signed_nans = batch.columns().iter().map(|_| OnceLock::new()).collect();
-        Self { claim, bare, stats, signed_nans, batch }
+        let codes = batch.columns().iter().map(|_| OnceLock::new()).collect();
+        Self { claim, bare, stats, signed_nans, codes, account: account.clone(), batch }
     }
 }
 

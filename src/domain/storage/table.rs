@@ -8,10 +8,11 @@ use crate::domain::storage::allocations::Allocations;
 use crate::domain::storage::deletion_mask::DeletionMask;
 use crate::domain::storage::reshape::Reshape;
 use crate::domain::storage::segment::{Segment, SegmentId};
+use crate::domain::storage::symbols::{SymbolTable, has_codes};
 use crate::ports::{Error, MemoryAccount, Reservation, Result};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use tokio::sync::Mutex;
 
 /// Names a table for as long as it exists; another table of the same name has another one. Never used again.
@@ -28,9 +29,16 @@ pub struct Table {
     rows: u64,
     physical_rows: u64,
     change_lock: Arc<Mutex<()>>,
+    symbols: Arc<Symbols>,
     /// Memory of its schema, which no column holds; none for a table of one query.
     schema_memory: Option<Arc<Reservation>>,
 }
+
+/// Rows up to which codes are made by whoever asks first.
+const ENCODED_AT_ONCE: usize = 65_536;
+
+/// The symbols of a table's columns, by their names.
+type Symbols = std::sync::Mutex<HashMap<String, Arc<SymbolTable>>>;
 
 /// Returns the bytes that the names and metadata of columns take, nested ones included.
 pub fn schema_bytes(schema: &Schema) -> u64 {
@@ -52,6 +60,7 @@ impl Table {
             rows: 0,
             physical_rows: 0,
             change_lock: Arc::default(),
+            symbols: Arc::default(),
             schema_memory: None,
         };
         table.with_segments(segments)
@@ -100,6 +109,51 @@ impl Table {
     /// Returns the memory that its segments hold, in bytes, at most: what several share counts for each.
     pub fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.bytes()).sum()
+    }
+
+    /// Returns the symbols of a column, where every segment has codes for it; none where it is no text, codes were given up, or they
+    /// are not there yet. Those of few rows are made at once, of more by [`Table::encode_wanted`].
+    pub fn symbols(&self, index: usize) -> Option<Arc<SymbolTable>> {
+        let account = self.segments.first()?.account();
+        let field = self.schema.fields().get(index)?;
+        if !has_codes(field.data_type()) {
+            return None;
+        }
+        let symbols = {
+            let mut known = self.symbols.lock().unwrap_or_else(PoisonError::into_inner);
+            let made = || Arc::new(SymbolTable::new(account.clone()));
+            known.entry(field.name().clone()).or_insert_with(made).clone()
+        };
+        let missing = self.segments.iter().filter(|segment| segment.lacks_codes(index, &symbols));
+        if missing.map(|segment| segment.physical_rows()).sum::<usize>() <= ENCODED_AT_ONCE {
+            self.encode(index, &symbols);
+        }
+        self.segments.iter().all(|segment| segment.known_codes(index, &symbols).is_some()).then_some(symbols)
+    }
+
+    /// Makes the codes that somebody asked for and that are not there yet, which takes some tens of nanoseconds a row.
+    pub fn encode_wanted(&self) {
+        let wanted = self.symbols.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (name, symbols) in wanted {
+            if let Ok(index) = self.schema.index_of(&name) {
+                self.encode(index, &symbols);
+            }
+        }
+    }
+
+    fn encode(&self, index: usize, symbols: &Arc<SymbolTable>) {
+        // Given up for one segment, it is of no use for the others.
+        let _ = self.segments.iter().all(|segment| segment.codes(index, symbols).is_some());
+    }
+
+    /// Returns whether codes were asked for that are not there yet.
+    pub fn wants_codes(&self) -> bool {
+        let wanted = self.symbols.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let is_missing = |(name, symbols): (&String, &Arc<SymbolTable>)| {
+            let index = self.schema.index_of(name);
+            index.is_ok_and(|index| self.segments.iter().any(|segment| segment.lacks_codes(index, symbols)))
+        };
+        wanted.iter().any(is_missing)
     }
 
     /// Returns the lock that serialises what rewrites segments; all states of the table share it.
@@ -177,6 +231,7 @@ impl Table {
             rows,
             physical_rows,
             change_lock: self.change_lock.clone(),
+            symbols: self.symbols.clone(),
             schema_memory: self.schema_memory.clone(),
         }
     }

@@ -223,3 +223,25 @@ async fn golden_answers_over_http() {
 async fn golden_answers_through_a_gateway() {
     run_all(Sut::gateway().await, &[Arrival::Whole]).await;
 }
+
+/// Every example of docs/sql.md.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_examples_of_the_documentation_run() {
+    let sut = Sut::in_process().await;
+    sut.define(
+        "CREATE TABLE trades AS SELECT CASE WHEN value % 2 = 0 THEN 'A' ELSE 'B' END AS symbol, \
+         to_timestamp_nanos(1704187800000000000 + value * 180000000000) AS timestamp, 10.0 + value AS price, value AS volume, value AS id \
+         FROM generate_series(1, 30)",
+    )
+    .await;
+    sut.define("CREATE TABLE quotes AS SELECT symbol, timestamp - INTERVAL '1 second' AS timestamp, price - 0.1 AS bid, price + 0.1 AS ask FROM trades").await;
+    let text = include_str!("../../../docs/sql.md");
+    let examples = text.split("```").skip(1).step_by(2).filter_map(|block| block.strip_prefix("sql\n"));
+    let mut count = 0;
+    for sql in examples.flat_map(|block| block.split(';')).filter(|sql| !sql.trim().is_empty()) {
+        let answer = sut.read(sql).await;
+        assert!(answer.is_ok_and(|batches| batches.iter().any(|batch| batch.num_rows() > 0)), "{sql}");
+        count += 1;
+    }
+    assert!(count > 40, "{count} examples");
+}

@@ -4,10 +4,10 @@
 //! are looked at, once for each dictionary.
 
 use crate::domain::executor::error::refused;
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::{AnyDictionaryArray, Array, ArrayRef, AsArray};
 use arrow::buffer::NullBuffer;
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema, TimeUnit};
+use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema, TimeUnit, UInt32Type};
 use datafusion::common::Result;
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
@@ -76,27 +76,37 @@ impl KeyCodes {
         if let ([column], [safe]) = (columns, self.null_safe.as_slice())
             && let Some(dictionary) = column.as_any_dictionary_opt()
         {
-            let safe = *safe;
-            let keys = dictionary.normalized_keys_with_nulls();
-            let values = dictionary.values();
-            let is_known = self.dictionary.as_ref().is_some_and(|(known, _)| known.to_data().ptr_eq(&values.to_data()));
-            if !is_known {
-                let plain = cast(values, &self.types[0])?;
-                let codes = self.plain_codes(&[plain], values.len())?;
-                self.dictionary = Some((values.clone(), codes));
-            }
-            let null_code = if safe && keys.iter().any(Option::is_none) {
-                self.plain_codes(&[arrow::array::new_null_array(&self.types[0], 1)], 1)?[0]
-            } else {
-                NO_CODE
-            };
-            let codes = self.dictionary.as_ref().map(|(_, codes)| codes.as_slice()).unwrap_or_default();
-            let code = |key: &Option<usize>| key.and_then(|key| codes.get(key).copied()).unwrap_or(null_code);
-            return Ok(keys.iter().map(code).collect());
+            return self.dictionary_codes(dictionary, *safe);
         }
         let plain = columns.iter().zip(&self.types).map(|(column, known)| Ok(cast(column, known)?));
         let plain = plain.collect::<Result<Vec<_>>>()?;
         self.plain_codes(&plain, rows)
+    }
+
+    fn dictionary_codes(&mut self, dictionary: &dyn AnyDictionaryArray, null_safe: bool) -> Result<Vec<u32>> {
+        let values = dictionary.values();
+        let is_known = self.dictionary.as_ref().is_some_and(|(known, _)| known.to_data().ptr_eq(&values.to_data()));
+        if !is_known {
+            let plain = cast(values, &self.types[0])?;
+            let codes = self.plain_codes(&[plain], values.len())?;
+            self.dictionary = Some((values.clone(), codes));
+        }
+        let keys = dictionary.keys();
+        let null_code = match null_safe && keys.null_count() > 0 {
+            true => self.plain_codes(&[arrow::array::new_null_array(&self.types[0], 1)], 1)?[0],
+            false => NO_CODE,
+        };
+        let codes = self.dictionary.as_ref().map(|(_, codes)| codes.as_slice()).unwrap_or_default();
+        if keys.null_count() == 0
+            && let Some(keys) = keys.as_primitive_opt::<UInt32Type>()
+        {
+            return Ok(keys.values().iter().map(|key| codes[*key as usize]).collect());
+        }
+        if codes.is_empty() {
+            return Ok(vec![null_code; keys.len()]);
+        }
+        let keyed = dictionary.normalized_keys().into_iter().enumerate();
+        Ok(keyed.map(|(row, key)| if keys.is_valid(row) { codes[key] } else { null_code }).collect())
     }
 
     fn plain_codes(&mut self, columns: &[ArrayRef], rows: usize) -> Result<Vec<u32>> {
@@ -117,25 +127,6 @@ impl KeyCodes {
             }
         }
         Ok(codes)
-    }
-}
-
-/// Keys of a dictionary array as positions of its values.
-trait DictionaryKeys {
-    fn normalized_keys_with_nulls(&self) -> Vec<Option<usize>>;
-}
-
-impl DictionaryKeys for &dyn arrow::array::AnyDictionaryArray {
-    fn normalized_keys_with_nulls(&self) -> Vec<Option<usize>> {
-        if self.values().is_empty() {
-            return vec![None; self.keys().len()];
-        }
-        let values_nulls = self.values().logical_nulls();
-        let keys = self.normalized_keys();
-        let valid = |row: usize, key: usize| {
-            self.keys().is_valid(row) && values_nulls.as_ref().is_none_or(|nulls| nulls.is_valid(key))
-        };
-        keys.into_iter().enumerate().map(|(row, key)| valid(row, key).then_some(key)).collect()
     }
 }
 

@@ -5,7 +5,7 @@
 use crate::domain::executor::timeseries::collected::Collected;
 use crate::domain::executor::timeseries::keys::{KeyCodes, Times, key_type};
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DFSchemaRef, Result, Statistics, internal_err, plan_err};
 use datafusion::execution::memory_pool::MemoryConsumer;
@@ -91,7 +91,7 @@ impl UserDefinedLogicalNodeCore for LatestNode {
     }
 }
 
-/// LATEST ON as an operator.
+/// LATEST ON as an operator. It answers the first columns of its input; those behind them are for the expressions alone.
 #[derive(Debug)]
 pub struct LatestExec {
     input: Arc<dyn ExecutionPlan>,
@@ -102,9 +102,14 @@ pub struct LatestExec {
 
 impl LatestExec {
     /// Makes the operator.
-    pub fn new(input: Arc<dyn ExecutionPlan>, time: Arc<dyn PhysicalExpr>, keys: Vec<Arc<dyn PhysicalExpr>>) -> Self {
+    pub fn new(
+        input: Arc<dyn ExecutionPlan>,
+        schema: SchemaRef,
+        time: Arc<dyn PhysicalExpr>,
+        keys: Vec<Arc<dyn PhysicalExpr>>,
+    ) -> Self {
         let properties = PlanProperties::new(
-            EquivalenceProperties::new(input.schema()),
+            EquivalenceProperties::new(schema),
             Partitioning::UnknownPartitioning(1),
             EmissionType::Final,
             Boundedness::Bounded,
@@ -149,7 +154,9 @@ impl ExecutionPlan for LatestExec {
 
     fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
         match children.pop() {
-            Some(input) if children.is_empty() => Ok(Arc::new(Self::new(input, self.time.clone(), self.keys.clone()))),
+            Some(input) if children.is_empty() => {
+                Ok(Arc::new(Self::new(input, self.schema(), self.time.clone(), self.keys.clone())))
+            }
             _ => internal_err!("LATEST ON has one input"),
         }
     }
@@ -158,15 +165,16 @@ impl ExecutionPlan for LatestExec {
         let mut input = self.input.execute(0, task.clone())?;
         let memory = MemoryConsumer::new("LatestExec").register(task.memory_pool());
         let (time, keys, schema) = (self.time.clone(), self.keys.clone(), self.schema());
-        let made = schema.clone();
+        let (made, plain) = (schema.clone(), self.input.schema());
+        let answered: Vec<usize> = (0..schema.fields().len()).collect();
         let latest = async move {
-            let time_type = time.data_type(&made)?;
+            let time_type = time.data_type(&plain)?;
             if !matches!(time_type, DataType::Timestamp(..) | DataType::Date32 | DataType::Date64)
                 && !time_type.is_numeric()
             {
                 return plan_err!("LATEST ON takes a time, not {time_type}");
             }
-            let types = keys.iter().map(|key| Ok(key_type(&key.data_type(&made)?))).collect::<Result<Vec<_>>>()?;
+            let types = keys.iter().map(|key| Ok(key_type(&key.data_type(&plain)?))).collect::<Result<Vec<_>>>()?;
             let null_safe = vec![true; types.len()];
             let mut codes = KeyCodes::new(types, null_safe)?;
             let mut latest = Latest::default();
@@ -176,7 +184,7 @@ impl ExecutionPlan for LatestExec {
                     keys.iter().map(|key| key.evaluate(&batch)?.into_array(batch.num_rows())).collect::<Result<_>>()?;
                 let row_codes = codes.codes(&columns, batch.num_rows())?;
                 let times = Times::new(&time.evaluate(&batch)?.into_array(batch.num_rows())?, &time_type)?;
-                latest.add(batch, &row_codes, &times, codes.len());
+                latest.add(batch.project(&answered)?, &row_codes, &times, codes.len());
                 memory.try_resize(codes.bytes() + latest.best.capacity() * size_of::<Best>())?;
             }
             latest.batch(made)
@@ -233,7 +241,7 @@ impl Latest {
         }
     }
 
-    fn batch(self, schema: arrow::datatypes::SchemaRef) -> Result<RecordBatch> {
+    fn batch(self, schema: SchemaRef) -> Result<RecordBatch> {
         let mut best: Vec<Best> = self.best.into_iter().flatten().collect();
         best.sort_unstable_by_key(|best| (best.batch, best.row));
         let mut rows = Collected::new(schema.clone());

@@ -1,12 +1,13 @@
 //! From the nodes of this room to their operators.
 
+use crate::domain::executor::scan::ScanExec;
 use crate::domain::executor::semantics::exact_sum;
 use crate::domain::executor::timeseries::asof::{AsOfExec, AsOfExprs, AsOfNode, JoinKey};
 use crate::domain::executor::timeseries::gaps::{GapFillExec, GapFillNode, GapPlan};
 use crate::domain::executor::timeseries::keys::{key_type, time_type};
 use crate::domain::executor::timeseries::latest::{LatestExec, LatestNode};
 use crate::domain::executor::timeseries::scalars::gap_buckets;
-use crate::domain::executor::timeseries::window_join::{WindowExprs, WindowJoinExec, WindowJoinNode};
+use crate::domain::executor::timeseries::window_join::{WindowAggregate, WindowExprs, WindowJoinExec, WindowJoinNode};
 use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::Session;
@@ -17,8 +18,10 @@ use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext
 use datafusion::logical_expr::type_coercion::binary::comparison_coercion;
 use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNode};
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr};
+use datafusion::physical_expr::aggregate::AggregateExprBuilder;
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::filter::{FilterExec, FilterExecBuilder};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use std::sync::Arc;
 
@@ -61,8 +64,11 @@ impl ExtensionPlanner for Operators {
         if let Some(node) = node.as_any().downcast_ref::<LatestNode>() {
             let [input] = inputs else { return internal_err!("LATEST ON has one input") };
             let schema = node.input_schema();
-            let keys = node.keys.iter().map(|key| physical(key, schema)).collect::<Result<Vec<_>>>()?;
-            return Ok(Some(Arc::new(LatestExec::new(input.clone(), physical(&node.time, schema)?, keys))));
+            let mut keys = node.keys.iter().map(|key| physical(key, schema)).collect::<Result<Vec<_>>>()?;
+            let time = physical(&node.time, schema)?;
+            let answered = input.schema();
+            let input = by_codes(input.clone(), &mut keys)?;
+            return Ok(Some(Arc::new(LatestExec::new(input, answered, time, keys))));
         }
         if let Some(node) = node.as_any().downcast_ref::<GapFillNode>() {
             let [input] = inputs else { return internal_err!("filling gaps has one input") };
@@ -84,7 +90,10 @@ fn asof(
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let schemas = node.input_schemas();
     let plain = inputs.each_ref().map(|input| input.schema());
-    let (keys, key_types) = keys_of(&node.keys, schemas, &plain, &physical)?;
+    let (mut keys, key_types) = keys_of(&node.keys, schemas, &plain, &physical)?;
+    let widths = plain.each_ref().map(|schema| schema.fields().len());
+    let [left, right] = inputs;
+    let inputs = [by_codes(left, &mut keys[0])?, by_codes(right, &mut keys[1])?];
     let times = [physical(&node.times[0], schemas[0])?, physical(&node.times[1], schemas[1])?];
     let types = [times[0].data_type(&plain[0])?, times[1].data_type(&plain[1])?];
     let Some(time_type) = time_type(&types[0], &types[1]) else {
@@ -97,6 +106,7 @@ fn asof(
         null_safe: node.keys.iter().map(|key| key.null_safe).collect(),
         times,
         time_type,
+        widths,
         left_condition,
     };
     Ok(Arc::new(AsOfExec::new(inputs, exprs, node.spec, node.arrow_schema())))
@@ -109,7 +119,10 @@ fn windows(
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let schemas = node.input_schemas();
     let plain = inputs.each_ref().map(|input| input.schema());
-    let (keys, key_types) = keys_of(&node.keys, schemas, &plain, &physical)?;
+    let (mut keys, key_types) = keys_of(&node.keys, schemas, &plain, &physical)?;
+    let width = plain[0].fields().len();
+    let [left, right] = inputs;
+    let inputs = [by_codes(left, &mut keys[0])?, by_codes(right, &mut keys[1])?];
     let window = [physical(&node.window[0], schemas[0])?, physical(&node.window[1], schemas[0])?];
     let time = physical(&node.time, schemas[1])?;
     let right_type = time.data_type(&plain[1])?;
@@ -134,13 +147,12 @@ fn windows(
         time,
         time_type: time_type_found.unwrap_or(DataType::Int64),
         left_condition: node.left_condition.as_ref().map(|expr| physical(expr, schemas[0])).transpose()?,
+        width,
         aggregates,
         prevailing: node.prevailing,
     };
     Ok(Arc::new(WindowJoinExec::new(inputs, exprs, node.arrow_schema())))
 }
-
-type PlannedAggregate = (Arc<AggregateFunctionExpr>, Option<Arc<dyn PhysicalExpr>>);
 
 fn aggregate(
     expr: &Expr,
@@ -148,7 +160,7 @@ fn aggregate(
     schema: &DFSchemaRef,
     plain: &SchemaRef,
     physical: &impl Fn(&Expr, &DFSchemaRef) -> Result<Arc<dyn PhysicalExpr>>,
-) -> Result<PlannedAggregate> {
+) -> Result<WindowAggregate> {
     let bare = expr.clone().unalias();
     let Expr::AggregateFunction(call) = &bare else { return plan_err!("{expr} is no aggregate") };
     let args = call.params.args.iter().map(|arg| physical(arg, schema)).collect::<Result<Vec<_>>>()?;
@@ -163,7 +175,28 @@ fn aggregate(
         .with_ignore_nulls(call.params.null_treatment == Some(NullTreatment::IgnoreNulls))
         .build()?;
     let filter = call.params.filter.as_ref().map(|filter| physical(filter, schema)).transpose()?;
-    Ok((Arc::new(built), filter))
+    Ok(WindowAggregate { function: Arc::new(built), filter })
+}
+
+/// Has a single key that is a column of text of a table read by its codes, which are there already.
+fn by_codes(input: Arc<dyn ExecutionPlan>, keys: &mut [Arc<dyn PhysicalExpr>]) -> Result<Arc<dyn ExecutionPlan>> {
+    let [key] = keys else { return Ok(input) };
+    let Some(column) = key.downcast_ref::<Column>() else { return Ok(input) };
+    let (scan, filter) = match input.downcast_ref::<FilterExec>() {
+        Some(filter) if filter.projection().is_none() && filter.fetch().is_none() => (filter.input(), Some(filter)),
+        Some(_) => return Ok(input),
+        None => (&input, None),
+    };
+    let Some(coded) = scan.downcast_ref::<ScanExec>().and_then(|scan| scan.with_codes(column.index())) else {
+        return Ok(input);
+    };
+    let at = coded.schema().fields().len() - 1;
+    *key = Arc::new(Column::new(coded.schema().field(at).name(), at));
+    let coded: Arc<dyn ExecutionPlan> = Arc::new(coded);
+    match filter {
+        Some(filter) => Ok(Arc::new(FilterExecBuilder::new(filter.predicate().clone(), coded).build()?)),
+        None => Ok(coded),
+    }
 }
 
 /// The keys of both sides.

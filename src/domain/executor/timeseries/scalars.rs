@@ -169,6 +169,19 @@ pub fn gap_buckets(call: &ScalarFunction) -> Result<Option<Buckets>> {
     function.buckets(&literals(call))
 }
 
+/// Returns the buckets of a call of a function with these constants, and which argument is the time; none for another function.
+///
+/// # Errors
+///
+/// `InvalidQuery` for constants that say no buckets.
+pub fn bucket_call(function: &ScalarUDF, literals: &[Option<ScalarValue>]) -> Result<Option<(usize, Buckets)>> {
+    let Some(function) = function.inner().downcast_ref::<TimeFunction>() else { return Ok(None) };
+    if !matches!(function.kind, Kind::Xbar | Kind::TimeBucket | Kind::TimestampFloor | Kind::Sample) {
+        return Ok(None);
+    }
+    Ok(function.buckets(literals)?.map(|buckets| (function.shape().0, buckets)))
+}
+
 /// Returns the bounds that a call of a function that fills gaps has itself.
 pub fn gap_bounds(call: &ScalarFunction) -> Result<[Option<i64>; 2]> {
     let Some(function) = call.func.inner().downcast_ref::<TimeFunction>() else { return Ok([None, None]) };

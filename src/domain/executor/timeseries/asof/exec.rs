@@ -37,6 +37,8 @@ pub struct AsOfExprs {
     pub times: [Arc<dyn PhysicalExpr>; 2],
     /// The type under which times are compared.
     pub time_type: DataType,
+    /// How many columns of each side are answered; the others are for the expressions alone.
+    pub widths: [usize; 2],
     /// Rows of the left side for which it is not true have no match.
     pub left_condition: Option<Arc<dyn PhysicalExpr>>,
 }
@@ -174,8 +176,9 @@ impl Join {
         memory: MemoryReservation,
     ) -> Result<Self> {
         let mut codes = KeyCodes::new(exprs.key_types.clone(), exprs.null_safe.clone())?;
-        let (mut right, mut row_codes, mut row_times, mut valid) =
-            (Collected::new(input.schema()), Vec::new(), Vec::new(), Vec::new());
+        let answered: Vec<usize> = (0..exprs.widths[1]).collect();
+        let mut right = Collected::new(Arc::new(input.schema().project(&answered)?));
+        let (mut row_codes, mut row_times, mut valid) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(batch) = input.next().await {
             let batch = batch?;
             // Twelve bytes for code and time of each row, as many again while they are put in order, and the index.
@@ -184,7 +187,7 @@ impl Join {
             let times = Times::new(&evaluate(&exprs.times[1..], &batch)?[0], &exprs.time_type)?;
             row_times.extend_from_slice(times.values());
             valid.extend((0..batch.num_rows()).map(|row| times.is_valid(row)));
-            right.push(batch);
+            right.push(batch.project(&answered)?);
         }
         memory.try_grow(codes.bytes())?;
         let index = TimeIndex::new(&row_codes, &row_times, |row| valid[row], codes.len())?;
@@ -210,7 +213,8 @@ impl Join {
         for (row, code) in codes.iter().enumerate() {
             matches.push(if may_match(row) { self.find(*code, times.values()[row]) } else { None });
         }
-        let columns = self.answer(batch, &matches)?;
+        let answered: Vec<usize> = (0..self.exprs.widths[0]).collect();
+        let columns = self.answer(&batch.project(&answered)?, &matches)?;
         let count = columns.first().map_or(rows, |column| column.len());
         let options = RecordBatchOptions::new().with_row_count(Some(count));
         Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)

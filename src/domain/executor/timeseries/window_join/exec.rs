@@ -42,10 +42,21 @@ pub struct WindowExprs {
     pub time_type: DataType,
     /// Rows of the left side for which it is not true have an empty window.
     pub left_condition: Option<Arc<dyn PhysicalExpr>>,
-    /// The aggregates, with their conditions.
-    pub aggregates: Vec<(Arc<AggregateFunctionExpr>, Option<Arc<dyn PhysicalExpr>>)>,
+    /// How many columns of the left side are answered.
+    pub width: usize,
+    /// The aggregates.
+    pub aggregates: Vec<WindowAggregate>,
     /// Whether the row in force when the window opens belongs to it.
     pub prevailing: bool,
+}
+
+/// An aggregate over windows.
+#[derive(Debug, Clone)]
+pub struct WindowAggregate {
+    /// The aggregate.
+    pub function: Arc<AggregateFunctionExpr>,
+    /// Its condition: FILTER (WHERE …).
+    pub filter: Option<Arc<dyn PhysicalExpr>>,
 }
 
 /// A window join.
@@ -197,8 +208,8 @@ impl Windows {
             let times = Times::new(&evaluate([&exprs.time], &batch)?[0], &exprs.time_type)?;
             row_times.extend_from_slice(times.values());
             valid.extend((0..batch.num_rows()).map(|row| times.is_valid(row)));
-            for ((aggregate, filter), values) in exprs.aggregates.iter().zip(&mut values) {
-                let columns = arguments(aggregate, filter.as_ref(), &batch)?;
+            for (aggregate, values) in exprs.aggregates.iter().zip(&mut values) {
+                let columns = arguments(aggregate, &batch)?;
                 memory.try_grow(2 * columns.get_array_memory_size())?;
                 values.push(columns);
             }
@@ -206,7 +217,7 @@ impl Windows {
         let index = TimeIndex::new(&row_codes, &row_times, |row| valid[row], codes.len())?;
         let wanted: Vec<Option<u32>> = index.rows().iter().map(|row| Some(*row)).collect();
         let mut aggregates = Vec::with_capacity(values.len());
-        for ((aggregate, _), values) in exprs.aggregates.iter().zip(values) {
+        for (WindowAggregate { function: aggregate, .. }, values) in exprs.aggregates.iter().zip(values) {
             let columns = match values.first() {
                 Some(first) => {
                     let mut all = Collected::new(first.schema());
@@ -236,8 +247,9 @@ impl Windows {
                 && condition.is_none_or(|condition| condition.is_valid(row) && condition.value(row));
             windows.push(if has_window { self.window(*code, low.values()[row], high.values()[row]) } else { 0..0 });
         }
-        let mut columns = batch.columns().to_vec();
-        for (aggregate, field) in self.aggregates.iter().zip(&self.schema.fields()[batch.num_columns()..]) {
+        let width = self.exprs.width;
+        let mut columns = batch.columns()[..width].to_vec();
+        for (aggregate, field) in self.aggregates.iter().zip(&self.schema.fields()[width..]) {
             columns.push(aggregate.over(&windows, field.data_type())?);
         }
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
@@ -264,13 +276,9 @@ impl Windows {
 }
 
 /// Returns the arguments of an aggregate; of rows that do not pass its condition they are null.
-fn arguments(
-    aggregate: &AggregateFunctionExpr,
-    filter: Option<&Arc<dyn PhysicalExpr>>,
-    batch: &RecordBatch,
-) -> Result<RecordBatch> {
-    let mut columns = evaluate(&aggregate.expressions(), batch)?;
-    if let Some(filter) = filter {
+fn arguments(aggregate: &WindowAggregate, batch: &RecordBatch) -> Result<RecordBatch> {
+    let mut columns = evaluate(&aggregate.function.expressions(), batch)?;
+    if let Some(filter) = &aggregate.filter {
         let passes = filter.evaluate(batch)?.into_array(batch.num_rows())?;
         let fails = arrow::compute::not(&arrow::compute::prep_null_mask_filter(passes.as_boolean()))?;
         for column in &mut columns {

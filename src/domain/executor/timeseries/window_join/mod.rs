@@ -8,6 +8,6 @@ mod exec;
 mod node;
 mod plan;
 
-pub use exec::{WindowExprs, WindowJoinExec};
+pub use exec::{WindowAggregate, WindowExprs, WindowJoinExec};
 pub use node::WindowJoinNode;
 pub use plan::window_join;

@@ -8,17 +8,19 @@
 //! Rows have two positions: one among the rows that are left, by which parts and limits count, and one among all rows of the
 //! segment, deleted ones included, by which they lie in memory and by which row numbers count.
 
+mod bounds;
+
 use crate::domain::executor::prune::may_match;
 use crate::domain::sql::ROW_NUMBER;
-use crate::domain::storage::{Segment, Table, without_signed_nans};
+use crate::domain::storage::{Segment, SymbolTable, Table, without_signed_nans};
 use crate::ports::Part;
-use arrow::array::{RecordBatch, UInt64Array};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::{ArrayRef, DictionaryArray, RecordBatch, UInt32Array, UInt64Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{Result, Statistics};
+use datafusion::common::{Result, Statistics, internal_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
@@ -133,7 +135,7 @@ impl TableProvider for SegmentTable {
         let columns = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         let schema = Arc::new(self.schema.project(&columns)?);
         let partitions = partition(self.pieces(state, filters, limit), state.config().target_partitions());
-        Ok(Arc::new(ScanExec::new(schema, columns, partitions, self.nans)))
+        Ok(Arc::new(ScanExec::new(self.table.clone(), schema, columns, partitions, self.nans)))
     }
 }
 
@@ -167,22 +169,60 @@ fn partition(pieces: Vec<Piece>, count: usize) -> Vec<Vec<Piece>> {
 
 /// The physical scan.
 #[derive(Debug)]
-struct ScanExec {
+pub struct ScanExec {
+    table: Arc<Table>,
     columns: Vec<usize>,
+    /// Columns of text that are handed out once more, by their codes, behind the others.
+    coded: Vec<CodedColumn>,
     partitions: Vec<Vec<Piece>>,
     nans: Nans,
     properties: Arc<PlanProperties>,
 }
 
+/// A column of text by its codes: a dictionary whose values all batches share.
+#[derive(Debug, Clone)]
+struct CodedColumn {
+    /// Position in the table.
+    column: usize,
+    symbols: Arc<SymbolTable>,
+    values: ArrayRef,
+}
+
 impl ScanExec {
-    fn new(schema: SchemaRef, columns: Vec<usize>, partitions: Vec<Vec<Piece>>, nans: Nans) -> Self {
+    fn new(table: Arc<Table>, schema: SchemaRef, columns: Vec<usize>, partitions: Vec<Vec<Piece>>, nans: Nans) -> Self {
         let properties = PlanProperties::new(
             EquivalenceProperties::new(schema),
             Partitioning::UnknownPartitioning(partitions.len()),
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        Self { columns, partitions, nans, properties: Arc::new(properties) }
+        Self { table, columns, coded: Vec::new(), partitions, nans, properties: Arc::new(properties) }
+    }
+
+    /// Returns the same scan with column `at` of its own once more behind the others, as a dictionary by codes; none where
+    /// the column has no codes.
+    pub fn with_codes(&self, at: usize) -> Option<Self> {
+        let column = *self.columns.get(at)?;
+        let symbols = self.table.symbols(column)?;
+        let schema = self.schema();
+        let dictionary = DataType::Dictionary(Box::new(DataType::UInt32), Box::new(DataType::Utf8));
+        let name = format!("__zepto_code_{}", schema.fields().len());
+        let field = Arc::new(Field::new(name, dictionary, true));
+        let fields = schema.fields().iter().cloned().chain([field]);
+        let made = Self::new(
+            self.table.clone(),
+            Arc::new(Schema::new(fields.collect::<Vec<_>>())),
+            self.columns.clone(),
+            self.partitions.clone(),
+            self.nans,
+        );
+        let coded = CodedColumn { column, values: symbols.values(), symbols };
+        Some(Self { coded: self.coded.iter().cloned().chain([coded]).collect(), ..made })
+    }
+
+    /// Returns the values of the column that is read by its codes last.
+    pub fn symbols(&self) -> Option<ArrayRef> {
+        self.coded.last().map(|coded| coded.values.clone())
     }
 
     fn rows(&self, partition: Option<usize>) -> usize {
@@ -226,17 +266,36 @@ impl ExecutionPlan for ScanExec {
 
     fn execute(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let schema = self.schema();
-        let (columns, nans) = (self.columns.clone(), self.nans);
+        let (columns, coded, nans) = (self.columns.clone(), self.coded.clone(), self.nans);
         let made = schema.clone();
         let slices = self.partitions[partition].clone().into_iter().flat_map(slices);
-        let batches = slices.map(move |slice| slice.batch(&made, &columns, nans));
+        let batches = slices.map(move |slice| slice.batch(&made, &columns, &coded, nans));
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream::iter(batches))))
     }
 
     fn statistics_from_inputs(&self, _: &[Arc<Statistics>], args: &StatisticsArgs) -> Result<Arc<Statistics>> {
         let mut statistics = Statistics::new_unknown(&self.schema());
         statistics.num_rows = Precision::Exact(self.rows(args.partition()));
+        if args.partition().is_none() {
+            for (at, statistics) in statistics.column_statistics.iter_mut().enumerate() {
+                if let Some([least, most]) = self.bounds(at) {
+                    (statistics.min_value, statistics.max_value) = (Precision::Exact(least), Precision::Exact(most));
+                }
+            }
+        }
         Ok(Arc::new(statistics))
+    }
+}
+
+impl CodedColumn {
+    /// Returns rows of a segment by their codes, without a copy.
+    fn slice(&self, segment: &Segment, offset: usize, rows: usize) -> Result<ArrayRef> {
+        let Some(codes) = segment.known_codes(self.column, &self.symbols) else {
+            return internal_err!("a segment has lost its codes");
+        };
+        let nulls = codes.nulls.as_ref().map(|nulls| nulls.slice(offset, rows));
+        let keys = UInt32Array::new(codes.codes.slice(offset, rows), nulls);
+        Ok(Arc::new(DictionaryArray::<UInt32Type>::try_new(keys, self.values.clone())?))
     }
 }
 
@@ -267,11 +326,11 @@ fn slices(piece: Piece) -> impl Iterator<Item = Slice> {
 }
 
 impl Slice {
-    fn batch(self, schema: &SchemaRef, columns: &[usize], nans: Nans) -> Result<RecordBatch> {
+    fn batch(self, schema: &SchemaRef, columns: &[usize], coded: &[CodedColumn], nans: Nans) -> Result<RecordBatch> {
         let (offset, rows) = (self.range.start, self.range.len());
         let batch = self.segment.physical_batch();
         let first = self.first_row + offset as u64;
-        let picked = columns
+        let mut picked: Vec<ArrayRef> = columns
             .iter()
             .map(|index| match batch.columns().get(*index) {
                 Some(column) if nans == Nans::Unsigned && self.segment.has_signed_nan(*index) => {
@@ -282,6 +341,9 @@ impl Slice {
                 None => Arc::new(UInt64Array::from_iter_values(first..first + rows as u64)),
             })
             .collect();
+        for coded in coded {
+            picked.push(coded.slice(&self.segment, offset, rows)?);
+        }
         let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows));
         let batch = RecordBatch::try_new_with_options(schema.clone(), picked, &options)?;
         match self.segment.mask().filter(|_| self.masked) {

@@ -1,0 +1,110 @@
+//! What a scan knows of its columns by the bounds of their segments.
+
+use crate::domain::executor::scan::{Piece, ScanExec};
+use crate::domain::executor::top_rows::First;
+use arrow::array::{Array, AsArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, TimeUnit, TimestampNanosecondType};
+use datafusion::common::ScalarValue;
+use datafusion::physical_plan::ExecutionPlan;
+use std::cmp::Ordering;
+
+/// Near and far bound of a segment, and how many rows it has at least.
+type Known = (ScalarValue, ScalarValue, usize);
+
+impl ScanExec {
+    /// Returns the same scan without the segments that cannot hold one of the first rows by column `at`; none where all may.
+    pub fn with_first(&self, at: usize, first: First) -> Option<Self> {
+        let column = *self.columns.get(at)?;
+        let data_type = self.schema().field(at).data_type().clone();
+        if !(data_type.is_temporal() || data_type.is_integer()) || !self.coded.is_empty() {
+            return None;
+        }
+        let pieces = || self.partitions.iter().flatten();
+        let mut known = Vec::new();
+        for piece in pieces() {
+            let nulls = piece.segment.physical_batch().column(column).null_count();
+            if nulls > 0 && first.nulls_first {
+                return None;
+            }
+            // Without a value a segment has no bounds, and nothing to give.
+            let Some(stats) = piece.segment.stats(column) else { continue };
+            let bound = |row| ScalarValue::try_from_array(&stats.bounds, row).ok();
+            let (least, most) = (bound(0)?, bound(1)?);
+            let (near, far) = if first.descending { (most, least) } else { (least, most) };
+            known.push((near, far, piece.rows.saturating_sub(nulls)));
+        }
+        let last = furthest_needed(known, first)?;
+        let is_needed = |piece: &&Piece| {
+            let near = piece.segment.stats(column).map(|stats| &stats.bounds);
+            let near = near.map(|bounds| ScalarValue::try_from_array(bounds, usize::from(first.descending)));
+            near.is_some_and(|near| near.map_or(true, |near| !first.is_before(&last, &near)))
+        };
+        let partitions: Vec<Vec<Piece>> =
+            self.partitions.iter().map(|pieces| pieces.iter().filter(is_needed).cloned().collect()).collect();
+        let left: usize = partitions.iter().map(Vec::len).sum();
+        if left == pieces().count() {
+            return None;
+        }
+        Some(Self::new(self.table.clone(), self.schema(), self.columns.clone(), partitions, self.nans))
+    }
+
+    /// Returns times, in nanoseconds, before and behind which there is no row, for a column of times.
+    pub fn time_range_ns(&self, at: usize) -> Option<[i64; 2]> {
+        let column = *self.columns.get(at)?;
+        let mut range: Option<[i64; 2]> = None;
+        for piece in self.partitions.iter().flatten() {
+            let Some(stats) = piece.segment.stats(column) else { continue };
+            let bounds = cast(&stats.bounds, &DataType::Timestamp(TimeUnit::Nanosecond, None)).ok()?;
+            let bounds = bounds.as_primitive_opt::<TimestampNanosecondType>()?;
+            let (least, most) = (bounds.value(0), bounds.value(1));
+            range = Some(range.map_or([least, most], |[low, high]| [low.min(least), high.max(most)]));
+        }
+        range
+    }
+
+    /// Returns the exact bounds of a column of times or whole numbers, where every row of every segment is read.
+    pub(super) fn bounds(&self, at: usize) -> Option<[ScalarValue; 2]> {
+        let column = *self.columns.get(at)?;
+        let is_known = self.schema().field(at).data_type().is_temporal();
+        let is_whole = |piece: &Piece| piece.segment.mask().is_none() && piece.rows == piece.segment.physical_rows();
+        if !is_known || !self.partitions.iter().flatten().all(is_whole) {
+            return None;
+        }
+        let mut bounds: Option<[ScalarValue; 2]> = None;
+        for piece in self.partitions.iter().flatten() {
+            let Some(stats) = piece.segment.stats(column) else { continue };
+            let of = [0, 1].map(|row| ScalarValue::try_from_array(&stats.bounds, row).ok());
+            let [Some(least), Some(most)] = of else { return None };
+            bounds = Some(match bounds {
+                None => [least, most],
+                Some([low, high]) => {
+                    let low = if least < low { least } else { low };
+                    [low, if most > high { most } else { high }]
+                }
+            });
+        }
+        bounds
+    }
+}
+
+/// Returns the value behind which no row is needed; none where all segments together have too few rows.
+fn furthest_needed(mut known: Vec<Known>, first: First) -> Option<ScalarValue> {
+    known.sort_by(|(a, ..), (b, ..)| match (first.is_before(a, b), first.is_before(b, a)) {
+        (true, _) => Ordering::Less,
+        (_, true) => Ordering::Greater,
+        _ => Ordering::Equal,
+    });
+    let (mut rows, mut last): (usize, Option<ScalarValue>) = (0, None);
+    for (_, far, more) in known {
+        if rows >= first.rows {
+            break;
+        }
+        rows += more;
+        last = Some(match last {
+            Some(last) if !first.is_before(&last, &far) => last,
+            _ => far,
+        });
+    }
+    last.filter(|_| rows >= first.rows)
+}

@@ -1,0 +1,243 @@
+//! Runs aggregates by code: each partition by a task of its own, put together in the order of the partitions.
+
+use crate::domain::executor::timeseries::buckets::Buckets;
+use crate::domain::executor::timeseries::keys::Times;
+use crate::domain::executor::timeseries::series::groups::{Groups, Rows};
+use crate::domain::executor::timeseries::series::states::{Kind, States};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::{cast, take};
+use arrow::datatypes::{DataType, Int64Type, SchemaRef, TimeUnit, UInt32Type};
+use datafusion::common::runtime::SpawnedTask;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{Result, Statistics, internal_err};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::statistics::StatisticsArgs;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties,
+};
+use futures::stream::{self, StreamExt};
+use std::fmt;
+use std::sync::Arc;
+
+/// What is grouped by, and aggregated.
+#[derive(Debug, Clone)]
+pub struct SeriesPlan {
+    /// Position of the symbol's codes in the input; none where all rows are one group, or grouped by bucket alone.
+    pub code: Option<usize>,
+    /// The values of the codes.
+    pub symbols: Option<ArrayRef>,
+    /// The time, and its buckets.
+    pub bucket: Option<(Arc<dyn PhysicalExpr>, Buckets)>,
+    /// Whether the symbol comes before the bucket in the answer.
+    pub symbol_first: bool,
+    /// The aggregates: their kinds and arguments.
+    pub aggregates: Vec<(Kind, Vec<Arc<dyn PhysicalExpr>>)>,
+}
+
+/// Aggregates by code.
+#[derive(Debug)]
+pub struct SeriesAggregateExec {
+    input: Arc<dyn ExecutionPlan>,
+    plan: SeriesPlan,
+    properties: Arc<PlanProperties>,
+}
+
+impl SeriesAggregateExec {
+    /// Makes the operator, whose batches have `schema`.
+    pub fn new(input: Arc<dyn ExecutionPlan>, plan: SeriesPlan, schema: SchemaRef) -> Self {
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(schema),
+            Partitioning::UnknownPartitioning(1),
+            EmissionType::Final,
+            Boundedness::Bounded,
+        );
+        Self { input, plan, properties: Arc::new(properties) }
+    }
+}
+
+impl DisplayAs for SeriesAggregateExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
+        let kinds: Vec<_> = self.plan.aggregates.iter().map(|(kind, _)| *kind).collect();
+        write!(
+            f,
+            "SeriesAggregateExec: by code={}, by bucket={}, {kinds:?}",
+            self.plan.code.is_some(),
+            self.plan.bucket.is_some()
+        )
+    }
+}
+
+impl ExecutionPlan for SeriesAggregateExec {
+    fn name(&self) -> &str {
+        "SeriesAggregateExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false]
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        match children.pop() {
+            Some(input) if children.is_empty() => Ok(Arc::new(Self::new(input, self.plan.clone(), self.schema()))),
+            _ => internal_err!("an aggregate has one input"),
+        }
+    }
+
+    fn execute(&self, _: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let memory = MemoryConsumer::new("SeriesAggregateExec").register(task.memory_pool());
+        let partitions = self.input.output_partitioning().partition_count();
+        let inputs = (0..partitions).map(|partition| self.input.execute(partition, task.clone()));
+        let inputs = inputs.collect::<Result<Vec<_>>>()?;
+        let (plan, schema) = (self.plan.clone(), self.schema());
+        let made = schema.clone();
+        let all = async move {
+            let mut tasks = Vec::with_capacity(inputs.len());
+            for input in inputs {
+                tasks.push(SpawnedTask::spawn(partial(input, plan.clone(), memory.new_empty())));
+            }
+            let mut whole: Option<Partial> = None;
+            for task in tasks {
+                let part = match task.join_unwind().await {
+                    Ok(part) => part?,
+                    Err(_) => return internal_err!("an aggregate stopped"),
+                };
+                whole = Some(match whole {
+                    None => part,
+                    Some(mut whole) => {
+                        whole.merge(&part);
+                        whole
+                    }
+                });
+            }
+            match whole {
+                Some(whole) => whole.finish(&plan, &made),
+                None => Ok(RecordBatch::new_empty(made)),
+            }
+        };
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream::once(all))))
+    }
+
+    fn statistics_from_inputs(&self, _: &[Arc<Statistics>], _: &StatisticsArgs) -> Result<Arc<Statistics>> {
+        Ok(Arc::new(Statistics::new_unknown(&self.schema())))
+    }
+}
+
+/// The groups and states of one partition, or of several that follow each other.
+struct Partial {
+    groups: Groups,
+    states: Vec<States>,
+    _memory: MemoryReservation,
+}
+
+async fn partial(mut input: SendableRecordBatchStream, plan: SeriesPlan, memory: MemoryReservation) -> Result<Partial> {
+    let codes = plan.symbols.as_ref().map_or(1, |symbols| symbols.len() + 1);
+    let mut groups = Groups::new(codes, plan.bucket.as_ref().map(|(_, buckets)| *buckets));
+    let mut states: Vec<States> = plan.aggregates.iter().map(|(kind, _)| States::new(*kind)).collect();
+    let mut found = Vec::new();
+    while let Some(batch) = input.next().await {
+        let batch = batch?;
+        let rows = batch.num_rows();
+        let codes = codes_of(&batch, plan.code, codes)?;
+        match &plan.bucket {
+            None => groups.find(&codes, None, &mut found)?,
+            Some((time, _)) => {
+                let column = time.evaluate(&batch)?.into_array(rows)?;
+                let times = Times::new(&column, &DataType::Timestamp(TimeUnit::Nanosecond, None))?;
+                let is_valid = |row: usize| times.is_valid(row);
+                groups.find(&codes, Some(Rows { ns: times.values(), is_valid: &is_valid }), &mut found)?;
+            }
+        }
+        let count = groups.met().len();
+        for ((kind, args), states) in plan.aggregates.iter().zip(&mut states) {
+            let mut columns =
+                args.iter().map(|arg| arg.evaluate(&batch)?.into_array(rows)).collect::<Result<Vec<ArrayRef>>>()?;
+            if let (Kind::First | Kind::Last, Some(time)) = (kind, columns.get_mut(1)) {
+                *time = cast(time, &DataType::Int64)?;
+            }
+            states.add(&found, count, &columns)?;
+        }
+        memory.try_resize(groups.bytes() + states.iter().map(States::bytes).sum::<usize>())?;
+    }
+    Ok(Partial { groups, states, _memory: memory })
+}
+
+/// Returns the code of each row; NULL has the last one.
+fn codes_of(batch: &RecordBatch, code: Option<usize>, codes: usize) -> Result<Vec<u32>> {
+    let Some(code) = code else { return Ok(vec![0; batch.num_rows()]) };
+    let Some(dictionary) = batch.column(code).as_any_dictionary_opt() else {
+        return internal_err!("a symbol came without its codes");
+    };
+    let keys = dictionary.keys().as_primitive::<UInt32Type>();
+    let null = (codes - 1) as u32;
+    Ok(match keys.null_count() {
+        0 => keys.values().to_vec(),
+        _ => keys.iter().map(|key| key.unwrap_or(null)).collect(),
+    })
+}
+
+impl Partial {
+    /// Takes in what arrived later.
+    fn merge(&mut self, later: &Self) {
+        let to = self.groups.take_in(&later.groups);
+        let count = self.groups.met().len();
+        for (states, more) in self.states.iter_mut().zip(&later.states) {
+            states.merge(more, &to, count);
+        }
+    }
+
+    fn finish(self, plan: &SeriesPlan, schema: &SchemaRef) -> Result<RecordBatch> {
+        let met = self.groups.met();
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
+        if let Some(symbols) = &plan.symbols {
+            let null = symbols.len() as u32;
+            let picks: UInt32Array = met.iter().map(|(_, code)| (*code != null).then_some(*code)).collect();
+            columns.push(take(symbols, &picks, None)?);
+        }
+        if plan.bucket.is_some() {
+            let starts: ArrayRef = Arc::new(met.iter().map(|(start, _)| *start).collect::<Int64Array>());
+            let starts = cast(&starts, &DataType::Timestamp(TimeUnit::Nanosecond, None))?;
+            columns.insert(if plan.symbol_first { columns.len() } else { 0 }, starts);
+        }
+        let count = met.len();
+        for states in self.states {
+            columns.push(states.finish(count)?);
+        }
+        // Text goes out in the column's own form, and a time in its unit.
+        let typed = columns.iter().zip(schema.fields()).map(|(column, field)| typed(column, field.data_type()));
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        Ok(RecordBatch::try_new_with_options(schema.clone(), typed.collect::<Result<_>>()?, &options)?)
+    }
+}
+
+fn typed(column: &ArrayRef, data_type: &DataType) -> Result<ArrayRef> {
+    if column.data_type() == data_type {
+        return Ok(column.clone());
+    }
+    if let (DataType::Timestamp(..), DataType::Timestamp(unit, Some(zone))) = (column.data_type(), data_type) {
+        // The same instants: a cast that meets a zone would read them as local times.
+        let instants = cast(column, &DataType::Timestamp(*unit, None))?;
+        let instants = cast(&instants, &DataType::Int64)?.as_primitive::<Int64Type>().clone();
+        let instants: ArrayRef = Arc::new(instants);
+        return Ok(cast(&instants, &DataType::Timestamp(*unit, Some(zone.clone())))?);
+    }
+    Ok(cast(column, data_type)?)
+}

@@ -1,0 +1,178 @@
+//! Finds aggregates that go by code, and puts [`SeriesAggregateExec`] in their place.
+//!
+//! Proved here: the aggregate groups by one column of text that has codes, by one bucket of a time, or by both; each aggregate is
+//! one that `states` knows, without DISTINCT, ORDER BY or FILTER; and groups are few enough for a number each.
+
+use crate::domain::executor::scan::ScanExec;
+use crate::domain::executor::timeseries::buckets::Buckets;
+use crate::domain::executor::timeseries::scalars::bucket_call;
+use crate::domain::executor::timeseries::series::exec::{SeriesAggregateExec, SeriesPlan};
+use crate::domain::executor::timeseries::series::states::{Kind, kind_of};
+use arrow::array::Array;
+use arrow::datatypes::DataType;
+use datafusion::common::Result;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+use datafusion::physical_expr::expressions::{Column, Literal};
+use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
+use datafusion::physical_plan::filter::{FilterExec, FilterExecBuilder};
+use std::sync::Arc;
+
+/// Most symbols that are grouped by number.
+const SYMBOLS_MAX: usize = 1 << 16;
+
+/// Most numbers that groups by symbol and bucket may take, by what is known of the times.
+const NUMBERS_MAX: i128 = 1 << 26;
+
+/// Groups by code where that is proved to be the same.
+#[derive(Debug)]
+pub struct AggregateByCodes;
+
+impl PhysicalOptimizerRule for AggregateByCodes {
+    fn name(&self) -> &str {
+        "AggregateByCodes"
+    }
+
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        plan.transform_down(|node| {
+            let made = node.downcast_ref::<AggregateExec>().map(by_codes).transpose()?.flatten();
+            Ok(made.map_or_else(|| Transformed::no(node), Transformed::yes))
+        })
+        .data()
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+}
+
+/// What an aggregate groups by.
+#[derive(Default)]
+struct Grouped {
+    /// Position of the symbol in the input.
+    symbol: Option<usize>,
+    bucket: Option<(Arc<dyn PhysicalExpr>, Buckets)>,
+    symbol_first: bool,
+}
+
+fn by_codes(whole: &AggregateExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    let is_final = matches!(whole.mode(), AggregateMode::Final | AggregateMode::FinalPartitioned);
+    let Some(partial) = whole.input().downcast_ref::<AggregateExec>().filter(|_| is_final) else { return Ok(None) };
+    if *partial.mode() != AggregateMode::Partial || whole.limit_options().is_some() || partial.limit_options().is_some()
+    {
+        return Ok(None);
+    }
+    let Some(grouped) = grouped(partial)? else { return Ok(None) };
+    let Some(aggregates) = aggregates(partial)? else { return Ok(None) };
+    let (scan, filter) = match partial.input().downcast_ref::<FilterExec>() {
+        Some(filter) if filter.projection().is_none() && filter.fetch().is_none() => (filter.input(), Some(filter)),
+        Some(_) => return Ok(None),
+        None => (partial.input(), None),
+    };
+    let Some(scan) = scan.downcast_ref::<ScanExec>() else { return Ok(None) };
+    let (coded, symbols) = match grouped.symbol {
+        None => (None, None),
+        Some(symbol) => match scan.with_codes(symbol) {
+            Some(coded) => {
+                let symbols = coded.symbols();
+                (Some(coded), symbols)
+            }
+            None => return Ok(None),
+        },
+    };
+    let count = symbols.as_ref().map_or(1, |symbols| symbols.len());
+    if count > SYMBOLS_MAX || !are_few(scan, grouped.bucket.as_ref(), count) {
+        return Ok(None);
+    }
+    let code = coded.as_ref().map(|coded| coded.schema().fields().len() - 1);
+    let input: Arc<dyn ExecutionPlan> = match (coded, filter) {
+        (None, _) => partial.input().clone(),
+        (Some(coded), None) => Arc::new(coded),
+        (Some(coded), Some(filter)) => {
+            Arc::new(FilterExecBuilder::new(filter.predicate().clone(), Arc::new(coded)).build()?)
+        }
+    };
+    let Grouped { bucket, symbol_first, .. } = grouped;
+    let plan = SeriesPlan { code, symbols, bucket, symbol_first, aggregates };
+    Ok(Some(Arc::new(SeriesAggregateExec::new(input, plan, whole.schema()))))
+}
+
+fn grouped(partial: &AggregateExec) -> Result<Option<Grouped>> {
+    let by = partial.group_expr();
+    if by.has_grouping_set() || by.expr().is_empty() || by.expr().len() > 2 {
+        return Ok(None);
+    }
+    let schema = partial.input().schema();
+    let mut found = Grouped::default();
+    for (at, (expr, _)) in by.expr().iter().enumerate() {
+        if let Some(column) = expr.downcast_ref::<Column>() {
+            let is_text = matches!(
+                column.data_type(&schema)?,
+                DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Dictionary(..)
+            );
+            if !is_text || found.symbol.is_some() {
+                return Ok(None);
+            }
+            (found.symbol, found.symbol_first) = (Some(column.index()), at == 0);
+            continue;
+        }
+        let Some(call) = expr.downcast_ref::<ScalarFunctionExpr>() else { return Ok(None) };
+        let literals: Vec<_> = call
+            .args()
+            .iter()
+            .map(|arg| arg.downcast_ref::<Literal>().map(|literal| literal.value().clone()))
+            .collect();
+        let Some((time, buckets)) = bucket_call(call.fun(), &literals)? else { return Ok(None) };
+        let time = call.args()[time].clone();
+        if found.bucket.is_some()
+            || !matches!(time.data_type(&schema)?, DataType::Timestamp(..))
+            || !time.is::<Column>()
+        {
+            return Ok(None);
+        }
+        found.bucket = Some((time, buckets));
+    }
+    Ok(Some(found))
+}
+
+type Aggregates = Vec<(Kind, Vec<Arc<dyn PhysicalExpr>>)>;
+
+fn aggregates(partial: &AggregateExec) -> Result<Option<Aggregates>> {
+    let schema = partial.input().schema();
+    let mut known = Vec::new();
+    for (aggregate, filter) in partial.aggr_expr().iter().zip(partial.filter_expr()) {
+        let is_plain = |aggregate: &AggregateFunctionExpr| {
+            !aggregate.is_distinct() && aggregate.order_bys().is_empty() && !aggregate.ignore_nulls()
+        };
+        if filter.is_some() || !is_plain(aggregate) {
+            return Ok(None);
+        }
+        let mut args = aggregate.expressions();
+        let types = args.iter().map(|arg| arg.data_type(&schema)).collect::<Result<Vec<_>>>()?;
+        let Some(kind) = kind_of(aggregate.fun().name(), &types) else { return Ok(None) };
+        if kind == Kind::Count
+            && args.iter().all(|arg| arg.downcast_ref::<Literal>().is_some_and(|one| !one.value().is_null()))
+        {
+            // Of all rows: there is nothing to look at.
+            args.clear();
+        }
+        known.push((kind, args));
+    }
+    Ok(Some(known))
+}
+
+/// Returns whether groups by bucket and code take few numbers, by the bounds of the time.
+fn are_few(scan: &ScanExec, bucket: Option<&(Arc<dyn PhysicalExpr>, Buckets)>, symbols: usize) -> bool {
+    let Some((time, buckets)) = bucket else { return true };
+    let Some(column) = time.downcast_ref::<Column>() else { return false };
+    let Some([first_ns, last_ns]) = scan.time_range_ns(column.index()) else { return false };
+    let Some(width) = buckets.start_ns(first_ns).and_then(|start| Some((start, buckets.next_ns(start)?))) else {
+        return false;
+    };
+    let count = (i128::from(last_ns) - i128::from(first_ns)) / i128::from((width.1 - width.0).max(1)) + 2;
+    count.saturating_mul(symbols as i128 + 1) <= NUMBERS_MAX
+}
