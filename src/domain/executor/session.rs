@@ -116,6 +116,7 @@ fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     rules.insert(at, Arc::new(SealLimits));
     // First, as long as both halves of an aggregate stand above each other.
     rules.insert(0, Arc::new(timeseries::AggregateByCodes));
+    rules.insert(0, Arc::new(timeseries::WindowByCodes));
     rules.push(Arc::new(SkipBehindLimit));
     // Last, so that no rule puts together again what it has split.
     rules.push(Arc::new(GuardFilters));

@@ -13,8 +13,8 @@ use crate::domain::storage::nan::{has_signed_nan, without_signed_nans};
 use crate::domain::storage::symbols::{SegmentCodes, SymbolTable};
 use crate::ports::{Error, MemoryAccount, Reservation, Result};
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch, UInt32Array, downcast_primitive};
-use arrow::compute;
-use arrow::datatypes::{ArrowNumericType, DataType};
+use arrow::compute::{self, cast};
+use arrow::datatypes::{ArrowNumericType, DataType, Int64Type};
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -41,6 +41,7 @@ struct Columns {
     stats: Vec<OnceLock<Option<ColumnStats>>>,
     signed_nans: Vec<OnceLock<bool>>,
     codes: Vec<OnceLock<Option<SegmentCodes>>>,
+    in_order: Vec<OnceLock<bool>>,
     account: MemoryAccount,
     batch: RecordBatch,
 }
@@ -153,6 +154,12 @@ impl Segment {
         known.is_some_and(|known| *known.get_or_init(|| has_signed_nan(self.columns.batch.column(index))))
     }
 
+    /// Returns whether column `index`, of times, is in ascending order, deleted rows included; looked at when it is first asked.
+    pub fn is_in_order(&self, index: usize) -> bool {
+        let known = self.columns.in_order.get(index);
+        known.is_some_and(|known| *known.get_or_init(|| is_sorted(self.columns.batch.column(index))))
+    }
+
     /// Returns the account that its memory is taken from.
     pub fn account(&self) -> &MemoryAccount {
         &self.columns.account
@@ -210,7 +217,19 @@ impl Columns {
         let stats = batch.columns().iter().map(|_| OnceLock::new()).collect();
         let signed_nans = batch.columns().iter().map(|_| OnceLock::new()).collect();
         let codes = batch.columns().iter().map(|_| OnceLock::new()).collect();
-        Self { claim, bare, stats, signed_nans, codes, account: account.clone(), batch }
+        let in_order = batch.columns().iter().map(|_| OnceLock::new()).collect();
+        Self { claim, bare, stats, signed_nans, codes, in_order, account: account.clone(), batch }
+    }
+}
+
+/// Returns whether times are in ascending order; false for what is no time.
+fn is_sorted(column: &ArrayRef) -> bool {
+    match column.data_type() {
+        DataType::Timestamp(..) => {
+            let times = cast(column, &DataType::Int64);
+            times.is_ok_and(|times| times.as_primitive::<Int64Type>().values().is_sorted())
+        }
+        _ => false,
     }
 }
 

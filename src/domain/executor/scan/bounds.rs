@@ -63,6 +63,33 @@ impl ScanExec {
         range
     }
 
+    /// Returns whether the rows lie in the order of a column of times, and each has one.
+    pub fn is_in_order(&self, at: usize) -> bool {
+        let Some(column) = self.columns.get(at).copied() else { return false };
+        let mut last: Option<ScalarValue> = None;
+        for piece in self.partitions.iter().flatten() {
+            let values = piece.segment.physical_batch().column(column);
+            if values.null_count() > 0 || !piece.segment.is_in_order(column) {
+                return false;
+            }
+            let ends =
+                [piece.range.start, piece.range.end - 1].map(|row| ScalarValue::try_from_array(values, row).ok());
+            let [Some(first), Some(end)] = ends else { return false };
+            if last.is_some_and(|last| last > first) {
+                return false;
+            }
+            last = Some(end);
+        }
+        true
+    }
+
+    /// Returns the same scan with all rows in one partition.
+    pub fn in_one_partition(&self) -> Self {
+        let pieces = self.partitions.iter().flatten().cloned().collect();
+        let one = Self::new(self.table.clone(), self.schema(), self.columns.clone(), vec![pieces], self.nans);
+        Self { coded: self.coded.clone(), ..one }
+    }
+
     /// Returns the exact bounds of a column of times or whole numbers, where every row of every segment is read.
     pub(super) fn bounds(&self, at: usize) -> Option<[ScalarValue; 2]> {
         let column = *self.columns.get(at)?;

@@ -30,5 +30,5 @@ pub use numbers::TimeNumbers;
 pub use planner::TimeSeriesPlanner;
 pub use relations::TimeRelations;
 pub use scalars::scalars;
-pub use series::AggregateByCodes;
+pub use series::{AggregateByCodes, WindowByCodes};
 pub use windows::windows;

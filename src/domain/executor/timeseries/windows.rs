@@ -4,9 +4,9 @@
 //! was, and there is no difference to it.
 
 use crate::domain::executor::error::refused;
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array};
+use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, TimeUnit, TimestampNanosecondType};
+use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, Schema, TimeUnit, TimestampNanosecondType};
 use datafusion::common::{Result, ScalarValue, plan_err};
 use datafusion::logical_expr::function::{PartitionEvaluatorArgs, WindowUDFFieldArgs};
 use datafusion::logical_expr::{LimitEffect, PartitionEvaluator, Signature, Volatility, WindowUDF, WindowUDFImpl};
@@ -83,13 +83,15 @@ impl WindowUDFImpl for SeriesFunction {
 
     fn partition_evaluator(&self, args: PartitionEvaluatorArgs) -> Result<Box<dyn PartitionEvaluator>> {
         let constants = args.input_exprs();
-        let series = match self.kind {
-            Kind::Delta => Series::Delta,
-            Kind::Ratio => Series::Ratio,
-            Kind::Ema => Series::Ema(weight(constants.get(1))?),
-            Kind::EmaBy => Series::Ema(weight_by(constants)?),
+        let is_whole = args.input_fields().first().is_some_and(|x| *x.data_type() == DataType::Int64);
+        let step = match self.kind {
+            Kind::Delta if is_whole => return Ok(Box::new(Series::WholeDelta)),
+            Kind::Delta => Step::Delta,
+            Kind::Ratio => Step::Ratio,
+            Kind::Ema => Step::Ema(weight(constants.get(1))?),
+            Kind::EmaBy => Step::Ema(weight_by(constants)?),
         };
-        Ok(Box::new(series))
+        Ok(Box::new(Series::Step(step)))
     }
 
     fn limit_effect(&self, _: &[Arc<dyn PhysicalExpr>]) -> LimitEffect {
@@ -98,12 +100,15 @@ impl WindowUDFImpl for SeriesFunction {
 }
 
 /// How much a new value weighs.
-#[derive(Debug, Clone, Copy)]
-enum Weight {
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Weight {
     /// The same for each row, above 0 and at most 1.
     Fixed(f64),
     /// `1 - exp(-Δt / constant)`, for the time since the value before.
-    Decay { constant_ns: f64 },
+    Decay {
+        /// The time constant.
+        constant_ns: f64,
+    },
 }
 
 fn constant(expr: Option<&Arc<dyn PhysicalExpr>>) -> Result<&ScalarValue> {
@@ -170,30 +175,101 @@ fn weight_by(args: &[Arc<dyn PhysicalExpr>]) -> Result<Weight> {
     }
 }
 
+/// What goes from row to row of doubles.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Step {
+    /// A moving average.
+    Ema(Weight),
+    /// The difference to the row before.
+    Delta,
+    /// The quotient with the row before.
+    Ratio,
+}
+
+impl Step {
+    /// Returns whether it looks at times.
+    pub fn needs_time(self) -> bool {
+        matches!(self, Self::Ema(Weight::Decay { .. }))
+    }
+}
+
+/// Where a series stands.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Running {
+    has_begun: bool,
+    /// The average so far, or the value of the row before.
+    before: Option<f64>,
+    time: i64,
+}
+
+impl Running {
+    /// Takes the next row in, and returns the answer for it.
+    pub fn next(&mut self, step: Step, value: Option<f64>, time: i64) -> Option<f64> {
+        let (is_first, before) = (!self.has_begun, self.before);
+        self.has_begun = true;
+        match step {
+            Step::Ema(weight) => {
+                let Some(value) = value else { return before };
+                let average = match (before, weight) {
+                    (None, _) => value,
+                    (Some(before), Weight::Fixed(alpha)) => before + alpha * (value - before),
+                    (Some(before), Weight::Decay { constant_ns }) => {
+                        let alpha = -(-(time.saturating_sub(self.time) as f64) / constant_ns).exp_m1();
+                        before + alpha * (value - before)
+                    }
+                };
+                (self.before, self.time) = (Some(average), time);
+                self.before
+            }
+            Step::Delta | Step::Ratio => {
+                self.before = value;
+                let value = value?;
+                match (step, before) {
+                    (Step::Delta, _) if is_first => Some(value),
+                    (Step::Delta, Some(before)) => Some(value - before),
+                    (_, _) if is_first => Some(1.0),
+                    (_, Some(before)) => (before != 0.0).then(|| value / before),
+                    (_, None) => None,
+                }
+            }
+        }
+    }
+}
+
+/// Returns what a call of one of the functions computes of doubles, by its function and arguments; none for another function, or
+/// one of whole numbers.
+///
+/// # Errors
+///
+/// `InvalidQuery` for parameters that are wrong.
+pub fn step_of(function: &WindowUDF, args: &[Arc<dyn PhysicalExpr>], schema: &Schema) -> Result<Option<Step>> {
+    let Some(function) = function.inner().downcast_ref::<SeriesFunction>() else { return Ok(None) };
+    let is_double = args.first().map(|arg| arg.data_type(schema)).transpose()? == Some(DataType::Float64);
+    Ok(match function.kind {
+        _ if !is_double => None,
+        Kind::Delta => Some(Step::Delta),
+        Kind::Ratio => Some(Step::Ratio),
+        Kind::Ema => Some(Step::Ema(weight(args.get(1))?)),
+        Kind::EmaBy => Some(Step::Ema(weight_by(args)?)),
+    })
+}
+
 #[derive(Debug)]
 enum Series {
-    Ema(Weight),
-    Delta,
-    Ratio,
+    Step(Step),
+    /// The difference of whole numbers.
+    WholeDelta,
 }
 
 impl PartitionEvaluator for Series {
     fn evaluate_all(&mut self, values: &[ArrayRef], _: usize) -> Result<ArrayRef> {
-        match self {
-            Self::Delta if *values[0].data_type() == DataType::Int64 => delta_whole(values[0].as_primitive()),
-            Self::Delta => {
-                Ok(Arc::new(pairs(&cast(&values[0], &DataType::Float64)?, |first| first, |x, before| Some(x - before))))
-            }
-            Self::Ratio => {
-                let quotient = |x: f64, before: f64| (before != 0.0).then(|| x / before);
-                Ok(Arc::new(pairs(&cast(&values[0], &DataType::Float64)?, |_| 1.0, quotient)))
-            }
-            Self::Ema(weight) => {
-                let times =
-                    values.get(3).map(|times| times.as_primitive::<TimestampNanosecondType>().values().as_ref());
-                ema(values[0].as_primitive(), *weight, times)
-            }
-        }
+        let Self::Step(step) = self else { return delta_whole(values[0].as_primitive()) };
+        let times = values.get(3).map(|times| times.as_primitive::<TimestampNanosecondType>().values().as_ref());
+        let numbers = cast(&values[0], &DataType::Float64)?;
+        let mut running = Running::default();
+        let rows = numbers.as_primitive::<Float64Type>().iter().enumerate();
+        let answers = rows.map(|(row, value)| running.next(*step, value, times.map_or(0, |times: &[i64]| times[row])));
+        Ok(Arc::new(answers.collect::<Float64Array>()))
     }
 }
 
@@ -211,38 +287,4 @@ fn delta_whole(values: &Int64Array) -> Result<ArrayRef> {
         Ok(delta)
     };
     Ok(Arc::new(values.iter().enumerate().map(delta).collect::<Result<Int64Array>>()?))
-}
-
-/// Combines each value with the one before it.
-fn pairs(values: &ArrayRef, first: impl Fn(f64) -> f64, next: impl Fn(f64, f64) -> Option<f64>) -> Float64Array {
-    let mut before = None;
-    let pair = |(at, value): (usize, Option<f64>)| {
-        let made = match (value, before) {
-            (Some(value), _) if at == 0 => Some(first(value)),
-            (Some(value), Some(before)) => next(value, before),
-            _ => None,
-        };
-        before = value;
-        made
-    };
-    values.as_primitive::<Float64Type>().iter().enumerate().map(pair).collect()
-}
-
-fn ema(values: &Float64Array, weight: Weight, times: Option<&[i64]>) -> Result<ArrayRef> {
-    let mut state: Option<(f64, i64)> = None;
-    let step = |(at, value): (usize, Option<f64>)| {
-        let Some(value) = value else { return state.map(|(average, _)| average) };
-        let time = times.map_or(0, |times| times[at]);
-        let average = match (state, weight) {
-            (None, _) => value,
-            (Some((average, _)), Weight::Fixed(alpha)) => average + alpha * (value - average),
-            (Some((average, before)), Weight::Decay { constant_ns }) => {
-                let alpha = -(-(time.saturating_sub(before) as f64) / constant_ns).exp_m1();
-                average + alpha * (value - average)
-            }
-        };
-        state = Some((average, time));
-        Some(average)
-    };
-    Ok(Arc::new(values.iter().enumerate().map(step).collect::<Float64Array>()))
 }

@@ -180,8 +180,12 @@ async fn partial(mut input: SendableRecordBatchStream, plan: SeriesPlan, memory:
     Ok(Partial { groups, states, _memory: memory })
 }
 
-/// Returns the code of each row; NULL has the last one.
-fn codes_of(batch: &RecordBatch, code: Option<usize>, codes: usize) -> Result<Vec<u32>> {
+/// Returns the code of each row, of `codes`; NULL has the last one.
+///
+/// # Errors
+///
+/// `Internal` where the column has none.
+pub fn codes_of(batch: &RecordBatch, code: Option<usize>, codes: usize) -> Result<Vec<u32>> {
     let Some(code) = code else { return Ok(vec![0; batch.num_rows()]) };
     let Some(dictionary) = batch.column(code).as_any_dictionary_opt() else {
         return internal_err!("a symbol came without its codes");

@@ -1,4 +1,4 @@
-//! Aggregates by symbol and bucket over tables whose symbols have codes.
+//! Aggregates by symbol and bucket, and windows by symbol, over tables whose symbols have codes.
 //!
 //! DataFusion hashes the text of a symbol for every row. Where a column has codes, and the buckets of time are few, the state of a
 //! group is found by its number instead (`groups`), and an aggregate goes over a batch in one loop (`states`). What the rule
@@ -6,7 +6,11 @@
 
 mod exec;
 mod groups;
+mod rolling;
 mod rule;
 mod states;
+mod window_exec;
+mod window_rule;
 
 pub use rule::AggregateByCodes;
+pub use window_rule::WindowByCodes;
