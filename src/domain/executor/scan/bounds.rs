@@ -1,6 +1,6 @@
 //! What a scan knows of its columns by the bounds of their segments.
 
-use crate::domain::executor::scan::{Piece, ScanExec};
+use crate::domain::executor::scan::{Piece, ScanExec, partition};
 use crate::domain::executor::top_rows::First;
 use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
@@ -81,6 +81,14 @@ impl ScanExec {
             last = Some(end);
         }
         true
+    }
+
+    /// Returns the same scan with its rows in up to `count` partitions, in their order.
+    pub fn in_partitions(&self, count: usize) -> Self {
+        let pieces = self.partitions.iter().flatten().cloned().collect();
+        let schema = self.schema();
+        let split = Self::new(self.table.clone(), schema, self.columns.clone(), partition(pieces, count), self.nans);
+        Self { coded: self.coded.clone(), ..split }
     }
 
     /// Returns the same scan with all rows in one partition.

@@ -225,6 +225,11 @@ impl ScanExec {
         self.coded.last().map(|coded| coded.values.clone())
     }
 
+    /// Returns whether there are more rows than one core should read alone.
+    pub fn has_many_rows(&self) -> bool {
+        self.rows(None) > BATCH_ROWS
+    }
+
     fn rows(&self, partition: Option<usize>) -> usize {
         let all = self.partitions.iter().enumerate();
         let chosen = all.filter(|(index, _)| partition.is_none_or(|wanted| wanted == *index));

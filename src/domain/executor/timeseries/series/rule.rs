@@ -89,12 +89,12 @@ fn by_codes(whole: &AggregateExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
         return Ok(None);
     }
     let code = coded.as_ref().map(|coded| coded.schema().fields().len() - 1);
-    let input: Arc<dyn ExecutionPlan> = match (coded, filter) {
-        (None, _) => partial.input().clone(),
-        (Some(coded), None) => Arc::new(coded),
-        (Some(coded), Some(filter)) => {
-            Arc::new(FilterExecBuilder::new(filter.predicate().clone(), Arc::new(coded)).build()?)
-        }
+    // Partitions are put together in their order, so that more of them do not change which row came first.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let split = coded.as_ref().unwrap_or(scan).in_partitions(if scan.has_many_rows() { cores } else { 1 });
+    let input: Arc<dyn ExecutionPlan> = match filter {
+        None => Arc::new(split),
+        Some(filter) => Arc::new(FilterExecBuilder::new(filter.predicate().clone(), Arc::new(split)).build()?),
     };
     let Grouped { bucket, symbol_first, .. } = grouped;
     let plan = SeriesPlan { code, symbols, bucket, symbol_first, aggregates };
