@@ -240,10 +240,11 @@ impl TimeFunction {
     fn buckets(&self, args: &[Option<ScalarValue>]) -> Result<Option<Buckets>> {
         let width = self.constant(args, usize::from(self.kind == Kind::Xbar))?;
         let Some(width) = Span::read(width)? else { return Ok(None) };
-        let width = width.positive(self.name())?;
+        let is_sample = matches!(self.kind, Kind::Sample | Kind::SampleFill);
+        let width = width.positive(if is_sample { "SAMPLE BY" } else { self.name() })?;
         let is_since_1970 = matches!(self.kind, Kind::Xbar | Kind::DateBinGapfill);
         let buckets = if is_since_1970 { Buckets::since_1970(width) } else { Buckets::calendar(width) };
-        if matches!(self.kind, Kind::Sample | Kind::SampleFill) {
+        if is_sample {
             return self.sample(buckets, args).map(Some);
         }
         if args.len() < 3 {

@@ -43,7 +43,8 @@ pub fn window_join(
     for aggregate in aggregates {
         let expr = context.sql_to_expr(aggregate.clone(), &both)?;
         let is_right = expr.column_refs().iter().all(|column| right.schema().maybe_index_of_column(column).is_some());
-        match expr {
+        // `count(*)` comes under a name.
+        match expr.unalias() {
             Expr::AggregateFunction(call) if is_right && call.params.order_by.is_empty() => {
                 planned.push(Expr::AggregateFunction(call));
             }
