@@ -224,6 +224,8 @@ pub struct TableInfo {
     pub rows: Option<u64>,
     /// Memory that its data holds now, in bytes; none where the caller is not told.
     pub bytes: Option<u64>,
+    /// The column that is the time of its rows; none where it has no TIMESTAMP.
+    pub time_column: Option<String>,
 }
 
 /// Runs SQL.

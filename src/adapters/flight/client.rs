@@ -6,7 +6,7 @@ use crate::adapters::flight::command::Command;
 use crate::adapters::flight::rpc::list_flights::is_plain;
 use crate::adapters::flight::ticket::Handle;
 use crate::adapters::flight::wire::{
-    DESCRIBE, HEALTHCHECK, SNAPSHOT, error_from_status, flight_data, summary_from_json,
+    DESCRIBE, HEALTHCHECK, SNAPSHOT, error_from_status, flight_data, summary_from_json, time_column_from_json,
 };
 use crate::adapters::ipc::{DecodeLimits, Decoder, Encoder, Encoding, decode_description, decode_schema};
 use crate::ports::{
@@ -259,6 +259,7 @@ fn table_of(info: FlightInfo) -> Result<TableInfo> {
         schema: decode_schema(info.schema)?,
         rows: number(info.total_records),
         bytes: number(info.total_bytes),
+        time_column: time_column_from_json(&info.app_metadata)?,
     })
 }
 

@@ -3,7 +3,7 @@
 //! Both directions of each stand here together. Handles and commands have files of their own.
 
 use crate::adapters::ipc::{self, Encoding};
-use crate::ports::{Error, ErrorKind, IngestSummary, Limits, Reply, Result, StatementKind};
+use crate::ports::{Error, ErrorKind, IngestSummary, Limits, Reply, Result, StatementKind, TableInfo};
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use arrow_flight::FlightData;
@@ -156,6 +156,22 @@ pub fn summary_from_json(text: &[u8]) -> Result<IngestSummary> {
         bytes: number("bytes")?,
         table_created: value["table_created"].as_bool().ok_or_else(wrong)?,
     })
+}
+
+/// Encodes what a table's FlightInfo has no field for, as its `app_metadata`.
+pub fn table_json(table: &TableInfo) -> String {
+    serde_json::json!({ "time_column": table.time_column }).to_string()
+}
+
+/// Decodes the time column from the text of [`table_json`].
+///
+/// # Errors
+///
+/// `Internal` for anything else: only our own servers send these.
+pub fn time_column_from_json(text: &[u8]) -> Result<Option<String>> {
+    let wrong = || Error::internal("the server's description of a table does not decode");
+    let value: serde_json::Value = serde_json::from_slice(text).map_err(|error| wrong().with_source(error))?;
+    Ok(value["time_column"].as_str().map(str::to_owned))
 }
 
 /// Returns the number of rows that a change reports; 0 for a definition.

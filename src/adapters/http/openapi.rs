@@ -188,7 +188,7 @@ fn schemas() -> Value {
         })),
         "Description": object(json!({"kind": text, "schema": text, "rows": {"type": ["integer", "null"]}, "params": text})),
         "Snapshot": object(json!({"snapshot": text})),
-        "Table": object(json!({"name": text, "rows": count, "bytes": count, "columns": columns, "schema": text})),
+        "Table": object(json!({"name": text, "rows": count, "bytes": count, "time_column": json!({"type": ["string", "null"]}), "columns": columns, "schema": text})),
         "Tables": object(json!({"tables": {"type": "array", "items": reference("Table")}})),
         "Inserted": object(json!({"inserted": count, "failed": count})),
     })

@@ -203,6 +203,7 @@ pub fn table_json(table: &TableInfo) -> Value {
         "name": table.name,
         "rows": table.rows,
         "bytes": table.bytes,
+        "time_column": table.time_column,
         "columns": columns,
         "schema": BASE64.encode(ipc::encode_schema(&table.schema)),
     })
@@ -219,6 +220,7 @@ pub fn table_from_json(value: &Value) -> Result<TableInfo> {
         schema: schema_from_json(&value["schema"])?,
         rows: value["rows"].as_u64(),
         bytes: value["bytes"].as_u64(),
+        time_column: value["time_column"].as_str().map(str::to_owned),
     })
 }
 

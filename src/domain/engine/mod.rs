@@ -262,6 +262,7 @@ fn table_info(table: &Table) -> TableInfo {
         schema: table.schema().clone(),
         rows: Some(table.rows()),
         bytes: Some(table.bytes()),
+        time_column: table.time_column().map(str::to_owned),
     }
 }
 

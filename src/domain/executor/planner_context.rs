@@ -38,11 +38,18 @@ pub struct SnapshotContext<'a> {
 pub struct NamedTable {
     name: String,
     schema: SchemaRef,
+    declared_time: Option<String>,
 }
 
 impl NamedTable {
     fn new(name: &str, table: &Arc<Table>) -> Self {
-        Self { name: name.to_owned(), schema: scan_schema(table, name == TARGET) }
+        let declared_time = table.declared_time().map(str::to_owned);
+        Self { name: name.to_owned(), schema: scan_schema(table, name == TARGET), declared_time }
+    }
+
+    /// Returns the time column that the definition of the table names.
+    pub fn declared_time(&self) -> Option<&str> {
+        self.declared_time.as_deref()
     }
 
     /// Returns whether it is the table of a change, which has row numbers.

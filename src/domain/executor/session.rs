@@ -59,7 +59,9 @@ impl Session {
         for function in extremes(&aggregates) {
             state.register_udaf(function).map_err(from_datafusion)?;
         }
-        for function in timeseries::scalars().into_iter().chain(timeseries::fill_functions()) {
+        for function in
+            timeseries::scalars().into_iter().chain(timeseries::fill_functions()).chain([timeseries::first_buckets()])
+        {
             state.register_udf(function).map_err(from_datafusion)?;
         }
         for function in timeseries::aggregates() {

@@ -7,19 +7,24 @@ use crate::domain::sql::statement::{
 use crate::domain::sql::types::column_type;
 use crate::ports::{Error, Result};
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use sqlparser::ast::{self, AlterTableOperation, ColumnDef, ColumnOption, CreateTableOptions, ObjectName};
+use sqlparser::ast::{
+    self, AlterTableOperation, ColumnDef, ColumnOption, CreateTableOptions, Expr, ObjectName, SqlOption, Value,
+    ValueWithSpan,
+};
 use std::sync::Arc;
 
 pub(super) fn create_table(create: ast::CreateTable, whole: &str) -> Result<Statement> {
     let replace = if create.or_replace { "OR REPLACE " } else { "" };
     let exists = if create.if_not_exists { "IF NOT EXISTS " } else { "" };
     let head = format!("CREATE {replace}TABLE {exists}{}", create.name);
-    if create.table_options != CreateTableOptions::None {
-        return Err(unsupported(whole));
-    }
+    let (time, options) = match &create.table_options {
+        CreateTableOptions::None => (None, String::new()),
+        CreateTableOptions::With(options) => (Some(time_option(options)?), format!(" {}", create.table_options)),
+        _ => return Err(unsupported(whole)),
+    };
     let columns = match create.query {
         Some(query) => {
-            check_understood(whole, &[format!("{head} AS {query}")])?;
+            check_understood(whole, &[format!("{head}{options} AS {query}")])?;
             if let Some(refused) = refusal(&query) {
                 return Ok(refused);
             }
@@ -27,7 +32,7 @@ pub(super) fn create_table(create: ast::CreateTable, whole: &str) -> Result<Stat
         }
         None => {
             let columns: Vec<_> = create.columns.iter().map(ToString::to_string).collect();
-            check_understood(whole, &[format!("{head} ({})", columns.join(", "))])?;
+            check_understood(whole, &[format!("{head} ({}){options}", columns.join(", "))])?;
             NewColumns::Listed(new_schema(&create.columns)?)
         }
     };
@@ -36,7 +41,26 @@ pub(super) fn create_table(create: ast::CreateTable, whole: &str) -> Result<Stat
         if_not_exists: create.if_not_exists,
         or_replace: create.or_replace,
         columns,
+        time,
     }))
+}
+
+/// Reads `WITH (time = 'ts')`, the only option that a table has.
+fn time_option(options: &[SqlOption]) -> Result<Name> {
+    let [SqlOption::KeyValue { key, value }] = options else {
+        return Err(Error::unsupported("CREATE TABLE has one option: WITH (time = 'column')"));
+    };
+    if !key.value.eq_ignore_ascii_case("time") {
+        let text = format!("option {key} of CREATE TABLE is not supported; there is time, the name of the time column");
+        return Err(Error::unsupported(text));
+    }
+    match value {
+        Expr::Identifier(ident) => Ok(Name::of(ident)),
+        Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), .. }) => {
+            Ok(Name { text: text.clone(), quoted: false })
+        }
+        other => Err(Error::invalid(format!("the option time is the name of a column, not {other}"))),
+    }
 }
 
 fn new_schema(columns: &[ColumnDef]) -> Result<SchemaRef> {

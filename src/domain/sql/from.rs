@@ -11,12 +11,8 @@ use crate::domain::sql::scope::{Prefer, Relation, Scope};
 use crate::domain::sql::statement::table_ident;
 use crate::domain::storage::Table;
 use crate::ports::{Error, ErrorKind, Result};
-use arrow::datatypes::{DataType, Field};
 use sqlparser::ast::{Join, JoinConstraint, JoinOperator, ObjectName, ObjectNamePart, TableFactor, TableWithJoins};
 use std::sync::Arc;
-
-/// Names that a time column has by custom, the first that is there.
-pub const TIME_NAMES: [&str; 4] = ["timestamp", "timestamp_ns", "ts", "time"];
 
 impl Resolver<'_> {
     pub(super) fn table_with_joins(&mut self, from: &mut TableWithJoins) -> Result<()> {
@@ -75,8 +71,8 @@ impl Resolver<'_> {
     pub(super) fn table_factor(&mut self, factor: &mut TableFactor) -> Result<Vec<Relation>> {
         match factor {
             TableFactor::Table { name, alias, args: None, .. } => {
-                let (table, columns) = self.table(name)?;
-                Ok(vec![Relation::new(Some(table), columns, alias.as_ref())])
+                let (found, columns, table) = self.table(name)?;
+                Ok(vec![Relation::of_table(found, table.as_deref(), columns, alias.as_ref())])
             }
             TableFactor::Derived { lateral, subquery, alias, .. } => {
                 // It may not name its neighbours in FROM, unless it is LATERAL.
@@ -128,14 +124,14 @@ impl Resolver<'_> {
         }
     }
 
-    /// Finds a table or common table expression, renames it to its exact name, and returns that with its columns.
-    fn table(&mut self, name: &mut ObjectName) -> Result<(String, Output)> {
+    /// Finds a table or common table expression, renames it to its exact name, and returns that with its columns and the table.
+    fn table(&mut self, name: &mut ObjectName) -> Result<(String, Output, Option<Arc<Table>>)> {
         let single = name.0.len() == 1;
         let not_found = || Error::new(ErrorKind::NotFound, format!("table {name} not found"));
         let ident = table_ident(name).ok_or_else(not_found)?;
         if let (TARGET, Some(table)) = (ident.value.as_str(), self.target) {
             self.tables.insert(TARGET.to_owned(), table.clone());
-            return Ok((TARGET.to_owned(), self.target_columns(table)));
+            return Ok((TARGET.to_owned(), self.target_columns(table), Some(table.clone())));
         }
         let (text, quoted) = (ident.value.clone(), ident.quote_style.is_some());
         // An exact match comes before one without regard to case, and a common table expression before a table.
@@ -144,18 +140,18 @@ impl Resolver<'_> {
         let has_exact_table = self.snapshot.get(&text).is_some();
         let by_case = || ctes().find(|cte| !quoted && cte.name.eq_ignore_ascii_case(&text));
         let cte = exact.or_else(|| if has_exact_table { None } else { by_case() }).cloned();
-        let (found, columns) = match cte {
+        let (found, columns, table) = match cte {
             Some(cte) => {
                 self.count(cte.relations)?;
-                (cte.name, cte.columns)
+                (cte.name, cte.columns, None)
             }
             None => {
                 self.count(1)?;
                 let found = self.snapshot.resolve(&text, quoted)?.to_owned();
                 let table = self.snapshot.table(&found)?.clone();
                 let columns = table.schema().fields().iter().map(|field| field.name().clone()).collect();
-                self.tables.insert(found.clone(), table);
-                (found, Some(columns))
+                self.tables.insert(found.clone(), table.clone());
+                (found, Some(columns), Some(table))
             }
         };
         if let Some(ObjectNamePart::Identifier(ident)) = name.0.last_mut() {
@@ -164,27 +160,10 @@ impl Resolver<'_> {
         if let (false, Some(ObjectNamePart::Identifier(schema))) = (single, name.0.first_mut()) {
             schema.value.make_ascii_lowercase();
         }
-        Ok((found, columns))
+        Ok((found, columns, table))
     }
 
     fn target_columns(&self, table: &Table) -> Output {
         Some(table.schema().fields().iter().map(|field| field.name().clone()).collect())
-    }
-
-    /// Returns the time column of FROM: the first of a customary name, else the only TIMESTAMP of its only table.
-    pub(super) fn time_column(&self) -> Result<String> {
-        let relations = self.scopes.last().map(|scope| scope.relations.as_slice()).unwrap_or_default();
-        for name in TIME_NAMES {
-            let found =
-                relations.iter().filter_map(|relation| relation.columns.as_ref()?.find(name, false).transpose());
-            if let Some(found) = found.map(|found| found.map(str::to_owned)).next() {
-                return found;
-            }
-        }
-        let tables = relations.iter().filter_map(|relation| self.tables.get(relation.name.as_ref()?));
-        let is_time = |field: &&Arc<Field>| matches!(field.data_type(), DataType::Timestamp(..));
-        let first = tables.flat_map(|table| table.schema().fields().iter().find(is_time)).next();
-        let missing = || Error::invalid("SAMPLE BY finds no time column in FROM; call one timestamp, ts or time");
-        first.map(|field| field.name().clone()).ok_or_else(missing)
     }
 }

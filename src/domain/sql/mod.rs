@@ -14,12 +14,12 @@ mod resolve;
 mod rows_query;
 mod scope;
 mod statement;
+mod time_columns;
 mod timeseries;
 mod tokens;
 mod types;
 mod values;
 
-pub use from::TIME_NAMES;
 pub use guard::{Callee, Refused, inspect};
 pub use parse::parse;
 pub use resolve::ResolvedTables;

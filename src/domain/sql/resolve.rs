@@ -8,7 +8,7 @@
 //! expressions that may see its columns.
 
 use crate::domain::catalog::Snapshot;
-use crate::domain::sql::scope::{Columns, Prefer, Relation, Scope};
+use crate::domain::sql::scope::{Columns, Prefer, Relation, Scope, aliases, name_of};
 use crate::domain::sql::timeseries::{group_by_sample, has_sample_by, has_window_join, lift_window_aggregates};
 use crate::domain::storage::Table;
 use crate::ports::{Error, Result};
@@ -168,7 +168,9 @@ impl Resolver<'_> {
         }
         if has_sample_by(select) {
             let time = self.time_column()?;
-            group_by_sample(select, &time, self.is_aggregate)?;
+            if let (true, Some(added)) = (group_by_sample(select, &time, self.is_aggregate)?, select.from.last_mut()) {
+                self.table_with_joins(added)?;
+            }
         }
         if has_window_join(select) {
             // Resolved here, as they stand beside the columns of both sides; the join answers those of the left one alone.
@@ -365,6 +367,13 @@ impl VisitorMut for Expressions<'_, '_> {
             _ => ControlFlow::Continue(()),
         }
     }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Box<Error>> {
+        if let (0, Expr::Function(call)) = (self.queries, expr) {
+            self.resolver.time_of_call(call);
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 fn or_break(result: Result<()>) -> ControlFlow<Box<Error>> {
@@ -378,21 +387,4 @@ fn or_break(result: Result<()>) -> ControlFlow<Box<Error>> {
 pub fn listed(alias: &TableAlias) -> Output {
     let columns = alias.columns.iter().map(|column| column.name.value.clone());
     (!alias.columns.is_empty()).then(|| columns.collect())
-}
-
-/// Returns the name of a bare column in the output.
-fn name_of(expr: &Expr) -> Option<String> {
-    match expr {
-        Expr::Identifier(ident) => Some(ident.value.clone()),
-        Expr::CompoundIdentifier(idents) => idents.last().map(|ident| ident.value.clone()),
-        _ => None,
-    }
-}
-
-fn aliases(items: &[SelectItem]) -> impl Iterator<Item = String> {
-    items.iter().flat_map(|item| match item {
-        SelectItem::ExprWithAlias { alias, .. } => vec![alias.value.clone()],
-        SelectItem::ExprWithAliases { aliases, .. } => aliases.iter().map(|alias| alias.value.clone()).collect(),
-        _ => Vec::new(),
-    })
 }

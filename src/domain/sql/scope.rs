@@ -1,7 +1,8 @@
 //! The names in scope of a query: the relations of its FROM with their columns, and the aliases of its SELECT.
 
+use crate::domain::storage::Table;
 use crate::ports::{Error, Result};
-use sqlparser::ast::TableAlias;
+use sqlparser::ast::{Expr, SelectItem, TableAlias};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Column names, found in constant time: a table may have thousands.
@@ -45,6 +46,11 @@ impl Columns {
         }
     }
 
+    /// Returns whether there is a column of exactly this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.exact.contains(name)
+    }
+
     /// Returns the names that differ from `name` in case alone.
     fn alike(&self, name: &str) -> impl Iterator<Item = &String> {
         self.folded.get(&name.to_ascii_lowercase()).into_iter().flatten()
@@ -65,6 +71,10 @@ pub struct Relation {
     pub name: Option<String>,
     /// Its columns; none where only the planner knows them.
     pub columns: Option<Columns>,
+    /// The time column that the definition of its table names.
+    pub declared_time: Option<String>,
+    /// The time column that its table has by custom.
+    pub first_time: Option<String>,
 }
 
 impl Relation {
@@ -80,7 +90,26 @@ impl Relation {
         Self {
             name: alias.map(|alias| alias.name.value.clone()).or(name),
             columns: columns.map(|columns: Vec<_>| Columns::new(columns)),
+            declared_time: None,
+            first_time: None,
         }
+    }
+
+    /// Makes the relation of a table.
+    pub fn of_table(
+        name: String,
+        table: Option<&Table>,
+        columns: Option<Vec<String>>,
+        alias: Option<&TableAlias>,
+    ) -> Self {
+        let relation = Self::new(Some(name), columns, alias);
+        // An alias may have given it another name.
+        let shown = |name: Option<&str>| {
+            let at = table?.schema().index_of(name?).ok()?;
+            relation.columns.as_ref()?.names.get(at).cloned()
+        };
+        let (declared, first) = (table.and_then(Table::declared_time), table.and_then(Table::time_column));
+        Self { declared_time: shown(declared), first_time: shown(first), ..relation }
     }
 }
 
@@ -156,4 +185,22 @@ impl Scope {
             Prefer::Aliases => Ok(alike_aliases()?.or(alike_columns()?)),
         }
     }
+}
+
+/// Returns the name of a bare column in the output.
+pub fn name_of(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Identifier(ident) => Some(ident.value.clone()),
+        Expr::CompoundIdentifier(idents) => idents.last().map(|ident| ident.value.clone()),
+        _ => None,
+    }
+}
+
+/// Returns the aliases of what a query selects.
+pub fn aliases(items: &[SelectItem]) -> impl Iterator<Item = String> {
+    items.iter().flat_map(|item| match item {
+        SelectItem::ExprWithAlias { alias, .. } => vec![alias.value.clone()],
+        SelectItem::ExprWithAliases { aliases, .. } => aliases.iter().map(|alias| alias.value.clone()).collect(),
+        _ => Vec::new(),
+    })
 }

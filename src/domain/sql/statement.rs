@@ -116,6 +116,8 @@ pub struct CreateTable {
     pub or_replace: bool,
     /// Where its columns come from.
     pub columns: NewColumns,
+    /// Its time column, where the statement says it.
+    pub time: Option<Name>,
 }
 
 /// The columns and rows that a new table starts with.

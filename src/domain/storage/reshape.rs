@@ -28,6 +28,12 @@ impl Reshape {
         &self.schema
     }
 
+    /// Returns what the column at `index` before is called after it; none where it goes.
+    pub fn renamed(&self, index: usize) -> Option<&str> {
+        let at = self.sources.iter().position(|source| *source == Some(index))?;
+        Some(self.schema.field(at).name())
+    }
+
     /// Checks that a table of so many rows may be changed: a column without nulls can be added only where there are none.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use crate::domain::storage::reshape::Reshape;
 use crate::domain::storage::segment::{Segment, SegmentId};
 use crate::domain::storage::symbols::{SymbolTable, has_codes};
 use crate::ports::{Error, MemoryAccount, Reservation, Result};
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use tokio::sync::Mutex;
@@ -25,6 +25,8 @@ pub struct Table {
     id: TableId,
     name: Arc<str>,
     schema: SchemaRef,
+    /// The time column that its definition names.
+    declared_time: Option<Arc<str>>,
     segments: Vec<Arc<Segment>>,
     rows: u64,
     physical_rows: u64,
@@ -33,6 +35,9 @@ pub struct Table {
     /// Memory of its schema, which no column holds; none for a table of one query.
     schema_memory: Option<Arc<Reservation>>,
 }
+
+/// Names that a time column has by custom, the first that is there.
+pub const TIME_NAMES: [&str; 4] = ["timestamp", "timestamp_ns", "ts", "time"];
 
 /// Rows up to which codes are made by whoever asks first.
 const ENCODED_AT_ONCE: usize = 65_536;
@@ -56,6 +61,7 @@ impl Table {
             id,
             name: name.into(),
             schema,
+            declared_time: None,
             segments: Vec::new(),
             rows: 0,
             physical_rows: 0,
@@ -74,6 +80,25 @@ impl Table {
     pub fn counted_in(self, account: &MemoryAccount) -> Result<Self> {
         let memory = account.reserve(schema_bytes(&self.schema))?;
         Ok(Self { schema_memory: Some(Arc::new(memory)), ..self })
+    }
+
+    /// Makes `column` its time column.
+    #[must_use]
+    pub fn with_time(self, column: &str) -> Self {
+        Self { declared_time: Some(column.into()), ..self }
+    }
+
+    /// Returns the time column that its definition names; none where it names none.
+    pub fn declared_time(&self) -> Option<&str> {
+        self.declared_time.as_deref()
+    }
+
+    /// Returns its time column: the one that its definition names, else the first TIMESTAMP of a customary name, else the first
+    /// TIMESTAMP.
+    pub fn time_column(&self) -> Option<&str> {
+        let times = || self.schema.fields().iter().filter(|field| matches!(field.data_type(), DataType::Timestamp(..)));
+        let named = TIME_NAMES.iter().find_map(|name| times().find(|field| field.name().eq_ignore_ascii_case(name)));
+        self.declared_time().or_else(|| named.or_else(|| times().next()).map(|field| field.name().as_str()))
     }
 
     /// Returns which table this is a state of.
@@ -216,7 +241,9 @@ impl Table {
         reshape.check_rows(self.rows)?;
         let mut segments = reshaped.to_vec();
         segments.extend(reshape.segments(&self.segments[reshaped.len()..], allocations)?);
-        let table = Self { schema: reshape.schema().clone(), ..self.with_segments(segments) };
+        let declared_time = self.declared_time().and_then(|name| reshape.renamed(self.schema.index_of(name).ok()?));
+        let schema = reshape.schema().clone();
+        let table = Self { schema, declared_time: declared_time.map(Arc::from), ..self.with_segments(segments) };
         table.counted_in(allocations.account())
     }
 
@@ -227,6 +254,7 @@ impl Table {
             id: self.id,
             name: self.name.clone(),
             schema: self.schema.clone(),
+            declared_time: self.declared_time.clone(),
             segments,
             rows,
             physical_rows,

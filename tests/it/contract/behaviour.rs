@@ -381,3 +381,58 @@ pub async fn a_statement_asked_again_sees_what_changed(sut: Sut) {
         }
     }
 }
+
+pub async fn a_table_says_which_column_is_its_time(sut: Sut) {
+    for definition in [
+        "CREATE TABLE a (k VARCHAR, ts TIMESTAMP, traded TIMESTAMP, v BIGINT) TIMESTAMP(traded)",
+        "CREATE TABLE b (k VARCHAR, ts TIMESTAMP, traded TIMESTAMP, v BIGINT) WITH (time = 'Traded')",
+        "CREATE TABLE by_name (other TIMESTAMP, ts TIMESTAMP)",
+        "CREATE TABLE first_one (n BIGINT, one TIMESTAMP, two TIMESTAMP)",
+        "CREATE TABLE timeless (n BIGINT)",
+    ] {
+        sut.define(definition).await;
+    }
+    for table in ["a", "b"] {
+        // `ts` and `traded` tell opposite stories.
+        sut.change(&format!(
+            "INSERT INTO {table} VALUES ('x', '2026-01-01T00:00:09', '2026-01-01T00:00:01', 1),
+            ('x', '2026-01-01T00:00:01', '2026-01-01T00:00:09', 2)"
+        ))
+        .await
+        .unwrap();
+    }
+    sut.define("CREATE TABLE c AS (SELECT * FROM a) TIMESTAMP(traded)").await;
+    let time = async |table: &str| sut.query.table(table.to_owned(), Caller::default()).await.unwrap().time_column;
+    let expected = [("a", Some("traded")), ("b", Some("traded")), ("c", Some("traded")), ("by_name", Some("ts"))];
+    for (table, column) in expected.into_iter().chain([("first_one", Some("one")), ("timeless", None)]) {
+        assert_eq!(time(table).await.as_deref(), column, "{table}");
+    }
+    for (sql, answer) in [
+        ("SELECT last(v) FROM a", 2),
+        ("SELECT last(x.v) FROM a AS x", 2),
+        ("SELECT last(x.v) FROM a AS x(p, q, r, v)", 2),
+        ("SELECT first(v) FROM b", 1),
+        ("SELECT sum(last) FROM (SELECT last(v) AS last FROM c SAMPLE BY 5s)", 3),
+        ("SELECT sum(last) FROM (SELECT last(v) AS last FROM c AS d SAMPLE BY 1h)", 2),
+        ("SELECT sum(b.v) FROM a ASOF JOIN b ON (k)", 3),
+        ("SELECT sum(b.v) FROM a LT JOIN b ON (k) WHERE a.v = 2", 1),
+    ] {
+        assert_eq!(int(&sut.read(sql).await.unwrap()), answer, "{sql}");
+    }
+    sut.define("ALTER TABLE a RENAME COLUMN traded TO happened").await;
+    assert_eq!(time("a").await.as_deref(), Some("happened"));
+    assert_eq!(int(&sut.read("SELECT last(v) FROM a").await.unwrap()), 2);
+    sut.define("ALTER TABLE a DROP COLUMN happened").await;
+    assert_eq!(time("a").await.as_deref(), Some("ts"));
+    assert_eq!(int(&sut.read("SELECT last(v) FROM a").await.unwrap()), 1);
+    assert_eq!(sut.read("SELECT * FROM c").await.unwrap()[0].schema().metadata().len(), 0);
+    for (definition, kind, text) in [
+        ("CREATE TABLE d (v BIGINT) WITH (time = 'v')", ErrorKind::InvalidQuery, "has type INT64"),
+        ("CREATE TABLE d (ts TIMESTAMP) TIMESTAMP(tss)", ErrorKind::InvalidQuery, "did you mean \"ts\""),
+        ("CREATE TABLE d (ts TIMESTAMP) WITH (ttl = '1 day')", ErrorKind::Unsupported, "ttl"),
+    ] {
+        let error = sut.change(definition).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{definition}");
+        assert!(error.message().contains(text), "{definition}: {}", error.message());
+    }
+}

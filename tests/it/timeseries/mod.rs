@@ -13,11 +13,6 @@ use arrow::compute::{cast, take_record_batch};
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit, TimestampNanosecondType};
 use serde_json::Value;
 use std::sync::Arc;
-use zepto_flight::ports::ErrorKind;
-
-/// Cases that are refused so far; each has to be, rather than answered wrongly.
-const REFUSED: &[&str] =
-    &["splice-join-questdb", "sample-by-first-observation", "with-fill-step", "with-fill-from-to-per-prefix"];
 
 /// Cases in which rows of equal time are told apart by which came first.
 const BY_ARRIVAL: &[&str] = &[
@@ -115,15 +110,9 @@ async fn run(sut: &Sut, case: &Case, arrival: Arrival) -> Result<(), String> {
         }
     }
     let answer = sut.read(&case.sql).await;
-    let checked = if REFUSED.contains(&case.id.as_str()) {
-        let error = answer.map(|_| ()).expect_err(&case.id);
-        assert!(matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::InvalidQuery), "{}: {error}", case.id);
-        Ok(())
-    } else {
-        match answer {
-            Ok(batches) => check(case, &batches, &format!("{} {arrival:?}", case.id)),
-            Err(error) => Err(format!("{} {arrival:?}: {error}\n {}", case.id, case.sql)),
-        }
+    let checked = match answer {
+        Ok(batches) => check(case, &batches, &format!("{} {arrival:?}", case.id)),
+        Err(error) => Err(format!("{} {arrival:?}: {error}\n {}", case.id, case.sql)),
     };
     for (name, _) in &case.tables {
         sut.define(&format!("DROP TABLE {name}")).await;

@@ -3,6 +3,7 @@
 use crate::adapters::flight::call::{Items, RpcResult, admit, items, reply};
 use crate::adapters::flight::command::select_all;
 use crate::adapters::flight::state::State;
+use crate::adapters::flight::wire::table_json;
 use crate::adapters::ipc::encode_schema;
 use crate::ports::{Caller, Error, ErrorKind, Result, TableInfo};
 use arrow_flight::{Criteria, FlightDescriptor, FlightEndpoint, FlightInfo, Ticket};
@@ -26,6 +27,7 @@ fn table_info(table: &TableInfo) -> FlightInfo {
         .with_endpoint(FlightEndpoint::new().with_ticket(Ticket::new(select_all(&table.name))))
         .with_total_records(or_unknown(table.rows))
         .with_total_bytes(or_unknown(table.bytes))
+        .with_app_metadata(table_json(table))
         .with_ordered(true);
     info.schema = encode_schema(&table.schema);
     info

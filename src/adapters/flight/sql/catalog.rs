@@ -19,6 +19,9 @@ use std::sync::Arc;
 /// The only type of table.
 const TABLE_TYPE: &str = "TABLE";
 
+/// Key of the time column of a table in the metadata of its schema.
+const TIME_COLUMN: &str = "zepto:time_column";
+
 /// Answers a catalogue request.
 ///
 /// # Errors
@@ -88,7 +91,8 @@ fn answer(
 fn list_tables(query: &CommandGetTables, tables: &[TableInfo], options: &ResultOptions) -> Result<RecordBatch> {
     let mut builder = query.clone().into_builder();
     for table in tables {
-        let schema = annotate(&options.schema(&table.schema));
+        let mut schema = annotate(&options.schema(&table.schema));
+        schema.metadata.extend(table.time_column.iter().map(|time| (TIME_COLUMN.to_owned(), time.clone())));
         builder.append(CATALOG, DB_SCHEMA, &table.name, TABLE_TYPE, &schema).map_err(failed)?;
     }
     builder.build().map_err(failed)

@@ -3,12 +3,13 @@
 use crate::domain::catalog::{Change, Commit, Rejection};
 use crate::domain::engine::Inner;
 use crate::domain::engine::statements::answers::{definition_description, definition_reply};
+use crate::domain::engine::statements::matching_rows::column_index;
 use crate::domain::engine::statements::{Operation, Request};
 use crate::domain::engine::table_rules::{check_name, table_schema};
-use crate::domain::sql::{CreateTable, NewColumns, ReadStatement};
+use crate::domain::sql::{CreateTable, Name, NewColumns, ReadStatement, sql_name};
 use crate::domain::storage::{SchemaCoercion, Segment, Table};
 use crate::ports::{BatchStream, Description, Error, Query, Result};
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use std::sync::Arc;
 
@@ -35,12 +36,30 @@ impl Operation for CreateTable {
             NewColumns::Listed(schema) => (table_schema(&schema, &engine.options.limits)?, Vec::new()),
             NewColumns::From(source) => engine.read_table(source, &request.query).await?,
         };
+        let time = self.time.map(|name| time_column(&schema, &name)).transpose()?;
         let table = Table::new(engine.catalog.next_table_id(), &self.table, schema, segments);
+        let table = match time {
+            Some(time) => table.with_time(&time),
+            None => table,
+        };
         let table = Arc::new(table.counted_in(engine.allocations.account())?);
         match engine.catalog.commit(Commit::of(Change::Create { table, or_replace: self.or_replace })) {
             Ok(()) => Ok(definition_reply()),
             Err(rejection) => if_exists(self.if_not_exists, rejection),
         }
+    }
+}
+
+/// Finds the column that a definition names as its time.
+fn time_column(schema: &SchemaRef, name: &Name) -> Result<String> {
+    let field = schema.field(column_index(schema, name)?);
+    match field.data_type() {
+        DataType::Timestamp(..) => Ok(field.name().clone()),
+        other => Err(Error::invalid(format!(
+            "column {:?} has type {}; the time column of a table is a TIMESTAMP",
+            field.name(),
+            sql_name(other)
+        ))),
     }
 }
 

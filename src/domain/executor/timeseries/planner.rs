@@ -8,6 +8,8 @@ use crate::domain::executor::timeseries::keys::{key_type, time_type};
 use crate::domain::executor::timeseries::latest::{LatestExec, LatestNode};
 use crate::domain::executor::timeseries::scalars::gap_buckets;
 use crate::domain::executor::timeseries::window_join::{WindowAggregate, WindowExprs, WindowJoinExec, WindowJoinNode};
+use crate::domain::executor::timeseries::with_fill::{FillOrder, Steps, WithFillExec, WithFillNode};
+use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::Session;
@@ -79,8 +81,26 @@ impl ExtensionPlanner for Operators {
             let plan = GapPlan { buckets, time: node.time, groups: node.groups, filled, bounds };
             return Ok(Some(Arc::new(GapFillExec::new(input.clone(), plan, node.arrow_schema()))));
         }
+        if let Some(node) = node.as_any().downcast_ref::<WithFillNode>() {
+            let [input] = inputs else { return internal_err!("WITH FILL has one input") };
+            return with_fill(node, input.clone()).map(Some);
+        }
         Ok(None)
     }
+}
+
+fn with_fill(node: &WithFillNode, input: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let mut orders = Vec::with_capacity(node.orders.len());
+    for (expr, (descending, nulls_first)) in node.orders.iter().zip(&node.directions) {
+        let Expr::Column(column) = expr else { return internal_err!("WITH FILL orders by columns") };
+        let index = node.input_schema().index_of_column(column)?;
+        orders.push(FillOrder { index, options: SortOptions::new(*descending, *nulls_first) });
+    }
+    let filled = orders.remove(0);
+    let schema = input.schema();
+    let data_type = schema.field(filled.index).data_type();
+    let steps = Steps::new(data_type, node.bounds.clone(), filled.options.descending)?;
+    Ok(Arc::new(WithFillExec::try_new(input, filled, orders, steps, node.arrow_schema())?))
 }
 
 fn asof(

@@ -1,24 +1,23 @@
 //! Plans joins by time and LATEST ON, as `sql/timeseries` has prepared them: nested joins whose last join has a marker.
 
 use crate::domain::executor::error::refused;
-use crate::domain::executor::timeseries::aggregates::time_column;
-use crate::domain::executor::timeseries::asof::{AsOfNode, AsOfSpec, Direction};
-use crate::domain::executor::timeseries::asof_condition::{Conditions, Inequality};
-use crate::domain::executor::timeseries::keys::time_type;
+use crate::domain::executor::timeseries::asof::asof_join;
+use crate::domain::executor::timeseries::asof_condition::Conditions;
 use crate::domain::executor::timeseries::latest::LatestNode;
+use crate::domain::executor::timeseries::marker::Marker;
 use crate::domain::executor::timeseries::sampling::sampling;
-use crate::domain::executor::timeseries::spans::Span;
 use crate::domain::executor::timeseries::window_join::window_join;
-use arrow::datatypes::{DataType, TimeUnit};
+use crate::domain::executor::timeseries::with_fill::WithFillNode;
+use arrow::datatypes::DataType;
 use datafusion::common::{Column, DFSchema, JoinType, Result, ScalarValue, plan_err};
 use datafusion::functions::expr_fn::coalesce;
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
-use datafusion::logical_expr::{
-    Expr, ExprSchemable, Extension, LogicalPlan, LogicalPlanBuilder, Operator, binary_expr, cast, lit,
-};
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::{Expr, Extension, LogicalPlan, LogicalPlanBuilder, Operator, binary_expr, cast, lit};
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use sqlparser::ast::{
-    self, Expr as SqlExpr, FunctionArg, FunctionArgExpr, FunctionArguments, JoinConstraint, JoinOperator, TableFactor,
-    TableSampleKind, TableSampleModifier, TableWithJoins, Value,
+    self, Expr as SqlExpr, JoinConstraint, JoinOperator, TableFactor, TableSampleKind, TableSampleModifier,
+    TableWithJoins, Value,
 };
 use std::sync::Arc;
 
@@ -47,6 +46,7 @@ impl RelationPlanner for TimeRelations {
         let marker = Marker::read(match_condition);
         let plan = match marker.name.as_str() {
             "__zepto_latest" => latest(left, marker.args, context)?,
+            "__zepto_with_fill" => with_fill(left, marker.args, context)?,
             "__zepto_plus" => plus(left, context.plan(join.relation)?, constraint, context)?,
             "__zepto_union" => {
                 let right = context.plan(join.relation)?;
@@ -58,7 +58,7 @@ impl RelationPlanner for TimeRelations {
             }
             _ => {
                 let right = context.plan(join.relation)?;
-                asof([left, right], marker, constraint, context)?
+                asof_join([left, right], marker, constraint, context)?
             }
         };
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
@@ -109,48 +109,6 @@ fn left_side(tables: TableWithJoins, context: &mut dyn RelationPlannerContext) -
     context.plan(relation)
 }
 
-/// The condition of a join: a marker with its arguments, or what the user wrote as MATCH_CONDITION.
-struct Marker {
-    name: String,
-    args: Vec<SqlExpr>,
-}
-
-impl Marker {
-    fn read(condition: SqlExpr) -> Self {
-        match condition {
-            SqlExpr::Function(call) if call.name.to_string().starts_with("__zepto") => {
-                let name = call.name.to_string();
-                Self { name, args: arguments(call.args) }
-            }
-            plain => Self { name: String::new(), args: vec![plain] },
-        }
-    }
-
-    fn text(&self, at: usize) -> &str {
-        match self.args.get(at) {
-            Some(SqlExpr::Value(value)) => match &value.value {
-                Value::SingleQuotedString(text) => text,
-                _ => "",
-            },
-            _ => "",
-        }
-    }
-
-    /// Returns an argument that is not NULL.
-    fn given(&self, at: usize) -> Option<&SqlExpr> {
-        self.args.get(at).filter(|arg| !matches!(arg, SqlExpr::Value(value) if value.value == Value::Null))
-    }
-}
-
-fn arguments(args: FunctionArguments) -> Vec<SqlExpr> {
-    let FunctionArguments::List(list) = args else { return Vec::new() };
-    let plain = list.args.into_iter().filter_map(|arg| match arg {
-        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
-        _ => None,
-    });
-    plain.collect()
-}
-
 /// Plans LATEST ON: the rows of WHERE, and of those the latest.
 fn latest(input: LogicalPlan, args: Vec<SqlExpr>, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
     let mut args = args.into_iter();
@@ -169,6 +127,31 @@ fn latest(input: LogicalPlan, args: Vec<SqlExpr>, context: &mut dyn RelationPlan
         }
     };
     Ok(LogicalPlan::Extension(Extension { node: Arc::new(LatestNode::new(input, time, keys)) }))
+}
+
+/// Plans ORDER BY … WITH FILL: three bounds, and three arguments for each column that orders.
+fn with_fill(input: LogicalPlan, args: Vec<SqlExpr>, context: &mut dyn RelationPlannerContext) -> Result<LogicalPlan> {
+    let simplifier = ExprSimplifier::new(SimplifyContext::builder().build());
+    let nothing = DFSchema::empty();
+    let mut bounds = [ScalarValue::Null, ScalarValue::Null, ScalarValue::Null];
+    for (bound, arg) in bounds.iter_mut().zip(&args) {
+        let expr = context.sql_to_expr(arg.clone(), &nothing)?;
+        match simplifier.coerce(expr, &nothing).and_then(|expr| simplifier.simplify(expr))? {
+            Expr::Literal(value, _) => *bound = value,
+            _ => return Err(refused(format!("a bound of WITH FILL is {arg}, which is no constant"))),
+        }
+    }
+    let (mut orders, mut directions) = (Vec::new(), Vec::new());
+    for order in args.get(3..).unwrap_or_default().chunks_exact(3) {
+        match context.sql_to_expr(order[0].clone(), input.schema())? {
+            Expr::Column(column) => orders.push(Expr::Column(column)),
+            _ => return Err(refused(format!("WITH FILL orders by columns, and {} is none", order[0]))),
+        }
+        let is = |flag: &SqlExpr| matches!(flag, SqlExpr::Value(value) if value.value == Value::Boolean(true));
+        directions.push((is(&order[1]), is(&order[2])));
+    }
+    let node = WithFillNode::new(input, orders, directions, bounds)?;
+    Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
 }
 
 /// Plans a PLUS JOIN (kdb+, `pj`): numbers of the right side are added to the columns of the same name, and unmatched rows pass.
@@ -209,141 +192,4 @@ fn plus(
             .map(Expr::Column),
     );
     LogicalPlanBuilder::from(left).join_on(right, JoinType::Left, on)?.project(shown)?.build()
-}
-
-fn asof(
-    [left, right]: [LogicalPlan; 2],
-    marker: Marker,
-    constraint: JoinConstraint,
-    context: &mut dyn RelationPlannerContext,
-) -> Result<LogicalPlan> {
-    let both = left.schema().join(right.schema())?;
-    let (kept, form) = (marker.text(0), marker.text(1));
-    let is_marker = !marker.name.is_empty();
-    let condition = if is_marker { marker.given(3).cloned() } else { marker.args.first().cloned() };
-    let offset = condition.clone().filter(|_| form == "horizon");
-    let condition = condition.filter(|_| offset.is_none());
-    let has_condition = condition.is_some();
-    let using = using_names(&constraint);
-    let mut conditions = Conditions::read([left.schema(), right.schema()], &both, constraint, condition, context)?;
-    let is_timed = !conditions.inequalities.is_empty() || conditions.nearest.is_some();
-    if using.len() > 1 && !is_timed {
-        conditions.last_key_is_time()?;
-    }
-    let is_implicit = conditions.inequalities.is_empty() && conditions.nearest.is_none();
-    let (times, mut spec) = matching(&conditions, [left.schema(), right.schema()])?;
-    spec.strict |= form == "strict";
-    spec.outer = match kept {
-        "left" => true,
-        "inner" => false,
-        _ => has_condition || is_implicit || !is_marker,
-    };
-    let times = match offset {
-        Some(offset) => shifted(times, context.sql_to_expr(offset, &both)?),
-        None => times,
-    };
-    if let Some(tolerance) = marker.given(2).filter(|_| is_marker) {
-        let literal = context.sql_to_expr(tolerance.clone(), &DFSchema::empty())?;
-        spec.tolerance = Some(in_unit(&literal, &times, [left.schema(), right.schema()])?);
-    } else if let Some(tolerance_ns) = spec.tolerance {
-        let unit_ns = unit_ns(&times, [left.schema(), right.schema()])?;
-        spec.tolerance = Some(tolerance_ns.div_euclid(unit_ns));
-    }
-    let right = match conditions.right_condition.take() {
-        Some(condition) => LogicalPlanBuilder::from(right).filter(condition)?.build()?,
-        None => right,
-    };
-    let shown = shown_columns(&left, &right, &using);
-    let node = AsOfNode::new([left, right], conditions.keys, times, conditions.left_condition, spec)?;
-    let plan = LogicalPlan::Extension(Extension { node: Arc::new(node) });
-    match shown {
-        Some(shown) => LogicalPlanBuilder::from(plan).project(shown)?.build(),
-        None => Ok(plan),
-    }
-}
-
-fn using_names(constraint: &JoinConstraint) -> Vec<String> {
-    let JoinConstraint::Using(names) = constraint else { return Vec::new() };
-    names.iter().filter_map(|name| Some(name.0.last()?.as_ident()?.value.clone())).collect()
-}
-
-/// Returns the columns that USING leaves; none where all are.
-fn shown_columns(left: &LogicalPlan, right: &LogicalPlan, using: &[String]) -> Option<Vec<Expr>> {
-    if using.is_empty() {
-        return None;
-    }
-    let rest = right.schema().columns().into_iter().filter(|column| !using.contains(&column.name));
-    Some(left.schema().columns().into_iter().chain(rest).map(Expr::Column).collect())
-}
-
-/// Decides which row is in force, by the conditions; without any by the time columns of both sides.
-fn matching(conditions: &Conditions, schemas: [&DFSchema; 2]) -> Result<([Expr; 2], AsOfSpec)> {
-    let mut spec = AsOfSpec { direction: Direction::Backward, strict: false, tolerance: None, outer: false };
-    if let Some(times) = &conditions.nearest {
-        if !conditions.inequalities.is_empty() {
-            return Err(refused("nearest stands alone: it takes no inequality beside it".to_owned()));
-        }
-        spec.direction = Direction::Nearest;
-        return Ok((times.clone(), spec));
-    }
-    let main = match conditions.inequalities.as_slice() {
-        [] => {
-            let times = schemas.map(|schema| time_column(schema, None).map(Expr::Column));
-            let [Some(left), Some(right)] = times else {
-                return Err(refused("a side of the ASOF JOIN has no time column; say which in ON".to_owned()));
-            };
-            return Ok(([left, right], spec));
-        }
-        [main] => main,
-        [a, b] => {
-            let (main, other) = Inequality::main_of(a, b)?;
-            spec.tolerance = Some(main.tolerance_ns(other)?);
-            main
-        }
-        _ => {
-            return Err(refused(
-                "an ASOF JOIN has one inequality, and one more that bounds how far back it goes".to_owned(),
-            ));
-        }
-    };
-    let (direction, strict) = match main.op {
-        Operator::GtEq => (Direction::Backward, false),
-        Operator::Gt => (Direction::Backward, true),
-        Operator::LtEq => (Direction::Forward, false),
-        _ => (Direction::Forward, true),
-    };
-    Ok(([main.left.clone(), main.right.clone()], AsOfSpec { direction, strict, ..spec }))
-}
-
-/// Moves the time of the left side by `offset` nanoseconds (HORIZON JOIN).
-fn shifted([left, right]: [Expr; 2], offset: Expr) -> [Expr; 2] {
-    let ns = |time: Expr| cast(cast(time, DataType::Timestamp(TimeUnit::Nanosecond, None)), DataType::Int64);
-    [binary_expr(ns(left), Operator::Plus, cast(offset, DataType::Int64)), ns(right)]
-}
-
-/// Returns the nanoseconds of one unit in which times are compared.
-fn unit_ns(times: &[Expr; 2], schemas: [&DFSchema; 2]) -> Result<i64> {
-    let (left, right) = (times[0].get_type(schemas[0])?, times[1].get_type(schemas[1])?);
-    Ok(match time_type(&left, &right) {
-        Some(DataType::Timestamp(TimeUnit::Second, _)) => 1_000_000_000,
-        Some(DataType::Timestamp(TimeUnit::Millisecond, _) | DataType::Date64) => 1_000_000,
-        Some(DataType::Timestamp(TimeUnit::Microsecond, _)) => 1_000,
-        Some(DataType::Timestamp(TimeUnit::Nanosecond, _)) => 1,
-        Some(DataType::Date32) => 86_400_000_000_000,
-        Some(known) if known.is_integer() => 1,
-        _ => return Err(refused("a tolerance needs times or whole numbers on both sides".to_owned())),
-    })
-}
-
-fn in_unit(literal: &Expr, times: &[Expr; 2], schemas: [&DFSchema; 2]) -> Result<i64> {
-    let value = match literal {
-        Expr::Literal(value, _) => value.clone(),
-        _ => return Err(refused("the tolerance of a join has to be a constant".to_owned())),
-    };
-    match Span::read(&value)? {
-        Some(Span::Ns(ns)) if ns >= 0 => Ok(ns.div_euclid(unit_ns(times, schemas)?)),
-        Some(Span::Ns(ns)) => Err(refused(format!("the tolerance of a join is {ns} ns; it has to be 0 or more"))),
-        Some(Span::Months(_)) => Err(refused("the tolerance of a join is no number of months".to_owned())),
-        None => Err(refused(format!("the tolerance of a join is {}", ScalarValue::Null))),
-    }
 }

@@ -19,7 +19,10 @@ const OFFSETS_MAX: i64 = 1_000;
 ///
 /// `InvalidQuery` for a clause of theirs that is wrong.
 pub fn rewrite_joins(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>> {
-    if !Cursor::mentions(&tokens, &["ASOF", "LT", "AJ0", "WINDOW", "UNION", "PLUS", "HORIZON", "LATEST", "SAMPLE"]) {
+    if !Cursor::mentions(
+        &tokens,
+        &["ASOF", "LT", "AJ0", "WINDOW", "UNION", "PLUS", "SPLICE", "HORIZON", "LATEST", "SAMPLE"],
+    ) {
         return Ok(tokens);
     }
     let mut cursor = Cursor::new(tokens);
@@ -49,6 +52,8 @@ enum Kind {
     Window,
     Horizon,
     Plus,
+    /// As of, both ways (QuestDB).
+    Splice,
     Union,
 }
 
@@ -74,6 +79,8 @@ fn join_kind(cursor: &Cursor) -> Option<(Kind, usize)> {
         Some((Kind::Asof("inner"), 2))
     } else if named("PLUS") {
         Some((Kind::Plus, 2))
+    } else if named("SPLICE") {
+        Some((Kind::Splice, 2))
     } else if named("HORIZON") {
         Some((Kind::Horizon, 2))
     } else {
@@ -92,7 +99,7 @@ fn join(cursor: &mut Cursor, kind: Kind) -> Result<()> {
     };
     let constraint = constraint(cursor);
     let marker = match kind {
-        Kind::Asof(_) | Kind::Lt => asof_marker(cursor, kind, condition)?,
+        Kind::Asof(_) | Kind::Lt | Kind::Splice => asof_marker(cursor, kind, condition)?,
         Kind::Window => window_marker(cursor)?,
         Kind::Horizon => return horizon(cursor, right, constraint),
         Kind::Plus => vec![make_word("__zepto_plus"), punctuation(Token::LParen), punctuation(Token::RParen)],
@@ -132,6 +139,7 @@ fn asof_marker(cursor: &mut Cursor, kind: Kind, condition: Vec<TokenWithSpan>) -
     };
     let (kept, form) = match kind {
         Kind::Asof(kept) => (kept, "before"),
+        Kind::Splice => ("left", "splice"),
         _ => ("default", "strict"),
     };
     let condition = if condition.is_empty() { vec![make_word("NULL")] } else { condition };

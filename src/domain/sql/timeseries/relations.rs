@@ -86,11 +86,23 @@ fn latest(select: &mut Select) -> Result<()> {
 }
 
 /// Makes the right side of a join that has none.
-fn nothing() -> TableFactor {
+pub fn nothing() -> TableFactor {
     let ident = || Ident::new("__zepto_nothing");
     let row = Parens::with_empty_span(vec![Expr::value(Value::Boolean(true))]);
     let body = SetExpr::Values(Values { explicit_row: false, value_keyword: false, rows: vec![row] });
-    let query = Query {
+    let query = query_of(body);
+    let alias = TableAlias {
+        explicit: true,
+        name: ident(),
+        columns: vec![TableAliasColumnDef::from_name("__zepto_nothing")],
+        at: None,
+    };
+    TableFactor::Derived { lateral: false, subquery: Box::new(query), alias: Some(alias), sample: None }
+}
+
+/// Makes a query of nothing but its body.
+pub fn query_of(body: SetExpr) -> Query {
+    Query {
         with: None,
         body: Box::new(body),
         order_by: None,
@@ -101,12 +113,5 @@ fn nothing() -> TableFactor {
         settings: None,
         format_clause: None,
         pipe_operators: Vec::new(),
-    };
-    let alias = TableAlias {
-        explicit: true,
-        name: ident(),
-        columns: vec![TableAliasColumnDef::from_name("__zepto_nothing")],
-        at: None,
-    };
-    TableFactor::Derived { lateral: false, subquery: Box::new(query), alias: Some(alias), sample: None }
+    }
 }

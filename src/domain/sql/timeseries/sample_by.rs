@@ -5,10 +5,11 @@
 
 use crate::domain::sql::timeseries::cursor::{Cursor, call, make_word, number, punctuation, text};
 use crate::domain::sql::timeseries::expressions::name_of;
+use crate::domain::sql::timeseries::relations::query_of;
 use crate::ports::{Error, Result};
 use sqlparser::ast::{
     BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, GroupByExpr,
-    Ident, ObjectName, Select, SelectItem, Value, Visit, Visitor,
+    Ident, ObjectName, Select, SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins, Value, Visit, Visitor,
 };
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 use std::ops::ControlFlow;
@@ -17,13 +18,14 @@ use std::ops::ControlFlow;
 ///
 /// # Errors
 ///
-/// `InvalidQuery` for a clause that is wrong, `Unsupported` for ALIGN TO FIRST OBSERVATION.
+/// `InvalidQuery` for a clause that is wrong, `Unsupported` for ALIGN TO FIRST OBSERVATION beside FROM, TO and FILL.
 pub fn sample_by(cursor: &mut Cursor) -> Result<()> {
     let Some(width) = cursor.counted_span()? else {
         return Err(Error::invalid("SAMPLE BY is followed by a width, such as 5m"));
     };
     let null = || vec![make_word("NULL")];
     let (mut from, mut to, mut zone, mut offset, mut fills) = (null(), null(), null(), null(), Vec::new());
+    let mut align = null();
     if cursor.is_word(0, "FROM") {
         cursor.skip(1);
         from = cursor.until_words(&["TO", "FILL", "ALIGN"]);
@@ -36,12 +38,19 @@ pub fn sample_by(cursor: &mut Cursor) -> Result<()> {
         cursor.skip(1);
         fills = fill_list(cursor)?;
     }
-    if cursor.is_word(0, "ALIGN") && cursor.is_word(1, "TO") {
-        cursor.skip(2);
-        if !cursor.is_word(0, "CALENDAR") {
-            return Err(Error::unsupported("SAMPLE BY … ALIGN TO FIRST OBSERVATION is not supported"));
+    let aligns = |cursor: &Cursor, words: &[&str]| words.iter().enumerate().all(|(at, word)| cursor.is_word(at, word));
+    if aligns(cursor, &["ALIGN", "TO", "FIRST", "OBSERVATION"]) {
+        cursor.skip(4);
+        if [&from, &to].iter().any(|bound| **bound != null()) || !fills.is_empty() {
+            let text = "SAMPLE BY … ALIGN TO FIRST OBSERVATION takes no FROM, TO or FILL; ALIGN TO CALENDAR does";
+            return Err(Error::unsupported(text));
         }
-        cursor.skip(1);
+        align = vec![text("first")];
+    } else if aligns(cursor, &["ALIGN", "TO"]) {
+        if !cursor.is_word(2, "CALENDAR") {
+            return Err(Error::invalid("ALIGN TO is followed by CALENDAR or FIRST OBSERVATION"));
+        }
+        cursor.skip(3);
         if cursor.is_word(0, "TIME") && cursor.is_word(1, "ZONE") {
             cursor.skip(2);
             zone = cursor.take(1);
@@ -51,7 +60,7 @@ pub fn sample_by(cursor: &mut Cursor) -> Result<()> {
             offset = clock(cursor)?;
         }
     }
-    let args = [vec![text(&width)], from, to, zone, offset].into_iter().chain(fills).collect();
+    let args = [vec![text(&width)], from, to, zone, offset, align].into_iter().chain(fills).collect();
     cursor.emit(vec![make_word("CLUSTER"), make_word("BY")]);
     cursor.emit(call("__zepto_sample_by", args));
     Ok(())
@@ -108,16 +117,17 @@ fn is_call(expr: &Expr, name: &str) -> bool {
     matches!(expr, Expr::Function(call) if name_of(call).as_deref() == Some(name))
 }
 
-/// Makes SAMPLE BY a GROUP BY over buckets of `time`, the time column of FROM.
+/// Makes SAMPLE BY a GROUP BY over buckets of `time`, the time column of FROM. Returns whether it added a query to FROM, of the first
+/// time of all rows.
 ///
 /// # Errors
 ///
 /// `InvalidQuery` for as many fills as there are not aggregates, and for GROUP BY beside it.
-pub fn group_by_sample(select: &mut Select, time: &str, is_aggregate: &dyn Fn(&str) -> bool) -> Result<()> {
-    let Some(order) = select.cluster_by.pop() else { return Ok(()) };
-    let Some(list) = marker_of(&order) else { return Ok(()) };
+pub fn group_by_sample(select: &mut Select, time: &str, is_aggregate: &dyn Fn(&str) -> bool) -> Result<bool> {
+    let Some(order) = select.cluster_by.pop() else { return Ok(false) };
+    let Some(list) = marker_of(&order) else { return Ok(false) };
     let args: Vec<Expr> = list.args.iter().filter_map(plain).cloned().collect();
-    let [width, from, to, zone, offset, fills @ ..] = args.as_slice() else {
+    let [width, from, to, zone, offset, align, fills @ ..] = args.as_slice() else {
         return Err(Error::internal("SAMPLE BY has lost its arguments"));
     };
     if !matches!(&select.group_by, GroupByExpr::Expressions(keys, modifiers) if keys.is_empty() && modifiers.is_empty())
@@ -128,7 +138,13 @@ pub fn group_by_sample(select: &mut Select, time: &str, is_aggregate: &dyn Fn(&s
     let time_expr = Expr::Identifier(Ident::with_quote('"', time));
     let name = if fills.is_empty() { "__zepto_sample" } else { "__zepto_sample_fill" };
     let times = [width.clone(), time_expr.clone(), zone.clone(), offset.clone(), from.clone(), to.clone()];
-    let bucket = function(name, times.to_vec());
+    let from_first = !is_null(align);
+    let bucket = match from_first {
+        true => {
+            function("__zepto_sample_first", vec![width.clone(), time_expr.clone(), first_time(select, &time_expr)])
+        }
+        false => function(name, times.to_vec()),
+    };
     let bounds = [(from, BinaryOperator::GtEq), (to, BinaryOperator::Lt)];
     for (bound, op) in bounds.into_iter().filter(|(bound, _)| !is_null(bound)) {
         and(&mut select.selection, compare(time_expr.clone(), op, bound.clone()));
@@ -161,7 +177,21 @@ pub fn group_by_sample(select: &mut Select, time: &str, is_aggregate: &dyn Fn(&s
         }
     }
     select.group_by = GroupByExpr::Expressions(keys, Vec::new());
-    Ok(())
+    Ok(from_first)
+}
+
+/// Adds a query of the first time of all rows to FROM, and returns its column.
+fn first_time(select: &mut Select, time: &Expr) -> Expr {
+    const FIRST: &str = "__zepto_first";
+    let mut first = Select { distinct: None, having: None, qualify: None, named_window: Vec::new(), ..select.clone() };
+    let alias = Ident::with_quote('"', FIRST);
+    first.projection =
+        vec![SelectItem::ExprWithAlias { expr: function("min", vec![time.clone()]), alias: alias.clone() }];
+    let alias = TableAlias { explicit: true, name: alias, columns: Vec::new(), at: None };
+    let subquery = Box::new(query_of(SetExpr::Select(Box::new(first))));
+    let relation = TableFactor::Derived { lateral: false, subquery, alias: Some(alias.clone()), sample: None };
+    select.from.push(TableWithJoins { relation, joins: Vec::new() });
+    Expr::CompoundIdentifier(vec![alias.name.clone(), alias.name])
 }
 
 fn plain(arg: &FunctionArg) -> Option<&Expr> {
@@ -194,7 +224,8 @@ fn filled(aggregate: Expr, fill: Option<&Expr>) -> Expr {
     }
 }
 
-fn function(name: &str, args: Vec<Expr>) -> Expr {
+/// Makes a call of a function.
+pub fn function(name: &str, args: Vec<Expr>) -> Expr {
     let args = args.into_iter().map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg))).collect();
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(name)]),

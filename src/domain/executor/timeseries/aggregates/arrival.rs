@@ -1,6 +1,7 @@
 //! Which column is the time of rows, and which plans depend on the order in which they arrived.
 
-use crate::domain::sql::TIME_NAMES;
+use crate::domain::executor::planner_context::NamedTable;
+use crate::domain::storage::TIME_NAMES;
 use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -20,6 +21,26 @@ pub fn time_column(schema: &DFSchema, relation: Option<&TableReference>) -> Opti
     };
     let named = TIME_NAMES.iter().find_map(|name| times().find(|(_, field)| field.name().eq_ignore_ascii_case(name)));
     named.or_else(|| times().next()).map(Column::from)
+}
+
+/// Returns the time column of the rows of a plan: the one that a table's definition names, where the plan reads one table and
+/// passes its columns on, else that of [`time_column`].
+pub fn time_of_plan(plan: &LogicalPlan) -> Option<Column> {
+    declared_time(plan)
+        .and_then(|time| plan.schema().columns().into_iter().find(|column| column.name == time))
+        .or_else(|| time_column(plan.schema(), None))
+}
+
+fn declared_time(plan: &LogicalPlan) -> Option<String> {
+    match plan {
+        LogicalPlan::SubqueryAlias(alias) => declared_time(&alias.input),
+        LogicalPlan::Filter(filter) => declared_time(&filter.input),
+        LogicalPlan::Projection(projection) => declared_time(&projection.input).filter(|time| {
+            projection.expr.iter().any(|expr| matches!(expr, Expr::Column(column) if column.name == *time))
+        }),
+        LogicalPlan::TableScan(scan) => scan.source.downcast_ref::<NamedTable>()?.declared_time().map(str::to_owned),
+        _ => None,
+    }
 }
 
 /// Gives `first(x)` and `last(x)` the time that decides.

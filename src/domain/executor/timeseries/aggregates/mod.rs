@@ -9,7 +9,7 @@ mod one_group;
 mod time_weighted;
 mod weighted;
 
-pub use arrival::{TimeColumns, depends_on_arrival, time_column};
+pub use arrival::{TimeColumns, depends_on_arrival, time_of_plan};
 
 use crate::domain::executor::timeseries::aggregates::extreme::extremes;
 use crate::domain::executor::timeseries::aggregates::time_weighted::twap;

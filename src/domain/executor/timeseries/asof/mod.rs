@@ -7,7 +7,9 @@
 mod exec;
 mod index;
 mod node;
+mod plan;
 
 pub use exec::{AsOfExec, AsOfExprs};
 pub use index::TimeIndex;
-pub use node::{AsOfNode, AsOfSpec, Direction, JoinKey};
+pub use node::{AsOfNode, JoinKey};
+pub use plan::asof_join;

@@ -1,7 +1,7 @@
 //! Plans a window join from its condition and the aggregates that were lifted out of the SELECT.
 
 use crate::domain::executor::error::refused;
-use crate::domain::executor::timeseries::aggregates::time_column;
+use crate::domain::executor::timeseries::aggregates::time_of_plan;
 use crate::domain::executor::timeseries::asof_condition::{Conditions, Inequality};
 use crate::domain::executor::timeseries::spans::Span;
 use crate::domain::executor::timeseries::window_join::node::{WindowJoinNode, WindowParts};
@@ -29,7 +29,7 @@ pub fn window_join(
     let (window, time) = match (is_null(from), is_null(to)) {
         (true, true) => window_of(&conditions.inequalities)?,
         _ => {
-            let times = [left.schema(), right.schema()].map(|schema| time_column(schema, None).map(Expr::Column));
+            let times = [&left, &right].map(|side| time_of_plan(side).map(Expr::Column));
             let [Some(at), Some(time)] = times else {
                 return Err(refused("a side of the WINDOW JOIN has no time column".to_owned()));
             };
