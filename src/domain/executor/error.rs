@@ -1,6 +1,7 @@
 //! Translates between DataFusion's errors and the service's.
 
 use crate::domain::catalog::closest;
+use crate::domain::executor::messages::plain;
 use crate::ports::{Error, ErrorKind};
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
@@ -40,11 +41,11 @@ fn from_datafusion_ref(error: &DataFusionError) -> Error {
         D::ResourcesExhausted(text) => Error::limit(format!("out of query memory (query_memory_bytes_max): {text}")),
         D::NotImplemented(text) => Error::unsupported(lowercase_first(text)),
         D::SQL(..) | D::Plan(_) | D::Configuration(_) | D::Execution(_) | D::ArrowError(..) => {
-            Error::invalid(lowercase_first(without_advice(&without_prefix(error))))
+            Error::invalid(lowercase_first(&plain(without_advice(&without_prefix(error)))))
         }
         // Calls that fit no signature come as internal errors, too.
         D::Internal(text) if text.contains("failed to match any signature") => {
-            Error::invalid(lowercase_first(without_advice(text)))
+            Error::invalid(lowercase_first(&plain(without_advice(text))))
         }
         // Two things that plan and do not run in DataFusion 55.2.
         D::Internal(text) if text.contains("ScalarSubqueryExpr evaluated before") => {
@@ -72,7 +73,7 @@ fn schema_error(error: &SchemaError) -> Error {
             };
             Error::invalid(format!("column {:?} not found{hint}", field.flat_name()))
         }
-        other => Error::invalid(lowercase_first(&other.to_string())),
+        other => Error::invalid(lowercase_first(&plain(&other.to_string()))),
     }
 }
 

@@ -11,6 +11,7 @@ mod functions;
 mod interrupt;
 mod lane;
 mod memory;
+mod messages;
 mod pace;
 mod plan;
 mod plan_cache;

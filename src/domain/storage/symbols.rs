@@ -5,13 +5,16 @@
 //! account where it is free and are given up where it is not, and so is a column of too many values: whoever asks then does without.
 
 use crate::ports::{MemoryAccount, Reservation};
-use arrow::array::{Array, ArrayRef, AsArray, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, StringArray, UInt32Array};
 use arrow::buffer::{NullBuffer, ScalarBuffer};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// Rows for each last row of a symbol from which on it is worth keeping them.
+const LAST_ROWS_SHARE: usize = 2;
 
 /// Most distinct values of a column that has codes.
 const SYMBOLS_MAX: usize = 1 << 20;
@@ -42,6 +45,14 @@ pub struct SegmentCodes {
     /// Which rows are not NULL.
     pub nulls: Option<NullBuffer>,
     table: Arc<SymbolTable>,
+    last: OnceLock<Option<LastRows>>,
+    _memory: Reservation,
+}
+
+/// The last row of each symbol of a segment, NULL included, in the order of the rows.
+#[derive(Debug)]
+struct LastRows {
+    rows: UInt32Array,
     _memory: Reservation,
 }
 
@@ -49,6 +60,29 @@ impl SegmentCodes {
     /// Returns whether the codes are those of `table`.
     pub fn is_of(&self, table: &Arc<SymbolTable>) -> bool {
         Arc::ptr_eq(&self.table, table)
+    }
+
+    /// Returns the last row of each symbol, NULL included, in the order of the rows; looked for when it is first asked. None where there
+    /// is no memory for them, or they are not much fewer than the rows.
+    pub fn last_rows(&self) -> Option<&UInt32Array> {
+        self.last.get_or_init(|| self.find_last_rows()).as_ref().map(|last| &last.rows)
+    }
+
+    fn find_last_rows(&self) -> Option<LastRows> {
+        let most = self.codes.iter().copied().max()?;
+        let mut last = vec![u32::MAX; most as usize + 2];
+        let null = most as usize + 1;
+        for (row, code) in self.codes.iter().enumerate() {
+            let is_null = self.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row));
+            last[if is_null { null } else { *code as usize }] = row as u32;
+        }
+        last.retain(|row| *row != u32::MAX);
+        if last.len() > self.codes.len() / LAST_ROWS_SHARE {
+            return None;
+        }
+        last.sort_unstable();
+        let memory = self.table.account.try_reserve(last.len() as u64 * 4)?;
+        Some(LastRows { rows: last.into(), _memory: memory })
     }
 }
 
@@ -95,15 +129,19 @@ impl SymbolTable {
             DataType::Dictionary(_, values) => {
                 let dictionary = column.as_any_dictionary();
                 let of_values = known.intern(&cast(dictionary.values(), values).ok()?, &self.account)?;
-                let keys = dictionary.normalized_keys();
                 let code =
                     |(row, key): (usize, usize)| if dictionary.keys().is_valid(row) { of_values[key] } else { 0 };
-                keys.into_iter().enumerate().map(code).collect()
+                match of_values.is_empty() {
+                    // Without values all rows are null, and keys mean nothing.
+                    true => vec![0; column.len()],
+                    false => dictionary.normalized_keys().into_iter().enumerate().map(code).collect(),
+                }
             }
             _ => known.intern(column, &self.account)?,
         };
         let nulls = column.logical_nulls().filter(|nulls| nulls.null_count() > 0);
-        Some(SegmentCodes { codes: codes.into(), nulls, table: self.clone(), _memory: memory })
+        let last = OnceLock::new();
+        Some(SegmentCodes { codes: codes.into(), nulls, table: self.clone(), last, _memory: memory })
     }
 }
 

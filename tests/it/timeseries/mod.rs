@@ -3,7 +3,7 @@
 //! Every case runs over every path, and with its rows cut into segments of 1, 2 and 3 rows; those whose answer does not depend on
 //! the order in which rows arrived also with their rows shuffled.
 
-use crate::harness::Sut;
+use crate::harness::{Sut, int};
 use arrow::array::{
     Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
     TimestampNanosecondArray, UInt64Array,
@@ -343,4 +343,148 @@ async fn same(sut: &Sut, sql: &str, other: &str) {
         answers[0].len(),
         answers[1].len()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_symbol_column_may_hold_nothing_but_nulls() {
+    let sut = Sut::in_process().await;
+    sut.define("CREATE TABLE t (k SYMBOL, ts TIMESTAMP, v DOUBLE)").await;
+    sut.change("INSERT INTO t VALUES (NULL, '2026-01-01', 1), (NULL, '2026-01-02', 2)").await.unwrap();
+    for (sql, answer) in [
+        ("SELECT k, sum(v) AS v FROM t GROUP BY k", 3.0),
+        ("SELECT sum(v) FROM (SELECT * FROM t LATEST ON ts PARTITION BY k)", 2.0),
+        ("SELECT count(b.v) + 0.0 FROM t a ASOF JOIN t b ON (k)", 0.0),
+        ("SELECT max(e) FROM (SELECT ema(v, 1.0) OVER (PARTITION BY k ORDER BY ts) AS e FROM t)", 2.0),
+    ] {
+        let batches = sut.read(sql).await.unwrap();
+        let column = batches[0].columns().last().unwrap().as_primitive::<Float64Type>();
+        assert_eq!(column.value(0), answer, "{sql}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_clause_cannot_say_is_refused_by_name() {
+    let sut = Sut::in_process().await;
+    sut.define("CREATE TABLE t (k VARCHAR, ts TIMESTAMP, v DOUBLE)").await;
+    for (sql, text) in [
+        ("SELECT ema(v, 20) FROM t", "ema is a window function"),
+        ("SELECT vwap(v) FROM t", "vwap takes two numbers"),
+        ("SELECT date_bin_gapfill(INTERVAL '1 s', ts) FROM t", "date_bin_gapfill fills gaps only where GROUP BY"),
+        ("SELECT a.v FROM t a ASOF JOIN t b MATCH_CONDITION (a.ts = b.ts) ON a.k = b.k", "takes one inequality"),
+        ("SELECT a.v FROM t a SPLICE JOIN t b ON a.k = b.k AND a.ts > b.ts", "a SPLICE JOIN joins by"),
+        ("SELECT v FROM t ORDER BY v WITH FILL INTERPOLATE", "INTERPOLATE"),
+        ("SELECT v FROM t ORDER BY v WITH FILL STEP 0", "above 0"),
+        ("SELECT v FROM t ORDER BY v DESC WITH FILL STEP 1", "below 0"),
+        ("SELECT v FROM t ORDER BY v WITH FILL, k", "the last of ORDER BY"),
+        ("SELECT v FROM t ORDER BY v + 1 WITH FILL", "give v + 1 a name"),
+        ("SELECT k FROM t ORDER BY k WITH FILL", "not Utf8"),
+        (
+            "SELECT ts, count() AS n FROM t SAMPLE BY 1h FILL(NULL) ALIGN TO FIRST OBSERVATION",
+            "takes no FROM, TO or FILL",
+        ),
+        ("SELECT ts, count() AS n FROM t SAMPLE BY 1M ALIGN TO FIRST OBSERVATION", "months have no fixed length"),
+    ] {
+        let error = sut.read(sql).await.map(|_| ()).expect_err(sql);
+        assert!(error.message().contains(text), "{sql}: {}", error.message());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn filled_rows_come_in_their_order_whatever_the_batches() {
+    let sut = Sut::in_process().await;
+    sut.define("CREATE TABLE t (k VARCHAR, n BIGINT, d DATE, v DOUBLE)").await;
+    sut.change("INSERT INTO t VALUES ('a', 1, '2024-01-31', 0.5), ('a', 30000, '2024-03-31', NULL), ('b', NULL, NULL, 2), ('b', 7, '2024-01-31', 1)")
+        .await
+        .unwrap();
+    for (sql, answer) in [
+        // Batches have 8,192 rows; the gap is longer.
+        ("SELECT count(*) FROM (SELECT n FROM t WHERE k = 'a' ORDER BY n WITH FILL)", 30_000),
+        ("SELECT sum(n) FROM (SELECT n FROM t WHERE k = 'a' ORDER BY n WITH FILL)", 450_015_000),
+        ("SELECT count(*) FROM (SELECT k, n FROM t ORDER BY k, n WITH FILL FROM 5 TO 9)", 11),
+        ("SELECT count(*) FROM (SELECT n FROM t WHERE k = 'a' ORDER BY n DESC WITH FILL TO -2 STEP -3)", 10_002),
+        ("SELECT count(*) FROM (SELECT d FROM t WHERE k = 'a' ORDER BY d WITH FILL STEP INTERVAL '1 month')", 4),
+        ("SELECT count(*) FROM (SELECT v FROM t ORDER BY v WITH FILL FROM 0 TO 2 STEP 0.1)", 22),
+        ("SELECT count(*) FROM (SELECT n AS x, v FROM t ORDER BY x WITH FILL LIMIT 10)", 10),
+    ] {
+        assert_eq!(int(&sut.read(sql).await.unwrap()), answer, "{sql}");
+    }
+    let batches = sut.read("SELECT k, n FROM t WHERE k = 'b' ORDER BY k, n WITH FILL FROM 6 TO 9").await.unwrap();
+    let numbers: Vec<_> =
+        batches.iter().flat_map(|b| b.column(1).as_primitive::<Int64Type>().iter().collect::<Vec<_>>()).collect();
+    assert_eq!(numbers, [Some(6), Some(7), Some(8), None], "NULL is the largest");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_walk_over_both_sides_finds_what_a_search_finds() {
+    let sut = Sut::in_process().await;
+    let rows =
+        "SELECT value AS id, arrow_cast(1700000000000000000 + value * 1000 + value % 7 * 90, 'Timestamp(ns)') AS t,
+        CASE value % 11 WHEN 0 THEN NULL ELSE 'S' || (value * 7919 % 101) END AS k, value * 0.5 AS v";
+    sut.define(&format!("CREATE TABLE b AS {rows} FROM generate_series(1, 150000) WHERE value % 3 > 0")).await;
+    sut.define(&format!("CREATE TABLE a AS {rows} FROM generate_series(1, 150000)")).await;
+    // The same rows, in another order: nothing can be walked over.
+    sut.define("CREATE TABLE c AS SELECT * FROM a ORDER BY id % 1000, id").await;
+    sut.define("CREATE TABLE d AS SELECT * FROM b ORDER BY id % 1000, id").await;
+    for condition in [
+        "ON x.k = y.k AND x.t >= y.t",
+        "ON x.k = y.k AND x.t > y.t",
+        "ON x.t > y.t",
+        "ON x.k = y.k AND x.t >= y.t AND y.t >= x.t - 100000",
+        "ON x.k = y.k AND x.t >= y.t AND x.v > 100 AND y.v > 50",
+        "ON x.k IS NOT DISTINCT FROM y.k AND x.t >= y.t",
+    ] {
+        for kind in ["ASOF JOIN", "ASOF LEFT JOIN"] {
+            let sum = |left: &str, right: &str| {
+                let sums =
+                    "count(*) AS n, count(y.id) AS m, sum(x.id) AS l, sum(y.id) AS r, sum(x.id % 997 * y.id) AS both";
+                format!("SELECT {sums} FROM {left} x {kind} {right} y {condition}")
+            };
+            for (left, right) in [("c", "d"), ("a", "d"), ("c", "b")] {
+                same(&sut, &sum("a", "b"), &sum(left, right)).await;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_rows_of_segments_answer_for_all_of_them() {
+    let sut = Sut::in_process().await;
+    sut.define("CREATE TABLE t (k VARCHAR, t TIMESTAMP, n BIGINT)").await;
+    let insert = async |from: i64, order: &str| {
+        let rows = format!(
+            "SELECT CASE value % 6 WHEN 5 THEN NULL ELSE 'S' || (value % 6) END, arrow_cast(value, 'Timestamp(ns)'), value
+             FROM generate_series({from}, {}) {order}",
+            from + 99
+        );
+        sut.change(&format!("INSERT INTO t {rows}")).await.unwrap();
+    };
+    insert(1_000, "").await;
+    insert(5_000, "ORDER BY value DESC").await;
+    insert(3_000, "").await;
+    let latest = "SELECT k, n FROM t LATEST ON t PARTITION BY k";
+    let by_hand = "SELECT k, n FROM t QUALIFY row_number() OVER (PARTITION BY k ORDER BY t DESC) = 1";
+    let check = async || {
+        same(&sut, &format!("{latest} ORDER BY k"), &format!("{by_hand} ORDER BY k")).await;
+        same(&sut, "SELECT DISTINCT k FROM t ORDER BY k", "SELECT k FROM t GROUP BY k HAVING count(*) > 0 ORDER BY k")
+            .await;
+        same(&sut, "SELECT DISTINCT k, 7 AS n FROM t ORDER BY k", "SELECT k, min(7) AS n FROM t GROUP BY k ORDER BY k")
+            .await;
+    };
+    check().await;
+    let plan = plan_of(&sut, &format!("EXPLAIN {latest}")).await;
+    assert!(plan.contains("rows=112"), "6 rows of two segments and 100 of the one out of order: {plan}");
+    sut.change("DELETE FROM t WHERE n >= 5095 OR k = 'S1'").await.unwrap();
+    check().await;
+    // Rows between two times, where a segment is in their order.
+    for bounds in [
+        "t >= '1970-01-01T00:00:00.000001010' AND t < '1970-01-01T00:00:00.000003020'",
+        "t > arrow_cast(3050, 'Timestamp(ns)')",
+    ] {
+        same(
+            &sut,
+            &format!("SELECT count(*), sum(n) FROM t WHERE {bounds}"),
+            &format!("SELECT count(*), sum(n) FROM t WHERE ({bounds}) IS TRUE"),
+        )
+        .await;
+    }
 }

@@ -1,6 +1,7 @@
 //! What a scan knows of its columns by the bounds of their segments.
 
-use crate::domain::executor::scan::{Piece, ScanExec, partition};
+use crate::domain::executor::scan::ScanExec;
+use crate::domain::executor::scan::pieces::{Piece, partition};
 use crate::domain::executor::top_rows::First;
 use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
@@ -46,7 +47,7 @@ impl ScanExec {
         if left == pieces().count() {
             return None;
         }
-        Some(Self::new(self.table.clone(), self.schema(), self.columns.clone(), partitions, self.nans))
+        Some(self.with_partitions(partitions))
     }
 
     /// Returns times, in nanoseconds, before and behind which there is no row, for a column of times.
@@ -86,16 +87,13 @@ impl ScanExec {
     /// Returns the same scan with its rows in up to `count` partitions, in their order.
     pub fn in_partitions(&self, count: usize) -> Self {
         let pieces = self.partitions.iter().flatten().cloned().collect();
-        let schema = self.schema();
-        let split = Self::new(self.table.clone(), schema, self.columns.clone(), partition(pieces, count), self.nans);
-        Self { coded: self.coded.clone(), ..split }
+        self.with_partitions(partition(pieces, count))
     }
 
     /// Returns the same scan with all rows in one partition.
     pub fn in_one_partition(&self) -> Self {
         let pieces = self.partitions.iter().flatten().cloned().collect();
-        let one = Self::new(self.table.clone(), self.schema(), self.columns.clone(), vec![pieces], self.nans);
-        Self { coded: self.coded.clone(), ..one }
+        self.with_partitions(vec![pieces])
     }
 
     /// Returns the exact bounds of a column of times or whole numbers, where every row of every segment is read.

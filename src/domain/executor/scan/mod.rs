@@ -9,12 +9,16 @@
 //! segment, deleted ones included, by which they lie in memory and by which row numbers count.
 
 mod bounds;
+mod narrow;
+mod pieces;
 
 use crate::domain::executor::prune::may_match;
+use crate::domain::executor::scan::narrow::{narrowed, time_bounds};
+use crate::domain::executor::scan::pieces::{Piece, partition, slices};
 use crate::domain::sql::ROW_NUMBER;
-use crate::domain::storage::{Segment, SymbolTable, Table, without_signed_nans};
+use crate::domain::storage::{Segment, SymbolTable, Table};
 use crate::ports::Part;
-use arrow::array::{ArrayRef, DictionaryArray, RecordBatch, UInt32Array, UInt64Array};
+use arrow::array::{ArrayRef, DictionaryArray, UInt32Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
@@ -81,6 +85,7 @@ impl SegmentTable {
     fn pieces(&self, state: &dyn Session, filters: &[Expr], limit: Option<usize>) -> Vec<Piece> {
         let segments = self.table.segments();
         let may_match = may_match(segments, self.table.schema(), filters, state);
+        let times = time_bounds(filters, self.table.schema());
         // With filters the scan cannot know which rows count for the limit.
         let mut left = if filters.is_empty() { limit.unwrap_or(usize::MAX) } else { usize::MAX };
         let (mut first_row, mut first_left) = (0, 0);
@@ -92,8 +97,15 @@ impl SegmentTable {
             let rows = to.saturating_sub(from).min(left);
             if may_match && rows > 0 {
                 let range = physical_range(segment, from..from + rows);
-                pieces.push(Piece { segment: segment.clone(), first_row, range, rows });
-                left -= rows;
+                let (range, rows) = match segment.mask() {
+                    None => {
+                        let range = narrowed(segment, range, &times);
+                        (range.clone(), range.len())
+                    }
+                    Some(_) => (range, rows),
+                };
+                pieces.push(Piece { segment: segment.clone(), first_row, range, rows, picked: None });
+                left = left.saturating_sub(rows);
             }
             first_left += segment_rows;
             first_row += segment.physical_rows() as u64;
@@ -139,34 +151,6 @@ impl TableProvider for SegmentTable {
     }
 }
 
-/// Consecutive rows of a segment.
-#[derive(Debug, Clone)]
-struct Piece {
-    segment: Arc<Segment>,
-    /// Number of the segment's first row in the table, with the deleted ones before it.
-    first_row: u64,
-    /// Where in the segment the rows lie.
-    range: Range<usize>,
-    /// How many of those are left.
-    rows: usize,
-}
-
-/// Splits `pieces` into up to `count` runs of about as many rows.
-fn partition(pieces: Vec<Piece>, count: usize) -> Vec<Vec<Piece>> {
-    let rows: usize = pieces.iter().map(|piece| piece.rows).sum();
-    let share = rows.div_ceil(count.max(1)).max(1);
-    let mut partitions = vec![Vec::new()];
-    let mut filled = 0;
-    for piece in pieces {
-        if filled >= share * partitions.len() {
-            partitions.push(Vec::new());
-        }
-        filled += piece.rows;
-        partitions.last_mut().expect("there is always a partition").push(piece);
-    }
-    partitions
-}
-
 /// The physical scan.
 #[derive(Debug)]
 pub struct ScanExec {
@@ -176,6 +160,8 @@ pub struct ScanExec {
     coded: Vec<CodedColumn>,
     partitions: Vec<Vec<Piece>>,
     nans: Nans,
+    /// Rows of one batch at most.
+    batch_rows: usize,
     properties: Arc<PlanProperties>,
 }
 
@@ -196,7 +182,19 @@ impl ScanExec {
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        Self { table, columns, coded: Vec::new(), partitions, nans, properties: Arc::new(properties) }
+        let batch_rows = BATCH_ROWS;
+        Self { table, columns, coded: Vec::new(), partitions, nans, batch_rows, properties: Arc::new(properties) }
+    }
+
+    /// Returns the same scan over other rows of the table.
+    fn with_partitions(&self, partitions: Vec<Vec<Piece>>) -> Self {
+        let scan = Self::new(self.table.clone(), self.schema(), self.columns.clone(), partitions, self.nans);
+        Self { coded: self.coded.clone(), batch_rows: self.batch_rows, ..scan }
+    }
+
+    /// Returns the same scan with batches as large as segments: for who keeps them all.
+    pub fn in_whole_segments(&self) -> Self {
+        Self { batch_rows: usize::MAX, ..self.with_partitions(self.partitions.clone()) }
     }
 
     /// Returns the same scan with column `at` of its own once more behind the others, as a dictionary by codes; none where
@@ -273,7 +271,8 @@ impl ExecutionPlan for ScanExec {
         let schema = self.schema();
         let (columns, coded, nans) = (self.columns.clone(), self.coded.clone(), self.nans);
         let made = schema.clone();
-        let slices = self.partitions[partition].clone().into_iter().flat_map(slices);
+        let batch_rows = self.batch_rows;
+        let slices = self.partitions[partition].clone().into_iter().flat_map(move |piece| slices(piece, batch_rows));
         let batches = slices.map(move |slice| slice.batch(&made, &columns, &coded, nans));
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream::iter(batches))))
     }
@@ -301,59 +300,5 @@ impl CodedColumn {
         let nulls = codes.nulls.as_ref().map(|nulls| nulls.slice(offset, rows));
         let keys = UInt32Array::new(codes.codes.slice(offset, rows), nulls);
         Ok(Arc::new(DictionaryArray::<UInt32Type>::try_new(keys, self.values.clone())?))
-    }
-}
-
-/// Runs between deleted rows up to which a batch is handed out in slices rather than copied.
-const RUNS_MAX: usize = 8;
-
-/// Part of a piece, as long as one batch may be.
-struct Slice {
-    segment: Arc<Segment>,
-    first_row: u64,
-    /// Where in the segment it lies.
-    range: Range<usize>,
-    /// Whether some rows in there are deleted.
-    masked: bool,
-}
-
-fn slices(piece: Piece) -> impl Iterator<Item = Slice> {
-    let Range { start, end } = piece.range.clone();
-    (start..end).step_by(BATCH_ROWS).flat_map(move |from| {
-        let window = from..end.min(from + BATCH_ROWS);
-        let slice = |range, masked| Slice { segment: piece.segment.clone(), first_row: piece.first_row, range, masked };
-        match piece.segment.mask().map(|mask| mask.runs(window.clone())) {
-            None => vec![slice(window, false)],
-            Some(runs) if runs.len() <= RUNS_MAX => runs.into_iter().map(|run| slice(run, false)).collect(),
-            Some(_) => vec![slice(window, true)],
-        }
-    })
-}
-
-impl Slice {
-    fn batch(self, schema: &SchemaRef, columns: &[usize], coded: &[CodedColumn], nans: Nans) -> Result<RecordBatch> {
-        let (offset, rows) = (self.range.start, self.range.len());
-        let batch = self.segment.physical_batch();
-        let first = self.first_row + offset as u64;
-        let mut picked: Vec<ArrayRef> = columns
-            .iter()
-            .map(|index| match batch.columns().get(*index) {
-                Some(column) if nans == Nans::Unsigned && self.segment.has_signed_nan(*index) => {
-                    without_signed_nans(&column.slice(offset, rows))
-                }
-                Some(column) => column.slice(offset, rows),
-                // The one column past the table's own: row numbers.
-                None => Arc::new(UInt64Array::from_iter_values(first..first + rows as u64)),
-            })
-            .collect();
-        for coded in coded {
-            picked.push(coded.slice(&self.segment, offset, rows)?);
-        }
-        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows));
-        let batch = RecordBatch::try_new_with_options(schema.clone(), picked, &options)?;
-        match self.segment.mask().filter(|_| self.masked) {
-            Some(mask) => Ok(mask.filter(&batch, offset)?),
-            None => Ok(batch),
-        }
     }
 }

@@ -3,9 +3,13 @@
 //! Batches stay as they came: putting them together would copy a table.
 
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array, new_null_array};
+use arrow::buffer::NullBuffer;
 use arrow::compute::{interleave, take};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::Result;
+
+/// The number of no row.
+pub const NO_ROW: u32 = u32::MAX;
 
 /// Batches, whose rows count from 0 through all of them.
 #[derive(Debug)]
@@ -32,32 +36,50 @@ impl Collected {
         }
     }
 
-    /// Returns the columns of rows by their numbers, null where there is none.
+    /// Returns the columns of rows by their numbers, null for [`NO_ROW`].
     ///
     /// # Errors
     ///
     /// arrow's where dictionaries together outgrow their keys.
-    pub fn rows(&self, wanted: &[Option<u32>]) -> Result<Vec<ArrayRef>> {
-        let has_null = wanted.iter().any(Option::is_none);
-        if self.batches.is_empty() || wanted.iter().all(Option::is_none) {
-            return Ok(self
-                .schema
-                .fields()
-                .iter()
-                .map(|field| new_null_array(field.data_type(), wanted.len()))
-                .collect());
+    pub fn rows(&self, wanted: &[u32]) -> Result<Vec<ArrayRef>> {
+        let none = wanted.iter().filter(|row| **row == NO_ROW).count();
+        if self.batches.is_empty() || none == wanted.len() {
+            let fields = self.schema.fields().iter();
+            return Ok(fields.map(|field| new_null_array(field.data_type(), wanted.len())).collect());
         }
-        // The batches that are needed, as they are first met, and for each row the place among them.
+        if self.schema.fields().is_empty() {
+            return Ok(Vec::new());
+        }
+        let least = wanted.iter().copied().min().unwrap_or(0);
+        let most = wanted.iter().copied().filter(|row| *row != NO_ROW).max().unwrap_or(0);
+        let first = self.batch_of(least);
+        if first == self.batch_of(most) {
+            let start = self.starts[first];
+            let nulls = (none > 0).then(|| wanted.iter().map(|row| *row != NO_ROW).collect::<NullBuffer>());
+            let rows = UInt32Array::new(wanted.iter().map(|row| row.wrapping_sub(start)).collect(), nulls);
+            return self.batches[first].columns().iter().map(|column| Ok(take(column, &rows, None)?)).collect();
+        }
+        let (used, picks) = self.picks(wanted);
+        (0..self.schema.fields().len()).map(|column| self.gather(column, &used, none > 0, &picks)).collect()
+    }
+
+    fn batch_of(&self, row: u32) -> usize {
+        self.starts.partition_point(|start| *start <= row) - 1
+    }
+
+    /// Returns the batches that rows are in, as they are first met, and for each row its place among them; no row is in one behind
+    /// the last.
+    fn picks(&self, wanted: &[u32]) -> (Vec<usize>, Vec<(usize, usize)>) {
         let mut used: Vec<usize> = Vec::new();
         let mut place_of = vec![usize::MAX; self.batches.len()];
         let (mut near, mut picks) = (0, Vec::with_capacity(wanted.len()));
-        for row in wanted {
-            let Some(row) = *row else {
+        for row in wanted.iter().copied() {
+            if row == NO_ROW {
                 picks.push((usize::MAX, 0));
                 continue;
-            };
+            }
             if self.starts[near] > row || self.starts.get(near + 1).is_some_and(|next| *next <= row) {
-                near = self.starts.partition_point(|start| *start <= row) - 1;
+                near = self.batch_of(row);
             }
             if place_of[near] == usize::MAX {
                 place_of[near] = used.len();
@@ -65,14 +87,10 @@ impl Collected {
             }
             picks.push((place_of[near], (row - self.starts[near]) as usize));
         }
-        if let ([only], false) = (used.as_slice(), has_null) {
-            let rows: UInt32Array = picks.iter().map(|(_, row)| Some(*row as u32)).collect();
-            return self.batches[*only].columns().iter().map(|column| Ok(take(column, &rows, None)?)).collect();
-        }
         for pick in picks.iter_mut().filter(|pick| pick.0 == usize::MAX) {
             *pick = (used.len(), 0);
         }
-        (0..self.schema.fields().len()).map(|column| self.gather(column, &used, has_null, &picks)).collect()
+        (used, picks)
     }
 
     fn gather(&self, column: usize, used: &[usize], has_null: bool, picks: &[(usize, usize)]) -> Result<ArrayRef> {

@@ -161,6 +161,11 @@ impl Times {
         self.values.values()
     }
 
+    /// Returns whether every row has a time.
+    pub fn are_all_valid(&self) -> bool {
+        self.nulls.as_ref().is_none_or(|nulls| nulls.null_count() == 0)
+    }
+
     /// Returns whether a row has a time.
     pub fn is_valid(&self, row: usize) -> bool {
         self.nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row))

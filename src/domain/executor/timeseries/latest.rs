@@ -252,7 +252,7 @@ impl Latest {
             start += batch.num_rows() as u32;
             rows.push(batch);
         }
-        let wanted: Vec<_> = best.iter().map(|best| Some(starts[best.batch as usize] + best.row)).collect();
+        let wanted: Vec<_> = best.iter().map(|best| starts[best.batch as usize] + best.row).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(wanted.len()));
         Ok(RecordBatch::try_new_with_options(schema, rows.rows(&wanted)?, &options)?)
     }

@@ -69,7 +69,7 @@ impl ExtensionPlanner for Operators {
             let mut keys = node.keys.iter().map(|key| physical(key, schema)).collect::<Result<Vec<_>>>()?;
             let time = physical(&node.time, schema)?;
             let answered = input.schema();
-            let input = by_codes(input.clone(), &mut keys)?;
+            let input = by_codes(last_rows(input.clone(), &time, &keys), &mut keys)?;
             return Ok(Some(Arc::new(LatestExec::new(input, answered, time, keys))));
         }
         if let Some(node) = node.as_any().downcast_ref::<GapFillNode>() {
@@ -113,7 +113,13 @@ fn asof(
     let (mut keys, key_types) = keys_of(&node.keys, schemas, &plain, &physical)?;
     let widths = plain.each_ref().map(|schema| schema.fields().len());
     let [left, right] = inputs;
-    let inputs = [by_codes(left, &mut keys[0])?, by_codes(right, &mut keys[1])?];
+    let right = by_codes(right, &mut keys[1])?;
+    // It is kept whole: rows are taken out of few large batches faster than out of many.
+    let right = match right.downcast_ref::<ScanExec>() {
+        Some(scan) => Arc::new(scan.in_whole_segments()),
+        None => right,
+    };
+    let inputs = [by_codes(left, &mut keys[0])?, right];
     let times = [physical(&node.times[0], schemas[0])?, physical(&node.times[1], schemas[1])?];
     let types = [times[0].data_type(&plain[0])?, times[1].data_type(&plain[1])?];
     let Some(time_type) = time_type(&types[0], &types[1]) else {
@@ -196,6 +202,24 @@ fn aggregate(
         .build()?;
     let filter = call.params.filter.as_ref().map(|filter| physical(filter, schema)).transpose()?;
     Ok(WindowAggregate { function: Arc::new(built), filter })
+}
+
+/// Reads only the last row of each symbol where that is the latest one.
+fn last_rows(
+    input: Arc<dyn ExecutionPlan>,
+    time: &Arc<dyn PhysicalExpr>,
+    keys: &[Arc<dyn PhysicalExpr>],
+) -> Arc<dyn ExecutionPlan> {
+    let narrowed = || {
+        let scan = input.downcast_ref::<ScanExec>()?;
+        let [key] = keys else { return None };
+        let times = time.downcast_ref::<Column>()?.index();
+        scan.of_last_rows(key.downcast_ref::<Column>()?.index(), Some(times))
+    };
+    match narrowed() {
+        Some(scan) => Arc::new(scan),
+        None => input,
+    }
 }
 
 /// Has a single key that is a column of text of a table read by its codes, which are there already.

@@ -45,6 +45,9 @@ pub fn sample_by(cursor: &mut Cursor) -> Result<()> {
             let text = "SAMPLE BY … ALIGN TO FIRST OBSERVATION takes no FROM, TO or FILL; ALIGN TO CALENDAR does";
             return Err(Error::unsupported(text));
         }
+        if width.ends_with(['M', 'y']) {
+            return Err(Error::invalid("months have no fixed length, so they align to the CALENDAR alone"));
+        }
         align = vec![text("first")];
     } else if aligns(cursor, &["ALIGN", "TO"]) {
         if !cursor.is_word(2, "CALENDAR") {

@@ -61,8 +61,8 @@ fn fill(query: &mut Query) -> Result<()> {
         args.extend([order.expr.clone(), flag(is_descending(order)), flag(nulls_first(order))]);
     }
     let condition = function("__zepto_with_fill", args);
-    let body = std::mem::replace(&mut query.body, Box::new(SetExpr::Query(Box::new(query_of(empty_body())))));
-    query.body = Box::new(SetExpr::Select(Box::new(select_filled(*body, condition))));
+    let body = std::mem::replace(query.body.as_mut(), empty_body());
+    *query.body = SetExpr::Select(Box::new(select_filled(body, condition)));
     Ok(())
 }
 

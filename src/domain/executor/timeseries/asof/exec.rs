@@ -1,17 +1,21 @@
 //! Runs a join by time.
 //!
-//! The right side is read whole and put in order (`index`); of it only those columns are kept that are answered. Batches of the
-//! left side pass through: their columns are not copied where every row has a match, or stays without one.
+//! The right side is read whole (`right`); of it only those columns are kept that are answered. Batches of the left side are shared out
+//! to all cores (`probe`) and pass through: their columns are not copied where every row has a match, or stays without one.
 
-use crate::domain::executor::timeseries::asof::index::TimeIndex;
-use crate::domain::executor::timeseries::asof::node::{AsOfSpec, Direction};
-use crate::domain::executor::timeseries::collected::Collected;
-use crate::domain::executor::timeseries::keys::{KeyCodes, NO_CODE, Times};
+use crate::domain::executor::timeseries::asof::exprs::{AsOfExprs, evaluate};
+use crate::domain::executor::timeseries::asof::node::AsOfSpec;
+use crate::domain::executor::timeseries::asof::probe::Probe;
+use crate::domain::executor::timeseries::asof::right::Right;
+use crate::domain::executor::timeseries::collected::NO_ROW;
+use crate::domain::executor::timeseries::keys::{KeyCodes, Times};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::{filter, filter_record_batch};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::SchemaRef;
+use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, Statistics, internal_err};
+use datafusion::error::DataFusionError;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{Distribution, EquivalenceProperties, PhysicalExpr};
@@ -19,29 +23,10 @@ use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
-use futures::stream::{self, StreamExt};
+use futures::future;
+use futures::stream::{self, StreamExt, TryStreamExt};
 use std::fmt;
-use std::ops::Range;
-use std::sync::Arc;
-
-/// The expressions of a join, over the columns of their sides.
-#[derive(Debug, Clone)]
-pub struct AsOfExprs {
-    /// The keys of both sides.
-    pub keys: [Vec<Arc<dyn PhysicalExpr>>; 2],
-    /// The types under which keys are compared.
-    pub key_types: Vec<DataType>,
-    /// For each key whether NULL is equal to NULL.
-    pub null_safe: Vec<bool>,
-    /// The times of both sides.
-    pub times: [Arc<dyn PhysicalExpr>; 2],
-    /// The type under which times are compared.
-    pub time_type: DataType,
-    /// How many columns of each side are answered; the others are for the expressions alone.
-    pub widths: [usize; 2],
-    /// Rows of the left side for which it is not true have no match.
-    pub left_condition: Option<Arc<dyn PhysicalExpr>>,
-}
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A join by time.
 #[derive(Debug)]
@@ -120,28 +105,19 @@ impl ExecutionPlan for AsOfExec {
         let (left, right) = (self.left.execute(0, task.clone())?, self.right.execute(0, task.clone())?);
         let memory = MemoryConsumer::new("AsOfExec").register(task.memory_pool());
         let (exprs, spec, schema) = (self.exprs.clone(), self.spec, self.schema());
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let joined = stream::once(async move {
-            let join = Join::build(right, exprs, spec, schema, memory).await?;
-            Ok::<_, datafusion::error::DataFusionError>(stream::unfold(
-                (join, left),
-                |(mut join, mut left)| async move {
-                    loop {
-                        let batch = match left.next().await? {
-                            Ok(batch) => batch,
-                            Err(error) => return Some((Err(error), (join, left))),
-                        };
-                        match join.probe(&batch) {
-                            Ok(made) if made.num_rows() == 0 => {}
-                            made => return Some((made, (join, left))),
-                        }
-                    }
-                },
-            ))
+            let mut join = Join::build(right, Work { exprs, spec, schema }, memory).await?;
+            let tasks = left.map(move |batch| join.begin(batch?)).map_ok(|task| async move {
+                match task.join_unwind().await {
+                    Ok(joined) => joined,
+                    Err(_) => internal_err!("a join stopped"),
+                }
+            });
+            let joined = tasks.try_buffered(cores);
+            Ok::<_, DataFusionError>(joined.try_filter(|batch| future::ready(batch.num_rows() > 0)))
         });
-        let joined = joined.flat_map(|joined| match joined {
-            Ok(batches) => batches.left_stream(),
-            Err(error) => stream::iter([Err(error)]).right_stream(),
-        });
+        let joined = joined.try_flatten();
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), joined)))
     }
 
@@ -150,128 +126,82 @@ impl ExecutionPlan for AsOfExec {
     }
 }
 
-/// A join whose right side is in order.
+/// Joins batches of the left side on several cores; answers leave in the order of the batches.
 struct Join {
+    work: Arc<Work>,
+    right: Arc<Right>,
+    /// Codes are one sequence: batches get theirs before they are shared out.
+    codes: KeyCodes,
+    /// Probes that are free. One that sees a later batch goes on from where it is.
+    probes: Arc<Mutex<Vec<Probe>>>,
+}
+
+/// What joining a batch needs to know.
+struct Work {
     exprs: AsOfExprs,
     spec: AsOfSpec,
     schema: SchemaRef,
-    right: Collected,
-    codes: KeyCodes,
-    index: TimeIndex,
-    /// For each code where its last row was found.
-    near: Vec<u32>,
-    _memory: MemoryReservation,
-}
-
-fn evaluate(exprs: &[Arc<dyn PhysicalExpr>], batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
-    exprs.iter().map(|expr| expr.evaluate(batch)?.into_array(batch.num_rows())).collect()
 }
 
 impl Join {
-    async fn build(
-        mut input: SendableRecordBatchStream,
-        exprs: AsOfExprs,
-        spec: AsOfSpec,
-        schema: SchemaRef,
-        memory: MemoryReservation,
-    ) -> Result<Self> {
-        let mut codes = KeyCodes::new(exprs.key_types.clone(), exprs.null_safe.clone())?;
-        let answered: Vec<usize> = (0..exprs.widths[1]).collect();
-        let mut right = Collected::new(Arc::new(input.schema().project(&answered)?));
-        let (mut row_codes, mut row_times, mut valid) = (Vec::new(), Vec::new(), Vec::new());
-        while let Some(batch) = input.next().await {
-            let batch = batch?;
-            // Twelve bytes for code and time of each row, as many again while they are put in order, and the index.
-            memory.try_grow(batch.num_rows() * 40)?;
-            row_codes.extend(codes.codes(&evaluate(&exprs.keys[1], &batch)?, batch.num_rows())?);
-            let times = Times::new(&evaluate(&exprs.times[1..], &batch)?[0], &exprs.time_type)?;
-            row_times.extend_from_slice(times.values());
-            valid.extend((0..batch.num_rows()).map(|row| times.is_valid(row)));
-            right.push(batch.project(&answered)?);
-        }
-        memory.try_grow(codes.bytes())?;
-        let index = TimeIndex::new(&row_codes, &row_times, |row| valid[row], codes.len())?;
-        let near = vec![0; codes.len()];
-        memory.try_resize(index.bytes() + codes.bytes() + near.len() * 4)?;
-        Ok(Self { exprs, spec, schema, right, codes, index, near, _memory: memory })
+    async fn build(right: SendableRecordBatchStream, work: Work, memory: MemoryReservation) -> Result<Self> {
+        let (right, codes) = Right::read(right, &work.exprs, memory).await?;
+        Ok(Self { work: Arc::new(work), right: Arc::new(right), codes, probes: Arc::default() })
     }
 
-    /// Joins a batch of the left side.
-    fn probe(&mut self, batch: &RecordBatch) -> Result<RecordBatch> {
+    /// Begins to join a batch.
+    fn begin(&mut self, batch: RecordBatch) -> Result<SpawnedTask<Result<RecordBatch>>> {
+        let keys = evaluate(&self.work.exprs.keys[0], &batch)?;
+        let codes = self.codes.codes(&keys, batch.num_rows())?;
+        let free = self.probes.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut probe = match free {
+            Some(probe) => probe,
+            None => Probe::new(self.right.clone(), self.work.spec)?,
+        };
+        let (work, right, probes) = (self.work.clone(), self.right.clone(), self.probes.clone());
+        Ok(SpawnedTask::spawn(async move {
+            let joined = work.join(&batch, &codes, &mut probe, &right);
+            probes.lock().unwrap_or_else(PoisonError::into_inner).push(probe);
+            joined
+        }))
+    }
+}
+
+impl Work {
+    fn join(&self, batch: &RecordBatch, codes: &[u32], probe: &mut Probe, right: &Right) -> Result<RecordBatch> {
         let rows = batch.num_rows();
-        let codes = self.codes.codes(&evaluate(&self.exprs.keys[0], batch)?, rows)?;
         let times = Times::new(&evaluate(&self.exprs.times[..1], batch)?[0], &self.exprs.time_type)?;
-        let condition = match &self.exprs.left_condition {
-            Some(condition) => Some(condition.evaluate(batch)?.into_array(rows)?),
-            None => None,
+        let matches = match &self.exprs.left_condition {
+            Some(condition) => {
+                let condition = condition.evaluate(batch)?.into_array(rows)?;
+                let condition = condition.as_boolean();
+                probe.rows(codes, &times, |row| condition.is_valid(row) && condition.value(row))?
+            }
+            None => probe.rows(codes, &times, |_| true)?,
         };
-        let condition = condition.as_ref().map(|condition| condition.as_boolean());
-        let may_match = |row: usize| {
-            times.is_valid(row) && condition.is_none_or(|condition| condition.is_valid(row) && condition.value(row))
-        };
-        let mut matches: Vec<Option<u32>> = Vec::with_capacity(rows);
-        for (row, code) in codes.iter().enumerate() {
-            matches.push(if may_match(row) { self.find(*code, times.values()[row]) } else { None });
-        }
         let answered: Vec<usize> = (0..self.exprs.widths[0]).collect();
-        let columns = self.answer(&batch.project(&answered)?, &matches)?;
+        let columns = self.answer(&batch.project(&answered)?, matches, right)?;
         let count = columns.first().map_or(rows, |column| column.len());
         let options = RecordBatchOptions::new().with_row_count(Some(count));
         Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)
     }
 
     /// Returns the columns of both sides.
-    fn answer(&self, batch: &RecordBatch, matches: &[Option<u32>]) -> Result<Vec<ArrayRef>> {
-        let unmatched = matches.iter().filter(|found| found.is_none()).count();
+    fn answer(&self, batch: &RecordBatch, mut matches: Vec<u32>, right: &Right) -> Result<Vec<ArrayRef>> {
+        let unmatched = matches.iter().filter(|found| **found == NO_ROW).count();
         if unmatched == 0 || self.spec.outer {
             let mut columns = batch.columns().to_vec();
-            columns.extend(self.right.rows(matches)?);
+            columns.extend(right.rows.rows(&matches)?);
             return Ok(columns);
         }
-        let mask: BooleanArray = matches.iter().map(|found| Some(found.is_some())).collect();
-        let found: Vec<Option<u32>> = matches.iter().copied().filter(Option::is_some).collect();
+        let mask: BooleanArray = matches.iter().map(|found| Some(*found != NO_ROW)).collect();
+        matches.retain(|found| *found != NO_ROW);
         let mut columns = match batch.num_columns() {
             0 => Vec::new(),
             1 => vec![filter(batch.column(0), &mask)?],
             _ => filter_record_batch(batch, &mask)?.columns().to_vec(),
         };
-        columns.extend(self.right.rows(&found)?);
+        columns.extend(right.rows.rows(&matches)?);
         Ok(columns)
-    }
-
-    /// Returns the row of the right side that is in force for a key at a time.
-    fn find(&mut self, code: u32, time: i64) -> Option<u32> {
-        if code == NO_CODE || code as usize >= self.near.len() {
-            return None;
-        }
-        let group = self.index.group(code);
-        let near = self.near[code as usize] as usize;
-        let AsOfSpec { direction, strict, tolerance, .. } = self.spec;
-        let place = match direction {
-            Direction::Backward => self.before(&group, time, strict, near),
-            Direction::Forward => self.after(&group, time, strict, near),
-            Direction::Nearest => {
-                match (self.before(&group, time, strict, near), self.after(&group, time, strict, near)) {
-                    (Some(before), Some(after)) => {
-                        let distance = |place: usize| self.index.times()[place].abs_diff(time);
-                        Some(if distance(before) <= distance(after) { before } else { after })
-                    }
-                    (before, after) => before.or(after),
-                }
-            }
-        }?;
-        self.near[code as usize] = place as u32;
-        let is_near = |most: i64| self.index.times()[place].abs_diff(time) <= most.unsigned_abs();
-        tolerance.is_none_or(is_near).then(|| self.index.row(place))
-    }
-
-    fn before(&self, group: &Range<usize>, time: i64, strict: bool, near: usize) -> Option<usize> {
-        let end = self.index.search(group, time, !strict, near);
-        (end > group.start).then(|| end - 1)
-    }
-
-    fn after(&self, group: &Range<usize>, time: i64, strict: bool, near: usize) -> Option<usize> {
-        let first = self.index.search(group, time, strict, near);
-        (first < group.end).then_some(first)
     }
 }

@@ -89,11 +89,6 @@ impl TimeIndex {
         &self.rows
     }
 
-    /// Returns the memory that the index takes, in bytes.
-    pub fn bytes(&self) -> usize {
-        self.starts.capacity() * 4 + self.times.capacity() * 8 + self.rows.capacity() * 4
-    }
-
     /// Returns the first place of `group` whose time is not before `time`, or, if `after`, is later than it. `near` is where a
     /// similar time was found last.
     pub fn search(&self, group: &std::ops::Range<usize>, time: i64, after: bool, near: usize) -> usize {

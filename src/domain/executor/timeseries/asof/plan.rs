@@ -37,6 +37,9 @@ pub fn asof_join(
     let using = using_names(&constraint);
     let mut conditions = Conditions::read([left.schema(), right.schema()], &both, constraint, condition, context)?;
     let is_timed = !conditions.inequalities.is_empty() || conditions.nearest.is_some();
+    if has_condition && !is_timed {
+        return Err(refused("MATCH_CONDITION takes one inequality of times, such as a.t >= b.t".to_owned()));
+    }
     if using.len() > 1 && !is_timed {
         conditions.last_key_is_time()?;
     }

@@ -34,15 +34,36 @@ impl AnalyzerRule for FillGaps {
     }
 }
 
+/// Returns whether an aggregate groups by a bucket that fills gaps.
+///
+/// # Errors
+///
+/// `InvalidQuery` where such a bucket stands anywhere else, where it could fill nothing.
 fn mentions_gaps(plan: &LogicalPlan) -> Result<bool> {
     let mut found = false;
     plan.apply_with_subqueries(|node| {
-        if let LogicalPlan::Aggregate(aggregate) = node {
-            found |= aggregate.group_expr.iter().any(|expr| gap_call(expr).is_some());
+        let groups = match node {
+            LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.len(),
+            _ => 0,
+        };
+        // The first expressions of an aggregate are what it groups by.
+        for (at, expr) in node.expressions().iter().enumerate() {
+            match gap_call(expr) {
+                Some(_) if at < groups => found = true,
+                _ => no_gap_call(expr)?,
+            }
         }
-        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(found)
+}
+
+fn no_gap_call(expr: &Expr) -> Result<()> {
+    expr.apply(|inner| match gap_call(inner) {
+        Some(call) => Err(refused(format!("{} fills gaps only where GROUP BY has it as it stands", call.func.name()))),
+        None => Ok(TreeNodeRecursion::Continue),
+    })?;
+    Ok(())
 }
 
 fn gap_call(expr: &Expr) -> Option<&ScalarFunction> {

@@ -19,6 +19,7 @@ use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
+use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
 use datafusion::physical_plan::filter::{FilterExec, FilterExecBuilder};
 use std::sync::Arc;
 
@@ -66,6 +67,9 @@ fn by_codes(whole: &AggregateExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
     {
         return Ok(None);
     }
+    if let Some(distinct) = distinct(whole, partial)? {
+        return Ok(Some(distinct));
+    }
     let Some(grouped) = grouped(partial)? else { return Ok(None) };
     let Some(aggregates) = aggregates(partial)? else { return Ok(None) };
     let (scan, filter) = match partial.input().downcast_ref::<FilterExec>() {
@@ -99,6 +103,22 @@ fn by_codes(whole: &AggregateExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
     let Grouped { bucket, symbol_first, .. } = grouped;
     let plan = SeriesPlan { code, symbols, bucket, symbol_first, aggregates };
     Ok(Some(Arc::new(SeriesAggregateExec::new(input, plan, whole.schema()))))
+}
+
+/// Reads one row of each symbol where only the distinct ones are asked for, constants beside them.
+fn distinct(whole: &AggregateExec, partial: &AggregateExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    let by = partial.group_expr();
+    if by.has_grouping_set() || !partial.aggr_expr().is_empty() {
+        return Ok(None);
+    }
+    let columns = by.expr().iter().filter(|(expr, _)| !expr.is::<Literal>());
+    let columns: Vec<_> = columns.map(|(expr, _)| expr.downcast_ref::<Column>()).collect();
+    let (Some(scan), [Some(symbol)]) = (partial.input().downcast_ref::<ScanExec>(), columns.as_slice()) else {
+        return Ok(None);
+    };
+    let Some(scan) = scan.of_last_rows(symbol.index(), None) else { return Ok(None) };
+    let partial = replace_children_if_necessary(Arc::new(partial.clone()), vec![Arc::new(scan)])?;
+    Ok(Some(replace_children_if_necessary(Arc::new(whole.clone()), vec![partial])?))
 }
 
 fn grouped(partial: &AggregateExec) -> Result<Option<Grouped>> {

@@ -215,14 +215,14 @@ impl Windows {
             }
         }
         let index = TimeIndex::new(&row_codes, &row_times, |row| valid[row], codes.len())?;
-        let wanted: Vec<Option<u32>> = index.rows().iter().map(|row| Some(*row)).collect();
+
         let mut aggregates = Vec::with_capacity(values.len());
         for (WindowAggregate { function: aggregate, .. }, values) in exprs.aggregates.iter().zip(values) {
             let columns = match values.first() {
                 Some(first) => {
                     let mut all = Collected::new(first.schema());
                     values.into_iter().for_each(|batch| all.push(batch));
-                    all.rows(&wanted)?
+                    all.rows(index.rows())?
                 }
                 None => Vec::new(),
             };

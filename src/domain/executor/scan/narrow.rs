@@ -1,0 +1,97 @@
+//! Leaves out rows that cannot be part of an answer: outside of the times that a filter asks for, or not the last of their symbol.
+
+use crate::domain::executor::scan::ScanExec;
+use crate::domain::executor::scan::pieces::Piece;
+use crate::domain::storage::Segment;
+use arrow::array::{Array, AsArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type, SchemaRef};
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
+use std::ops::Range;
+
+/// The times of a column that may pass: from the first, and before the second where there is one.
+pub struct TimeBounds {
+    column: usize,
+    from: i64,
+    before: Option<i64>,
+}
+
+/// Reads what filters, all of which have to hold, say of columns of times.
+pub fn time_bounds(filters: &[Expr], schema: &SchemaRef) -> Vec<TimeBounds> {
+    filters.iter().filter_map(|filter| time_bound(filter, schema)).collect()
+}
+
+fn time_bound(filter: &Expr, schema: &SchemaRef) -> Option<TimeBounds> {
+    let Expr::BinaryExpr(BinaryExpr { left, op, right }) = filter else { return None };
+    let (column, op, value) = match (left.as_ref(), right.as_ref()) {
+        (Expr::Column(column), Expr::Literal(value, _)) => (column, *op, value),
+        (Expr::Literal(value, _), Expr::Column(column)) => (column, op.swap()?, value),
+        _ => return None,
+    };
+    let index = schema.index_of(&column.name).ok()?;
+    // A literal of another unit or zone has been cast to the column's, or the column to it: then it is no column here.
+    if !matches!(schema.field(index).data_type(), DataType::Timestamp(..))
+        || *schema.field(index).data_type() != value.data_type()
+    {
+        return None;
+    }
+    let ScalarValue::Int64(Some(at)) = value.cast_to(&DataType::Int64).ok()? else { return None };
+    let (from, before) = match op {
+        Operator::GtEq => (at, None),
+        Operator::Gt => (at.checked_add(1)?, None),
+        Operator::Lt => (i64::MIN, Some(at)),
+        Operator::LtEq => (i64::MIN, Some(at.checked_add(1)?)),
+        Operator::Eq => (at, Some(at.checked_add(1)?)),
+        _ => return None,
+    };
+    Some(TimeBounds { column: index, from, before })
+}
+
+/// Returns those of the rows of a segment that lie within all bounds by columns that are in order, and maybe more.
+pub fn narrowed(segment: &Segment, range: Range<usize>, bounds: &[TimeBounds]) -> Range<usize> {
+    let mut range = range;
+    for TimeBounds { column, from, before } in bounds {
+        let times = segment.physical_batch().column(*column);
+        if times.null_count() > 0 || !segment.is_in_order(*column) {
+            continue;
+        }
+        let Ok(times) = cast(&times.slice(range.start, range.len()), &DataType::Int64) else { continue };
+        let times = times.as_primitive::<Int64Type>().values();
+        let start = times.partition_point(|time| time < from);
+        let end = before.map_or(times.len(), |before| times.partition_point(|time| *time < before));
+        range = range.start + start..range.start + end.max(start);
+    }
+    range
+}
+
+impl ScanExec {
+    /// Returns the same scan of the last rows of the symbols of column `key`, wherever a segment is read whole and has no deleted rows;
+    /// `times`, if given, is a column by which its rows have to be in order. None where that is nowhere.
+    pub fn of_last_rows(&self, key: usize, times: Option<usize>) -> Option<Self> {
+        let key = *self.columns.get(key)?;
+        let symbols = self.table.symbols(key)?;
+        let times = match times {
+            Some(at) => Some(*self.columns.get(at)?),
+            None => None,
+        };
+        let mut is_less = false;
+        let mut last = |piece: &Piece| {
+            let segment = &piece.segment;
+            let is_whole = segment.mask().is_none() && piece.rows == segment.physical_rows() && piece.picked.is_none();
+            let is_in_order = times.is_none_or(|times| {
+                segment.physical_batch().column(times).null_count() == 0 && segment.is_in_order(times)
+            });
+            let codes = segment.known_codes(key, &symbols).filter(|_| is_whole && is_in_order);
+            match codes.and_then(|codes| codes.last_rows()) {
+                Some(rows) => {
+                    is_less = true;
+                    Piece { picked: Some(rows.clone()), rows: rows.len(), ..piece.clone() }
+                }
+                None => piece.clone(),
+            }
+        };
+        let partitions = self.partitions.iter().map(|pieces| pieces.iter().map(&mut last).collect()).collect();
+        is_less.then(|| self.with_partitions(partitions))
+    }
+}

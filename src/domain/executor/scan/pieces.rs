@@ -1,0 +1,121 @@
+//! Runs of rows of a segment, and the batches that they are handed out in.
+
+use crate::domain::executor::scan::{CodedColumn, Nans};
+use crate::domain::storage::{Segment, without_signed_nans};
+use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array, UInt64Array};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::SchemaRef;
+use datafusion::common::Result;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Consecutive rows of a segment.
+#[derive(Debug, Clone)]
+pub struct Piece {
+    /// The segment.
+    pub segment: Arc<Segment>,
+    /// Number of the segment's first row in the table, with the deleted ones before it.
+    pub first_row: u64,
+    /// Where in the segment the rows lie.
+    pub range: Range<usize>,
+    /// How many of those are left.
+    pub rows: usize,
+    /// The rows that are read alone, if not all are; there are no deleted ones then.
+    pub picked: Option<UInt32Array>,
+}
+
+/// Splits `pieces` into up to `count` runs of about as many rows.
+pub fn partition(pieces: Vec<Piece>, count: usize) -> Vec<Vec<Piece>> {
+    let rows: usize = pieces.iter().map(|piece| piece.rows).sum();
+    let share = rows.div_ceil(count.max(1)).max(1);
+    let mut partitions = vec![Vec::new()];
+    let mut filled = 0;
+    for piece in pieces {
+        if filled >= share * partitions.len() {
+            partitions.push(Vec::new());
+        }
+        filled += piece.rows;
+        partitions.last_mut().expect("there is always a partition").push(piece);
+    }
+    partitions
+}
+
+/// Runs between deleted rows up to which a batch is handed out in slices rather than copied.
+const RUNS_MAX: usize = 8;
+
+/// Part of a piece, as long as one batch may be.
+pub struct Slice {
+    segment: Arc<Segment>,
+    first_row: u64,
+    /// Where in the segment it lies.
+    range: Range<usize>,
+    /// Whether some rows in there are deleted.
+    masked: bool,
+    /// The rows of the segment that are read alone.
+    picked: Option<UInt32Array>,
+}
+
+/// Divides a piece into batches of so many rows.
+pub fn slices(piece: Piece, batch_rows: usize) -> impl Iterator<Item = Slice> {
+    let Range { start, end } = match &piece.picked {
+        Some(picked) => 0..picked.len(),
+        None => piece.range.clone(),
+    };
+    (start..end).step_by(batch_rows).flat_map(move |from| {
+        let window = from..end.min(from.saturating_add(batch_rows));
+        let picked = piece.picked.as_ref().map(|picked| picked.slice(from, window.len()));
+        let slice = |range, masked| {
+            let (segment, picked) = (piece.segment.clone(), picked.clone());
+            Slice { segment, first_row: piece.first_row, range, masked, picked }
+        };
+        match piece.segment.mask().filter(|_| piece.picked.is_none()).map(|mask| mask.runs(window.clone())) {
+            None => vec![slice(window, false)],
+            Some(runs) if runs.len() <= RUNS_MAX => runs.into_iter().map(|run| slice(run, false)).collect(),
+            Some(_) => vec![slice(window, true)],
+        }
+    })
+}
+
+impl Slice {
+    /// Returns the rows.
+    ///
+    /// # Errors
+    ///
+    /// `Internal` where they do not have the schema.
+    pub fn batch(
+        self,
+        schema: &SchemaRef,
+        columns: &[usize],
+        coded: &[CodedColumn],
+        nans: Nans,
+    ) -> Result<RecordBatch> {
+        if let Some(picked) = &self.picked {
+            let whole = Slice { range: 0..self.segment.physical_rows(), picked: None, ..self };
+            let whole = whole.batch(schema, columns, coded, nans)?;
+            return Ok(take_record_batch(&whole, picked)?);
+        }
+        let (offset, rows) = (self.range.start, self.range.len());
+        let batch = self.segment.physical_batch();
+        let first = self.first_row + offset as u64;
+        let mut picked: Vec<ArrayRef> = columns
+            .iter()
+            .map(|index| match batch.columns().get(*index) {
+                Some(column) if nans == Nans::Unsigned && self.segment.has_signed_nan(*index) => {
+                    without_signed_nans(&column.slice(offset, rows))
+                }
+                Some(column) => column.slice(offset, rows),
+                // The one column past the table's own: row numbers.
+                None => Arc::new(UInt64Array::from_iter_values(first..first + rows as u64)),
+            })
+            .collect();
+        for coded in coded {
+            picked.push(coded.slice(&self.segment, offset, rows)?);
+        }
+        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows));
+        let batch = RecordBatch::try_new_with_options(schema.clone(), picked, &options)?;
+        match self.segment.mask().filter(|_| self.masked) {
+            Some(mask) => Ok(mask.filter(&batch, offset)?),
+            None => Ok(batch),
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Looks up the right row of each left row.
+//!
+//! Where both sides come in order of time, one walk over both is enough: the last row of each key so far is what is in force
+//! (backward joins). Everything else searches in the index of the right side.
+//!
+//! Invariant of the walk: all rows of the right side before `next` have been seen, and no row of the left side that is still to come
+//! is earlier than `reached`. A left row that is leaves the walk for the index, for good.
+
+use crate::domain::executor::timeseries::asof::index::TimeIndex;
+use crate::domain::executor::timeseries::asof::node::{AsOfSpec, Direction};
+use crate::domain::executor::timeseries::asof::right::Right;
+use crate::domain::executor::timeseries::collected::NO_ROW;
+use crate::domain::executor::timeseries::keys::Times;
+use datafusion::common::Result;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Looks rows up for batches of the left side that come one after the other; several may share a right side.
+#[derive(Debug)]
+pub struct Probe {
+    right: Arc<Right>,
+    spec: AsOfSpec,
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    Walk(Walk),
+    Search(Search),
+}
+
+impl Probe {
+    /// Makes a probe of `right`.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no memory for an index.
+    pub fn new(right: Arc<Right>, spec: AsOfSpec) -> Result<Self> {
+        let way = match spec.direction {
+            Direction::Backward if right.is_in_order => Way::Walk(Walk::new(&right)),
+            _ => Way::Search(Search::new(&right)?),
+        };
+        Ok(Self { right, spec, way })
+    }
+
+    /// Returns the row of the right side for each row of a batch, by the codes of their keys and their times.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no memory for an index.
+    pub fn rows(&mut self, codes: &[u32], times: &Times, may_match: impl Fn(usize) -> bool) -> Result<Vec<u32>> {
+        if let Way::Walk(walk) = &mut self.way {
+            if walk.can_follow(times) {
+                return Ok(walk.rows(&self.right, self.spec, codes, times, may_match));
+            }
+            self.way = Way::Search(Search::new(&self.right)?);
+        }
+        let Way::Search(search) = &mut self.way else { return Ok(Vec::new()) };
+        let find = |(row, code): (usize, &u32)| match may_match(row) && times.is_valid(row) {
+            true => search.find(self.spec, *code, times.values()[row]).unwrap_or(NO_ROW),
+            false => NO_ROW,
+        };
+        Ok(codes.iter().enumerate().map(find).collect())
+    }
+}
+
+/// One walk over both sides.
+#[derive(Debug)]
+struct Walk {
+    /// The batch and the row of the right side that come next.
+    next: (usize, usize),
+    /// The last row of each code so far, and of those without a key.
+    last: Vec<u32>,
+    /// The time that the left side has reached.
+    reached: i64,
+}
+
+impl Walk {
+    fn new(right: &Right) -> Self {
+        Self { next: (0, 0), last: vec![NO_ROW; right.code_count + 1], reached: i64::MIN }
+    }
+
+    fn can_follow(&self, times: &Times) -> bool {
+        let values = times.values();
+        times.are_all_valid() && values.first().is_none_or(|first| *first >= self.reached) && values.is_sorted()
+    }
+
+    fn rows(
+        &mut self,
+        right: &Right,
+        spec: AsOfSpec,
+        codes: &[u32],
+        times: &Times,
+        may_match: impl Fn(usize) -> bool,
+    ) -> Vec<u32> {
+        let code_count = right.code_count as u32;
+        let mut found = Vec::with_capacity(codes.len());
+        // The last instant of the right side that counts for a time.
+        let end = |time: i64| if spec.strict { time.checked_sub(1) } else { Some(time) };
+        for (row, (code, time)) in codes.iter().zip(times.values()).enumerate() {
+            if let Some(end) = end(*time) {
+                self.advance(right, end);
+            }
+            let last = if *code < code_count && may_match(row) { self.last[*code as usize] } else { NO_ROW };
+            found.push(last);
+        }
+        self.reached = times.values().last().copied().unwrap_or(self.reached);
+        if let Some(tolerance) = spec.tolerance {
+            for (last, time) in found.iter_mut().zip(times.values()).filter(|(last, _)| **last != NO_ROW) {
+                if time_of(right, *last).abs_diff(*time) > tolerance.unsigned_abs() {
+                    *last = NO_ROW;
+                }
+            }
+        }
+        found
+    }
+
+    /// Sees all rows of the right side up to a time.
+    fn advance(&mut self, right: &Right, end: i64) {
+        let (mut at, mut row) = self.next;
+        while let Some(batch) = right.batches.get(at) {
+            let times = batch.times.values();
+            while let Some(time) = times.get(row) {
+                if *time > end {
+                    self.next = (at, row);
+                    return;
+                }
+                self.last[batch.codes[row] as usize] = batch.start + row as u32;
+                row += 1;
+            }
+            (at, row) = (at + 1, 0);
+        }
+        self.next = (at, row);
+    }
+}
+
+fn time_of(right: &Right, row: u32) -> i64 {
+    let at = right.batches.partition_point(|batch| batch.start <= row) - 1;
+    right.batches[at].times.values()[(row - right.batches[at].start) as usize]
+}
+
+/// Searches in the index.
+#[derive(Debug)]
+struct Search {
+    index: Arc<TimeIndex>,
+    /// For each code where its last row was found.
+    near: Vec<u32>,
+}
+
+impl Search {
+    fn new(right: &Right) -> Result<Self> {
+        Ok(Self { index: right.index()?, near: vec![0; right.code_count] })
+    }
+
+    /// Returns the row of the right side that is in force for a key at a time.
+    fn find(&mut self, spec: AsOfSpec, code: u32, time: i64) -> Option<u32> {
+        let near = *self.near.get(code as usize)? as usize;
+        let group = self.index.group(code);
+        let AsOfSpec { direction, strict, tolerance, .. } = spec;
+        let place = match direction {
+            Direction::Backward => self.before(&group, time, strict, near),
+            Direction::Forward => self.after(&group, time, strict, near),
+            Direction::Nearest => {
+                match (self.before(&group, time, strict, near), self.after(&group, time, strict, near)) {
+                    (Some(before), Some(after)) => {
+                        let distance = |place: usize| self.index.times()[place].abs_diff(time);
+                        Some(if distance(before) <= distance(after) { before } else { after })
+                    }
+                    (before, after) => before.or(after),
+                }
+            }
+        }?;
+        self.near[code as usize] = place as u32;
+        let is_near = |most: i64| self.index.times()[place].abs_diff(time) <= most.unsigned_abs();
+        tolerance.is_none_or(is_near).then(|| self.index.row(place))
+    }
+
+    fn before(&self, group: &Range<usize>, time: i64, strict: bool, near: usize) -> Option<usize> {
+        let end = self.index.search(group, time, !strict, near);
+        (end > group.start).then(|| end - 1)
+    }
+
+    fn after(&self, group: &Range<usize>, time: i64, strict: bool, near: usize) -> Option<usize> {
+        let first = self.index.search(group, time, strict, near);
+        (first < group.end).then_some(first)
+    }
+}
