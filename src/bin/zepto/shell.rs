@@ -3,6 +3,7 @@
 use crate::lexer::{KEYWORDS, TokenKind, is_complete, is_keyword, split_statements, tokenize};
 use crate::output::{Layout, Output};
 use crate::remote::Remote;
+use arrow::array::AsArray;
 use clap::ValueEnum;
 use nu_ansi_term::{Color, Style};
 use reedline::{
@@ -16,7 +17,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
-use zepto_flight::ports::{Caller, Error, Result};
+use zepto_flight::ports::{Caller, Error, Query, Result};
 
 /// Most statements of the history.
 const HISTORY_MAX: usize = 10_000;
@@ -153,11 +154,20 @@ impl Shell<'_> {
         }
     }
 
+    /// Asks the server for its functions; an older one does not tell.
+    async fn functions(&self) -> Result<Vec<String>> {
+        let batches = self.remote.query.query(Query::read("SHOW FUNCTIONS")).await?.batches.collect().await?;
+        let names = batches.iter().filter_map(|batch| batch.column_by_name("name")?.as_string_opt::<i32>());
+        Ok(names.flat_map(|names| names.iter().flatten().map(str::to_owned)).collect())
+    }
+
     /// Asks the server for the names to complete.
     async fn refresh_names(&self) -> Result<()> {
         let tables = self.remote.query.tables(Caller::default()).await?;
         let columns = tables.iter().flat_map(|table| table.schema.fields()).map(|field| field.name().clone());
-        let mut names: Vec<_> = tables.iter().map(|table| table.name.clone()).chain(columns).collect();
+        let functions = self.functions().await.unwrap_or_default();
+        let tables = tables.iter().map(|table| table.name.clone());
+        let mut names: Vec<_> = tables.chain(columns).chain(functions).collect();
         names.sort_unstable();
         names.dedup();
         *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names;
@@ -262,7 +272,7 @@ impl Highlighter for SqlHighlighter {
     }
 }
 
-/// Completes keywords, tables and columns.
+/// Completes keywords, tables, columns and functions.
 struct NameCompleter(Names);
 
 impl NameCompleter {

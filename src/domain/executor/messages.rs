@@ -27,7 +27,7 @@ const CLASSES: [&str; 6] =
 /// Returns a message in plain words.
 pub fn plain(text: &str) -> String {
     let text = without_class(text.rsplit("caused by\n").next().unwrap_or(text));
-    let rules: [fn(&str) -> Option<String>; 8] = [
+    let rules: [fn(&str) -> Option<String>; 9] = [
         unknown_function,
         coercion_of_our_own,
         unfitting_call,
@@ -36,6 +36,7 @@ pub fn plain(text: &str) -> String {
         ambiguous,
         arithmetic,
         condition,
+        moving_window,
     ];
     let found = rules.iter().find_map(|rule| rule(text));
     found.unwrap_or_else(|| text.split(". No function matches the given name").next().unwrap_or(text).to_owned())
@@ -114,6 +115,11 @@ fn condition(text: &str) -> Option<String> {
     let shown = between(text, "Cannot create filter with non-boolean predicate '", "' returning ")?;
     let (_, data_type) = text.split_once("' returning ")?;
     Some(format!("a condition has to be true or false, and {shown} is a {data_type}"))
+}
+
+fn moving_window(text: &str) -> Option<String> {
+    let (_, call) = text.split_once("`retract_batch` is not implemented: ")?;
+    Some(format!("{} is not supported over a window whose start moves", call.split(' ').next().unwrap_or(call)))
 }
 
 #[cfg(test)]

@@ -32,12 +32,14 @@ mod top_rows;
 mod view_types;
 
 pub use bind::{BoundPlan, PlanInput};
+pub use functions::FunctionHelp;
 pub use plan::{Parameters, PlanRequest, Prepared};
 pub use plan_cache::PlanCounts;
 pub use running::QueryLimits;
 
 use crate::domain::catalog::Snapshot;
 use crate::domain::executor::abort_on_drop::AbortOnDrop;
+use crate::domain::executor::functions::functions;
 use crate::domain::executor::memory::QueryMemory;
 use crate::domain::executor::plan_cache::PlanCache;
 use crate::domain::executor::plan_size::PlanLimits;
@@ -116,6 +118,11 @@ impl Executor {
             self.plans.put(sql, snapshot.definitions(), prepared.clone());
         }
         Ok(prepared)
+    }
+
+    /// Returns every function that statements may call.
+    pub fn functions(&self) -> Vec<FunctionHelp> {
+        functions(&self.serial.state)
     }
 
     /// Returns how often a plan was found in the cache, and how often not.

@@ -71,6 +71,7 @@ impl Session {
             state.register_udwf(function).map_err(from_datafusion)?;
         }
         state.register_function_rewrite(Arc::new(timeseries::TimeNumbers)).map_err(from_datafusion)?;
+        state.register_function_rewrite(Arc::new(timeseries::Calls)).map_err(from_datafusion)?;
         state.register_function_rewrite(Arc::new(timeseries::TimeColumns)).map_err(from_datafusion)?;
         // Functions that the planner makes without the registry are guarded first, then spans are compared.
         state

@@ -65,6 +65,7 @@ fn classify(statement: ast::Statement) -> Result<Statement> {
         ast::Statement::Explain { .. } => explain(statement),
         ast::Statement::ExplainTable { table_name, .. } => Ok(Statement::Describe(table_name_of(&table_name)?)),
         ast::Statement::ShowTables { .. } if whole == "SHOW TABLES" => Ok(Statement::ShowTables),
+        ast::Statement::ShowFunctions { filter: None } => Ok(Statement::ShowFunctions),
         ast::Statement::Insert(this) => insert(this, &whole),
         ast::Statement::Delete(this) => delete(this, &whole),
         ast::Statement::Update(this) => update(this, &whole),

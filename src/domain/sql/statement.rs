@@ -18,6 +18,8 @@ pub enum Statement {
     Read(Box<ReadStatement>),
     /// `SHOW TABLES`
     ShowTables,
+    /// `SHOW FUNCTIONS`
+    ShowFunctions,
     /// `DESCRIBE table`
     Describe(Name),
     /// `INSERT INTO table [(columns)] query`
@@ -179,7 +181,7 @@ impl Statement {
     /// Returns the kind of the statement.
     pub fn kind(&self) -> StatementKind {
         match self {
-            Self::Read(_) | Self::ShowTables | Self::Describe(_) => StatementKind::Read,
+            Self::Read(_) | Self::ShowTables | Self::ShowFunctions | Self::Describe(_) => StatementKind::Read,
             Self::Insert(_) | Self::Delete(_) | Self::Update(_) | Self::Truncate(_) => StatementKind::Change,
             Self::CreateTable(_) | Self::DropTables(_) | Self::AlterTable(_) => StatementKind::Definition,
             Self::Refused { kind, .. } => *kind,

@@ -12,25 +12,67 @@ use sqlparser::ast::{
 };
 use std::ops::ControlFlow;
 
+/// A column that is the time of rows.
+#[derive(Debug)]
+pub struct TimeColumn {
+    /// The relation that it is of, where there are several.
+    pub qualifier: Option<String>,
+    /// Its name.
+    pub column: String,
+}
+
+impl TimeColumn {
+    /// Returns the column as an expression.
+    pub fn expr(&self) -> Expr {
+        let column = Ident::with_quote('"', self.column.clone());
+        match &self.qualifier {
+            Some(qualifier) => Expr::CompoundIdentifier(vec![Ident::with_quote('"', qualifier.clone()), column]),
+            None => Expr::Identifier(column),
+        }
+    }
+
+    /// Returns whether an expression is the column.
+    pub fn is(&self, expr: &Expr) -> bool {
+        match expr {
+            Expr::Identifier(name) => name.value == self.column,
+            Expr::CompoundIdentifier(parts) => match parts.as_slice() {
+                [.., qualifier, name] => {
+                    name.value == self.column
+                        && self.qualifier.as_ref().is_none_or(|own| own.eq_ignore_ascii_case(&qualifier.value))
+                }
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+}
+
 impl Resolver<'_> {
     /// Returns the time column of FROM, for SAMPLE BY.
     ///
     /// # Errors
     ///
     /// `InvalidQuery` where there is none, or where a name is ambiguous.
-    pub(super) fn time_column(&self) -> Result<String> {
+    pub(super) fn time_column(&self) -> Result<TimeColumn> {
         let relations = self.scopes.last().map(|scope| scope.relations.as_slice()).unwrap_or_default();
-        if let Some(time) = relations.iter().find_map(|relation| relation.declared_time.clone()) {
+        // Of several relations it is named; the first one decides.
+        let of = |relation: &Relation, column: &str| {
+            let qualifier = relation.name.clone().filter(|_| relations.len() > 1);
+            TimeColumn { qualifier, column: column.to_owned() }
+        };
+        if let Some(time) = relations.iter().find_map(|relation| Some(of(relation, relation.declared_time.as_ref()?))) {
             return Ok(time);
         }
         for name in TIME_NAMES {
-            let found =
-                relations.iter().filter_map(|relation| relation.columns.as_ref()?.find(name, false).transpose());
-            if let Some(found) = found.map(|found| found.map(str::to_owned)).next() {
-                return found;
+            for relation in relations {
+                if let Some(columns) = &relation.columns
+                    && let Some(found) = columns.find(name, false)?
+                {
+                    return Ok(of(relation, found));
+                }
             }
         }
-        let first = relations.iter().find_map(|relation| relation.first_time.clone());
+        let first = relations.iter().find_map(|relation| Some(of(relation, relation.first_time.as_ref()?)));
         let missing = "SAMPLE BY finds no time column in FROM; say it in CREATE TABLE … TIMESTAMP(ts)";
         first.ok_or_else(|| Error::invalid(missing))
     }

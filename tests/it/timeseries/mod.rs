@@ -488,3 +488,83 @@ async fn the_last_rows_of_segments_answer_for_all_of_them() {
         .await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn joins_by_time_stand_wherever_a_relation_may() {
+    let sut = Sut::in_process().await;
+    sut.define("CREATE TABLE t (id BIGINT, k VARCHAR, ts TIMESTAMP, v DOUBLE)").await;
+    sut.define("CREATE TABLE q (k VARCHAR, ts TIMESTAMP, w DOUBLE)").await;
+    sut.change("INSERT INTO t VALUES (1,'a','2026-01-01T00:00:01',1), (2,'b','2026-01-01T00:00:02',2), (3,'a','2026-01-01T00:00:03',3), (4,'b','2026-01-01T00:00:04',4)").await.unwrap();
+    sut.change("INSERT INTO q VALUES ('a','2026-01-01T00:00:00',10), ('b','2026-01-01T00:00:01',20), ('a','2026-01-01T00:00:02',30)").await.unwrap();
+    let asof = "t ASOF JOIN q ON t.k = q.k AND t.ts >= q.ts";
+    let window = "t WINDOW JOIN q ON t.k = q.k AND q.ts BETWEEN t.ts - INTERVAL '2 s' AND t.ts";
+    for (sql, answer) in [
+        (format!("SELECT sum(r) FROM (SELECT rank() OVER (PARTITION BY t.k ORDER BY t.ts) AS r FROM {asof})"), 6),
+        (format!("SELECT count(*) FROM (SELECT ema(q.w, 3) OVER (ORDER BY t.ts) AS e FROM {asof} ORDER BY t.ts)"), 4),
+        (format!("SELECT sum(s)::BIGINT FROM (SELECT sum(n) OVER (ORDER BY id) AS s FROM (SELECT t.id, count(q.w) AS n FROM {window}))"), 9),
+        ("SELECT count(*) FROM (SELECT * FROM t SPLICE JOIN q ON (k) ORDER BY t.id, q.w)".to_owned(), 7),
+        (format!("SELECT count(*) FROM (SELECT t.id, q.w FROM {asof} UNION ALL SELECT id, v FROM t ORDER BY 1, 2)"), 8),
+        (format!("SELECT count(*) FILTER (WHERE first > 0) FROM (SELECT t.k, first_value(q.w ORDER BY t.ts) AS first FROM {asof} GROUP BY t.k)"), 2),
+        ("SELECT sum(n) FROM (SELECT t.id, count(*) FILTER (WHERE q.w > 15) AS n FROM t WINDOW JOIN q ON (k) RANGE BETWEEN 2s PRECEDING AND 5s FOLLOWING)".to_owned(), 4),
+        ("SELECT count(q.w) FROM t ASOF JOIN q ON t.k IS NOT DISTINCT FROM q.k AND t.ts >= q.ts TOLERANCE 1s".to_owned(), 3),
+        ("SELECT count(*) FROM (SELECT t.id FROM t ASOF JOIN q ON (k) TOLERANCE 1 ORDER BY 1)".to_owned(), 4),
+        ("SELECT sum(n) FROM (SELECT count(q.w) AS n FROM t WINDOW JOIN q ON (k) RANGE BETWEEN 5000000000 PRECEDING AND 0 FOLLOWING)".to_owned(), 5),
+        ("SELECT count(*) FROM t ASOF JOIN q ON (k) LT JOIN q AS r ON (k)".to_owned(), 4),
+        ("SELECT sum(n) FROM (SELECT t.ts, count() AS n FROM t ASOF JOIN q ON (k) SAMPLE BY 2s)".to_owned(), 4),
+        ("SELECT count(w) FROM t ASOF LEFT JOIN q USING (ts)".to_owned(), 4),
+        ("SELECT count(*) FROM (SELECT ts, count() AS n FROM t SAMPLE BY 2s FROM '2026-01-01T00:00:02' ORDER BY 1 LIMIT 5)".to_owned(), 2),
+        ("SELECT sum(v)::BIGINT FROM (SELECT ts, sum(v) / count(v) AS v FROM t SAMPLE BY 1s FILL(PREV))".to_owned(), 10),
+        ("SELECT sum(s)::BIGINT FROM (SELECT sum(v) OVER (ORDER BY ts RANGE BETWEEN 1000000000 PRECEDING AND CURRENT ROW) AS s FROM t)".to_owned(), 16),
+        ("SELECT vwap(v, v ORDER BY id)::BIGINT FROM t".to_owned(), 3),
+        ("SELECT sum(a)::BIGINT FROM (SELECT k, avg(v ORDER BY id) AS a FROM t GROUP BY k)".to_owned(), 5),
+    ] {
+        let batches = sut.read(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let column = arrow::compute::cast(batches.iter().find(|b| b.num_rows() > 0).unwrap().column(0), &DataType::Int64).unwrap();
+        assert_eq!(column.as_primitive::<Int64Type>().value(0), answer, "{sql}");
+    }
+    for (sql, text) in [
+        (
+            "SELECT count(*) FROM t HORIZON JOIN q ON (k) RANGE FROM -9223372036854775807 TO 9223372036854775807 STEP 9000000000000000000 AS h",
+            "offsets",
+        ),
+        ("SELECT ts, count() AS n FROM t SAMPLE BY 9223372036854775807M", ""),
+        ("SELECT t.id FROM t ASOF JOIN q ON (k, ts)", "would have to be equal"),
+        ("SELECT t.id FROM t UNION JOIN q ON t.k = q.k", "has no ON"),
+        ("SELECT t.id FROM t WINDOW JOIN q MATCH_CONDITION (t.ts > q.ts) ON (k)", "MATCH_CONDITION is for"),
+        ("SELECT ts, sum(v) AS s, count() AS n FROM t SAMPLE BY 1s FILL(NONE, LINEAR)", "for all aggregates"),
+        ("SELECT first(v ORDER BY id) FROM t", "first_value(x ORDER BY"),
+        ("SELECT vwap(DISTINCT v, v) FROM t", "vwap(DISTINCT"),
+        ("SELECT vwap(v, v) OVER (ORDER BY ts ROWS 1 PRECEDING) FROM t", "not supported over a window"),
+    ] {
+        let answer = sut.read(sql).await;
+        match answer {
+            Err(error) => {
+                assert!(error.message().contains(text), "{sql}: {error}");
+                assert_ne!(error.kind(), zepto_flight::ports::ErrorKind::Internal, "{sql}");
+            }
+            Ok(_) => assert!(text.is_empty(), "{sql}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_windows_answer_what_short_ones_do() {
+    let sut = Sut::in_process().await;
+    sut.define(
+        "CREATE TABLE q AS SELECT arrow_cast(value * 1000, 'Timestamp(ns)') AS ts,
+        CASE value % 5 WHEN 0 THEN NULL ELSE (value * 7919 % 1009) * 0.25 END AS w FROM generate_series(1, 3000)",
+    )
+    .await;
+    sut.define("CREATE TABLE t AS SELECT ts, arrow_cast(arrow_cast(ts, 'Int64') / 1000, 'Int64') AS id FROM q").await;
+    for width in [10_000, 150_000, 1_000_000] {
+        let joined = format!(
+            "SELECT t.id, sum(q.w) AS s, avg(q.w) AS a, count(q.w) AS n, min(q.w) AS l, max(q.w) AS g
+            FROM t WINDOW JOIN q ON q.ts BETWEEN t.ts - {width} AND t.ts ORDER BY t.id"
+        );
+        let by_hand = format!(
+            "SELECT t.id, sum(q.w) AS s, avg(q.w) AS a, count(q.w) AS n, min(q.w) AS l, max(q.w) AS g
+            FROM t JOIN q ON q.ts BETWEEN t.ts - {width} AND t.ts GROUP BY t.id ORDER BY t.id"
+        );
+        same(&sut, &joined, &by_hand).await;
+    }
+}

@@ -64,6 +64,7 @@ pub fn operation(statement: Statement) -> Result<Box<dyn Operation>> {
     Ok(match statement {
         Statement::Read(statement) => Box::new(select::Select(*statement)),
         Statement::ShowTables => Box::new(show::ShowTables),
+        Statement::ShowFunctions => Box::new(show::ShowFunctions),
         Statement::Describe(table) => Box::new(show::DescribeTable(table)),
         Statement::Insert(insert) => Box::new(insert),
         Statement::Update(update) => Box::new(update),

@@ -8,12 +8,14 @@ mod bounds;
 mod call_checks;
 mod classes;
 mod cost_guard;
+mod help;
 mod planning_constants;
 
 pub use bounds::check_bounds;
 pub use call_checks::check_calls;
 pub use classes::is_table_function;
 pub use cost_guard::GuardFunctions;
+pub use help::{FunctionHelp, functions};
 pub use planning_constants::PlanningConstants;
 
 use crate::domain::executor::functions::classes::{Class, class_of};

@@ -3,7 +3,7 @@
 use crate::domain::executor::error::unsupported;
 use crate::domain::executor::memory::QueryMemory;
 use crate::domain::executor::semantics::operators::checked;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result, ScalarValue};
@@ -62,7 +62,8 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema, memory: &QueryMemory) -> Result<T
                 return Ok(Transformed::yes(Expr::ScalarFunction(call)));
             }
             if is_comparison(op) {
-                let (left, right) = (opaque(*left, schema)?, opaque(*right, schema)?);
+                let sides = [left.as_ref().clone(), right.as_ref().clone()];
+                let (left, right) = (opaque(*left, schema, &sides[1..])?, opaque(*right, schema, &sides[..1])?);
                 let changed = left.transformed || right.transformed;
                 let comparison = BinaryExpr::new(Box::new(left.data), op, Box::new(right.data));
                 return Ok(Transformed::new_transformed(Expr::BinaryExpr(comparison), changed));
@@ -93,7 +94,7 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema, memory: &QueryMemory) -> Result<T
             None => Transformed::no(Expr::Cast(cast)),
         }),
         Expr::InList(InList { expr, list, negated }) => {
-            let expr = opaque(*expr, schema)?;
+            let expr = opaque(*expr, schema, &list)?;
             let list = InList { expr: Box::new(expr.data), list, negated };
             Ok(Transformed::new_transformed(Expr::InList(list), expr.transformed))
         }
@@ -102,7 +103,7 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema, memory: &QueryMemory) -> Result<T
             Err(unsupported("BETWEEN over a random value is not supported; name it in a subquery".to_owned()))
         }
         Expr::Between(Between { expr, negated, low, high }) => {
-            let expr = opaque(*expr, schema)?;
+            let expr = opaque(*expr, schema, &[low.as_ref().clone(), high.as_ref().clone()])?;
             let between = Between { expr: Box::new(expr.data), negated, low, high };
             Ok(Transformed::new_transformed(Expr::Between(between), expr.transformed))
         }
@@ -158,8 +159,8 @@ fn exact_decimal(cast: &Cast) -> Option<ScalarValue> {
 }
 
 /// Hides a lossy cast: the optimiser would move it to the other side of a comparison, where it loses something else
-/// (apache/datafusion issue 23095).
-fn opaque(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+/// (apache/datafusion issue 23095). So does the cast of a time to a finer unit, where what it is compared with has a finer part.
+fn opaque(expr: Expr, schema: &DFSchema, others: &[Expr]) -> Result<Transformed<Expr>> {
     let (inner, to) = match &expr {
         Expr::Cast(cast) => (&cast.expr, cast.field.data_type()),
         Expr::TryCast(cast) => (&cast.expr, cast.field.data_type()),
@@ -168,12 +169,13 @@ fn opaque(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     if matches!(**inner, Expr::Literal(..)) {
         return Ok(Transformed::no(expr));
     }
-    if is_lossy(&inner.get_type(schema)?, to) {
+    let from = inner.get_type(schema)?;
+    if is_lossy(&from, to) || loses_a_part(&from, to, others) {
         return Ok(Transformed::yes(hidden(expr, 0)));
     }
     // A cast that coercion put around it is not lossy, and is moved first.
     Ok(match expr {
-        Expr::Cast(cast) => opaque(*cast.expr, schema)?
+        Expr::Cast(cast) => opaque(*cast.expr, schema, others)?
             .update_data(|inner| Expr::Cast(Cast { expr: Box::new(inner), field: cast.field })),
         other => Transformed::no(other),
     })
@@ -190,6 +192,39 @@ fn is_lossy(from: &DataType, to: &DataType) -> bool {
         }
         _ => false,
     }
+}
+
+/// Returns whether a time of a coarse unit is compared in a finer one with what the coarse one may not hold exactly.
+fn loses_a_part(from: &DataType, to: &DataType, others: &[Expr]) -> bool {
+    let (Some(coarse_ns), Some(fine_ns)) = (unit_ns(from), unit_ns(to)) else { return false };
+    let is_exact = |other: &Expr| {
+        let value = match other {
+            Expr::Literal(value, _) => value.cast_to(to).ok(),
+            Expr::Cast(cast) => match cast.expr.as_ref() {
+                Expr::Literal(value, _) => {
+                    value.cast_to(cast.field.data_type()).and_then(|value| value.cast_to(to)).ok()
+                }
+                _ => None,
+            },
+            _ => None,
+        };
+        match value.and_then(|value| value.cast_to(&DataType::Int64).ok()) {
+            Some(ScalarValue::Int64(Some(at))) => at % (coarse_ns / fine_ns) == 0,
+            _ => false,
+        }
+    };
+    coarse_ns > fine_ns && !others.iter().all(is_exact)
+}
+
+fn unit_ns(data_type: &DataType) -> Option<i64> {
+    Some(match data_type {
+        DataType::Date32 => 86_400_000_000_000,
+        DataType::Timestamp(TimeUnit::Second, _) => 1_000_000_000,
+        DataType::Timestamp(TimeUnit::Millisecond, _) | DataType::Date64 => 1_000_000,
+        DataType::Timestamp(TimeUnit::Microsecond, _) => 1_000,
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => 1,
+        _ => return None,
+    })
 }
 
 /// Keeps the optimiser from merging two IN lists of the same expression: their union and intersection ignore NULL

@@ -255,8 +255,11 @@ fn oriented([a, b]: [Expr; 2], schemas: [&DFSchema; 2]) -> Result<[Expr; 2]> {
 
 fn key_of(name: &str, schemas: [&DFSchema; 2]) -> Result<JoinKey> {
     let [left, right] = schemas.map(|schema| -> Result<Expr> {
-        let (qualifier, field) = schema.qualified_field_with_unqualified_name(name)?;
-        Ok(Expr::Column(Column::from((qualifier, field))))
+        // Of joins one after the other the first table's, as everywhere with a name alone in a list of keys.
+        match schema.iter().find(|(_, field)| field.name() == name) {
+            Some(found) => Ok(Expr::Column(Column::from(found))),
+            None => Ok(Expr::Column(Column::from(schema.qualified_field_with_unqualified_name(name)?))),
+        }
     });
     Ok(JoinKey { left: left?, right: right?, null_safe: false })
 }

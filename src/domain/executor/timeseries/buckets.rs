@@ -112,7 +112,7 @@ impl Buckets {
     pub fn next_ns(&self, start_ns: i64) -> Option<i64> {
         let step = |at_ns: i64| match self.width {
             Span::Ns(width) => at_ns.checked_add(width),
-            Span::Months(months) => month_start_ns(month_of_day(at_ns.div_euclid(DAY_NS)) + months),
+            Span::Months(months) => month_start_ns(month_of_day(at_ns.div_euclid(DAY_NS)).saturating_add(months)),
         };
         let shifted_ns = start_ns.checked_sub(self.shift_ns)?;
         let next_ns = match self.zone {

@@ -26,7 +26,7 @@ mod window_join;
 mod windows;
 mod with_fill;
 
-pub use aggregates::{TimeColumns, aggregates, depends_on_arrival};
+pub use aggregates::{Calls, TimeColumns, aggregates, depends_on_arrival};
 pub use fill_functions::fill_functions;
 pub use first_buckets::first_buckets;
 pub use gaps::FillGaps;

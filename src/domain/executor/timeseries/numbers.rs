@@ -4,6 +4,7 @@
 //! the plan; so operators are rewritten as they are planned, BETWEEN and IN before types are settled. Beside a time an integer
 //! is nanoseconds since 1970, or as many nanoseconds more or less.
 
+use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::Transformed;
@@ -11,7 +12,7 @@ use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::{Between, InList};
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
-use datafusion::logical_expr::{Expr, ExprSchemable, cast};
+use datafusion::logical_expr::{Cast, Expr, ExprSchemable, cast};
 use sqlparser::ast::BinaryOperator;
 
 /// Gives integers beside times a meaning.
@@ -23,7 +24,10 @@ impl ExprPlanner for TimeNumbers {
         use BinaryOperator::{Eq, Gt, GtEq, Lt, LtEq, Minus, NotEq, Plus};
         let RawBinaryExpr { op, left, right } = expr;
         let (left_is_time, right_is_time) = (is_time(&left, schema), is_time(&right, schema));
+        let (coarse_left, coarse_right) = (is_coarse_time(&left, schema), is_coarse_time(&right, schema));
         let (left, right) = match op {
+            Eq | NotEq | Lt | LtEq | Gt | GtEq if coarse_left => (left, far_time(time(right, schema))),
+            Eq | NotEq | Lt | LtEq | Gt | GtEq if coarse_right => (far_time(time(left, schema)), right),
             Eq | NotEq | Lt | LtEq | Gt | GtEq => (
                 if right_is_time { time(left, schema) } else { left },
                 if left_is_time { time(right, schema) } else { right },
@@ -43,11 +47,19 @@ impl FunctionRewrite for TimeNumbers {
 
     fn rewrite(&self, expr: Expr, schema: &DFSchema, _: &ConfigOptions) -> Result<Transformed<Expr>> {
         Ok(match expr {
+            Expr::Between(Between { expr, negated, low, high }) if is_coarse_time(&expr, schema) => {
+                let [low, high] = [low, high].map(|bound| Box::new(far_time(time(*bound, schema))));
+                Transformed::yes(Expr::Between(Between { expr, negated, low, high }))
+            }
             Expr::Between(Between { expr, negated, low, high })
                 if is_time(&expr, schema) && (is_integer(&low, schema) || is_integer(&high, schema)) =>
             {
                 let [low, high] = [low, high].map(|bound| Box::new(time(*bound, schema)));
                 Transformed::yes(Expr::Between(Between { expr, negated, low, high }))
+            }
+            Expr::InList(InList { expr, list, negated }) if is_coarse_time(&expr, schema) => {
+                let list = list.into_iter().map(|item| far_time(time(item, schema))).collect();
+                Transformed::yes(Expr::InList(InList { expr, list, negated }))
             }
             Expr::InList(InList { expr, list, negated })
                 if is_time(&expr, schema) && list.iter().any(|item| is_integer(item, schema)) =>
@@ -90,5 +102,33 @@ fn span(expr: Expr) -> Expr {
             _ => expr,
         },
         _ => cast(cast(expr, DataType::Int64), DataType::Duration(TimeUnit::Nanosecond)),
+    }
+}
+
+/// Returns whether an expression is a time of a unit that reaches further than nanoseconds do.
+fn is_coarse_time(expr: &Expr, schema: &DFSchema) -> bool {
+    let data_type = expr.get_type(schema);
+    matches!(data_type, Ok(DataType::Timestamp(TimeUnit::Second | TimeUnit::Millisecond | TimeUnit::Microsecond, _)))
+}
+
+/// Has a written time count in microseconds where that is exact: nanoseconds do not reach `'9999-12-31'`, nor what it is compared with.
+fn far_time(expr: Expr) -> Expr {
+    let text = match &expr {
+        Expr::Literal(text, _) => text,
+        Expr::Cast(Cast { expr: inner, field }) if matches!(field.data_type(), DataType::Timestamp(_, None)) => {
+            match inner.as_ref() {
+                Expr::Literal(text, _) => text,
+                _ => return expr,
+            }
+        }
+        _ => return expr,
+    };
+    let Some(Some(written)) = text.try_as_str() else { return expr };
+    let micros = text.cast_to(&DataType::Timestamp(TimeUnit::Microsecond, None));
+    match micros {
+        Ok(micros) if string_to_timestamp_nanos(written).map_or(true, |ns| ns % 1_000 == 0) => {
+            Expr::Literal(micros, None)
+        }
+        _ => expr,
     }
 }

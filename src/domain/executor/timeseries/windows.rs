@@ -214,7 +214,7 @@ impl Running {
                     (None, _) => value,
                     (Some(before), Weight::Fixed(alpha)) => before + alpha * (value - before),
                     (Some(before), Weight::Decay { constant_ns }) => {
-                        let alpha = -(-(time.saturating_sub(self.time) as f64) / constant_ns).exp_m1();
+                        let alpha = -(-(time.abs_diff(self.time) as f64) / constant_ns).exp_m1();
                         before + alpha * (value - before)
                     }
                 };

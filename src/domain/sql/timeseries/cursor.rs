@@ -237,18 +237,28 @@ impl Cursor {
 
     /// Returns whether a clause begins here.
     fn is_clause(&self) -> bool {
-        let Some(Token::Word(found)) = self.token(0) else { return false };
-        if found.quote_style.is_some() || self.token(1) == Some(&Token::Period) {
+        self.is_clause_at(0)
+    }
+
+    fn is_clause_at(&self, ahead: usize) -> bool {
+        let Some(Token::Word(found)) = self.token(ahead) else { return false };
+        let next = self.token(ahead + 1);
+        if found.quote_style.is_some() || next == Some(&Token::Period) {
             return false;
         }
         let is = |word: &&str| found.value.eq_ignore_ascii_case(word);
         if let Some((_, followers)) = FOLLOWED.iter().find(|(word, _)| is(word)) {
-            return followers.iter().any(|follower| self.is_word(1, follower));
+            return followers.iter().any(|follower| self.is_word(ahead + 1, follower));
         }
         if is(&"LIST") {
-            return self.token(1) == Some(&Token::LParen);
+            return next == Some(&Token::LParen);
         }
-        let is_call = self.token(1) == Some(&Token::LParen) && matches!(found.keyword, Keyword::LEFT | Keyword::RIGHT);
+        // `a IS DISTINCT FROM b` and `CASE … END` are parts of a condition.
+        let before = (self.at + ahead).checked_sub(1).and_then(|before| self.tokens.get(before)).and_then(word);
+        if is(&"END") || (is(&"FROM") && before.is_some_and(|before| before.eq_ignore_ascii_case("DISTINCT"))) {
+            return false;
+        }
+        let is_call = next == Some(&Token::LParen) && matches!(found.keyword, Keyword::LEFT | Keyword::RIGHT);
         !is_call && (CLAUSES.iter().any(is) || RESERVED_FOR_TABLE_ALIAS.contains(&found.keyword))
     }
 
@@ -260,6 +270,11 @@ impl Cursor {
     /// Takes tokens up to the next clause or closing parenthesis.
     pub fn until_clause_with_commas(&mut self) -> Vec<TokenWithSpan> {
         self.until(Self::is_clause)
+    }
+
+    /// Takes tokens up to the next clause, `word`, comma or closing parenthesis.
+    pub fn until_clause_or(&mut self, word: &str) -> Vec<TokenWithSpan> {
+        self.until(|cursor| cursor.is_clause() || cursor.is_word(0, word) || cursor.token(0) == Some(&Token::Comma))
     }
 
     /// Takes tokens up to one of `words`, or a closing parenthesis.
@@ -303,6 +318,9 @@ impl Cursor {
             "week" => "w",
             "month" => "M",
             "year" => "y",
+            // A number alone, of nanoseconds.
+            "preceding" | "following" | "and" => return Ok(None),
+            _ if self.is_clause_at(1) => return Ok(None),
             _ => return Err(Error::invalid(format!("unknown unit of time {unit:?}"))),
         };
         let span = format!("{digits}{letter}");

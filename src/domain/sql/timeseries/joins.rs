@@ -97,7 +97,13 @@ fn join(cursor: &mut Cursor, kind: Kind) -> Result<()> {
         }
         false => Vec::new(),
     };
+    if !condition.is_empty() && !matches!(kind, Kind::Asof(_)) {
+        return Err(Error::unsupported("MATCH_CONDITION is for an ASOF JOIN; put the condition into ON"));
+    }
     let constraint = constraint(cursor);
+    if kind == Kind::Union && !constraint.is_empty() {
+        return Err(Error::unsupported("a UNION JOIN has no ON: it has all rows of both sides"));
+    }
     let marker = match kind {
         Kind::Asof(_) | Kind::Lt | Kind::Splice => asof_marker(cursor, kind, condition)?,
         Kind::Window => window_marker(cursor)?,
@@ -219,7 +225,8 @@ fn horizon(cursor: &mut Cursor, right: Vec<TokenWithSpan>, constraint: Vec<Token
             cursor.signed_span_ns()
         };
         let (from, to, step) = (bound("FROM")?, bound("TO")?, bound("STEP")?);
-        if step <= 0 || to < from || (to - from) / step >= OFFSETS_MAX {
+        let count = to.checked_sub(from).and_then(|length| length.checked_div(step));
+        if step <= 0 || to < from || count.is_none_or(|count| count >= OFFSETS_MAX) {
             let text = format!("a HORIZON JOIN has 1 to {OFFSETS_MAX} offsets, from the lowest to the highest");
             return Err(Error::invalid(text));
         }

@@ -3,13 +3,15 @@
 //! `SAMPLE BY 1m …` becomes `CLUSTER BY __zepto_sample_by(…)`, which stands in the same place of the grammar. Once the columns of FROM
 //! are known it becomes GROUP BY over a bucket of the time, and the aggregates are wrapped in what fills them.
 
+use crate::domain::sql::time_columns::TimeColumn;
 use crate::domain::sql::timeseries::cursor::{Cursor, call, make_word, number, punctuation, text};
 use crate::domain::sql::timeseries::expressions::name_of;
 use crate::domain::sql::timeseries::relations::query_of;
 use crate::ports::{Error, Result};
 use sqlparser::ast::{
     BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, GroupByExpr,
-    Ident, ObjectName, Select, SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins, Value, Visit, Visitor,
+    Ident, ObjectName, Select, SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins, Value, Visit, VisitMut,
+    Visitor, VisitorMut,
 };
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 use std::ops::ControlFlow;
@@ -28,7 +30,7 @@ pub fn sample_by(cursor: &mut Cursor) -> Result<()> {
     let mut align = null();
     if cursor.is_word(0, "FROM") {
         cursor.skip(1);
-        from = cursor.until_words(&["TO", "FILL", "ALIGN"]);
+        from = cursor.until_clause_or("TO");
     }
     if cursor.is_word(0, "TO") {
         cursor.skip(1);
@@ -126,7 +128,7 @@ fn is_call(expr: &Expr, name: &str) -> bool {
 /// # Errors
 ///
 /// `InvalidQuery` for as many fills as there are not aggregates, and for GROUP BY beside it.
-pub fn group_by_sample(select: &mut Select, time: &str, is_aggregate: &dyn Fn(&str) -> bool) -> Result<bool> {
+pub fn group_by_sample(select: &mut Select, time: &TimeColumn, is_aggregate: &dyn Fn(&str) -> bool) -> Result<bool> {
     let Some(order) = select.cluster_by.pop() else { return Ok(false) };
     let Some(list) = marker_of(&order) else { return Ok(false) };
     let args: Vec<Expr> = list.args.iter().filter_map(plain).cloned().collect();
@@ -137,8 +139,12 @@ pub fn group_by_sample(select: &mut Select, time: &str, is_aggregate: &dyn Fn(&s
     {
         return Err(Error::invalid("SAMPLE BY groups by itself; leave GROUP BY out"));
     }
+    let nones = fills.iter().filter(|fill| fill_name(fill) == Some("NONE")).count();
+    if nones > 0 && nones < fills.len() {
+        return Err(Error::unsupported("FILL(NONE) is for all aggregates or for none of them"));
+    }
     let fills: Vec<&Expr> = fills.iter().filter(|fill| fill_name(fill) != Some("NONE")).collect();
-    let time_expr = Expr::Identifier(Ident::with_quote('"', time));
+    let time_expr = time.expr();
     let name = if fills.is_empty() { "__zepto_sample" } else { "__zepto_sample_fill" };
     let times = [width.clone(), time_expr.clone(), zone.clone(), offset.clone(), from.clone(), to.clone()];
     let from_first = !is_null(align);
@@ -165,15 +171,14 @@ pub fn group_by_sample(select: &mut Select, time: &str, is_aggregate: &dyn Fn(&s
             SelectItem::ExprWithAlias { expr, alias } => (expr.clone(), Some(alias.clone())),
             _ => return Err(Error::invalid("SAMPLE BY selects columns and aggregates by their names, not *")),
         };
-        let is_time = matches!(&expr, Expr::Identifier(ident) if ident.value == time)
-            || matches!(&expr, Expr::CompoundIdentifier(parts) if parts.last().is_some_and(|part| part.value == time));
+        let is_time = time.is(&expr);
         if *is_aggregate_item {
             let fill = if fills.len() > 1 { fills.get(next_fill) } else { fills.first() };
             next_fill += 1;
             let alias = alias.unwrap_or_else(|| Ident::with_quote('"', expr.to_string()));
-            *item = SelectItem::ExprWithAlias { expr: filled(expr, fill.copied()), alias };
+            *item = SelectItem::ExprWithAlias { expr: filled(expr, fill.copied(), is_aggregate)?, alias };
         } else if is_time {
-            let alias = alias.unwrap_or_else(|| Ident::with_quote('"', time));
+            let alias = alias.unwrap_or_else(|| Ident::with_quote('"', time.column.clone()));
             *item = SelectItem::ExprWithAlias { expr: bucket.clone(), alias };
         } else {
             keys.push(expr);
@@ -218,12 +223,43 @@ fn fill_name(fill: &Expr) -> Option<&str> {
     }
 }
 
-fn filled(aggregate: Expr, fill: Option<&Expr>) -> Expr {
-    match (fill, fill.and_then(fill_name)) {
-        (None, _) | (_, Some("NULL")) => aggregate,
-        (_, Some("PREV")) => function("locf", vec![aggregate]),
-        (_, Some("LINEAR")) => function("interpolate", vec![aggregate]),
-        (Some(constant), _) => function("__zepto_fill", vec![aggregate, constant.clone()]),
+fn filled(mut expr: Expr, fill: Option<&Expr>, is_aggregate: &dyn Fn(&str) -> bool) -> Result<Expr> {
+    let is_plain = is_aggregate_call(&expr, is_aggregate);
+    Ok(match (fill, fill.and_then(fill_name)) {
+        (None, _) | (_, Some("NULL")) => expr,
+        (_, Some("PREV")) if is_plain => function("locf", vec![expr]),
+        (_, Some("PREV")) => {
+            // The last value of what is computed is what is computed of the last values.
+            let _ = VisitMut::visit(&mut expr, &mut CarryForward(is_aggregate));
+            expr
+        }
+        _ if !is_plain => {
+            let text = format!(
+                "FILL(LINEAR) and constants fill an aggregate as it stands, not {expr}; put it into a subquery"
+            );
+            return Err(Error::unsupported(text));
+        }
+        (_, Some("LINEAR")) => function("interpolate", vec![expr]),
+        (Some(constant), _) => function("__zepto_fill", vec![expr, constant.clone()]),
+    })
+}
+
+fn is_aggregate_call(expr: &Expr, is_aggregate: &dyn Fn(&str) -> bool) -> bool {
+    matches!(expr, Expr::Function(call) if call.over.is_none() && name_of(call).is_some_and(|name| is_aggregate(&name)))
+}
+
+/// Wraps each aggregate in `locf`.
+struct CarryForward<'a>(&'a dyn Fn(&str) -> bool);
+
+impl VisitorMut for CarryForward<'_> {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if is_aggregate_call(expr, self.0) {
+            let call = std::mem::replace(expr, Expr::value(Value::Null));
+            *expr = function("locf", vec![call]);
+        }
+        ControlFlow::Continue(())
     }
 }
 

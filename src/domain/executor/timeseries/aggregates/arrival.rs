@@ -93,6 +93,10 @@ pub fn depends_on_arrival(plan: &LogicalPlan) -> Result<bool> {
                         "first" | "last" | "arg_min" | "arg_max" | "selector_first" | "selector_last" | "twap"
                     );
                 }
+                if let Expr::WindowFunction(call) = expr {
+                    // Of equal times the one that arrived first comes first.
+                    depends |= matches!(call.fun.name(), "ema" | "delta" | "ratio" | "__zepto_ema_by");
+                }
                 Ok(TreeNodeRecursion::Continue)
             })
         })

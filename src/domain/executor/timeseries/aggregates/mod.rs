@@ -4,12 +4,14 @@
 //! first or last.
 
 mod arrival;
+mod calls;
 mod extreme;
 mod one_group;
 mod time_weighted;
 mod weighted;
 
 pub use arrival::{TimeColumns, depends_on_arrival, time_of_plan};
+pub use calls::Calls;
 
 use crate::domain::executor::timeseries::aggregates::extreme::extremes;
 use crate::domain::executor::timeseries::aggregates::time_weighted::twap;

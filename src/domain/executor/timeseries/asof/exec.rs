@@ -79,10 +79,6 @@ impl ExecutionPlan for AsOfExec {
         vec![Distribution::SinglePartition, Distribution::SinglePartition]
     }
 
-    fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true, false]
-    }
-
     fn benefits_from_input_partitioning(&self) -> Vec<bool> {
         vec![false, false]
     }

@@ -40,7 +40,16 @@ pub fn asof_join(
     if has_condition && !is_timed {
         return Err(refused("MATCH_CONDITION takes one inequality of times, such as a.t >= b.t".to_owned()));
     }
-    if using.len() > 1 && !is_timed {
+    if !is_timed && using.is_empty() && names_the_time(&conditions.keys, [left.schema(), right.schema()])? {
+        return Err(refused(
+            "a time among the keys of an ASOF JOIN would have to be equal; write a.t >= b.t".to_owned(),
+        ));
+    }
+    let ends_with_time = match conditions.keys.last() {
+        Some(last) => names_the_time(std::slice::from_ref(last), [left.schema(), right.schema()])?,
+        None => false,
+    };
+    if (using.len() > 1 || (using.len() == 1 && ends_with_time)) && !is_timed {
         conditions.last_key_is_time()?;
     }
     let is_implicit = conditions.inequalities.is_empty() && conditions.nearest.is_none();
@@ -114,6 +123,17 @@ fn splice(
 fn using_names(constraint: &JoinConstraint) -> Vec<String> {
     let JoinConstraint::Using(names) = constraint else { return Vec::new() };
     names.iter().filter_map(|name| Some(name.0.last()?.as_ident()?.value.clone())).collect()
+}
+
+/// Returns whether one of the keys is a TIMESTAMP on both sides.
+fn names_the_time(keys: &[JoinKey], [left, right]: [&DFSchema; 2]) -> Result<bool> {
+    for key in keys {
+        let types = (key.left.get_type(left)?, key.right.get_type(right)?);
+        if matches!(types, (DataType::Timestamp(..), DataType::Timestamp(..))) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Returns the columns that USING leaves; none where all are.

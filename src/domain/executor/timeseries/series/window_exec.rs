@@ -93,10 +93,6 @@ impl ExecutionPlan for SeriesWindowExec {
         vec![&self.input]
     }
 
-    fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true]
-    }
-
     fn benefits_from_input_partitioning(&self) -> Vec<bool> {
         vec![false]
     }

@@ -6,12 +6,12 @@
 use crate::domain::executor::timeseries::asof::TimeIndex;
 use crate::domain::executor::timeseries::collected::Collected;
 use crate::domain::executor::timeseries::keys::{KeyCodes, Times};
-use arrow::array::{
-    Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, RecordBatchOptions, new_empty_array,
-};
-use arrow::datatypes::{DataType, Float64Type, SchemaRef};
+use crate::domain::executor::timeseries::window_join::ordered::Ordered;
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, new_empty_array};
+use arrow::compute::concat;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{Result, ScalarValue, Statistics, internal_err};
+use datafusion::common::{Result, Statistics, internal_err};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
@@ -105,10 +105,6 @@ impl ExecutionPlan for WindowJoinExec {
         vec![Distribution::SinglePartition, Distribution::SinglePartition]
     }
 
-    fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true, false]
-    }
-
     fn benefits_from_input_partitioning(&self) -> Vec<bool> {
         vec![false, false]
     }
@@ -137,7 +133,7 @@ impl ExecutionPlan for WindowJoinExec {
                 (join, left),
                 |(mut join, mut left)| async move {
                     let made = match left.next().await? {
-                        Ok(batch) => join.probe(&batch),
+                        Ok(batch) => join.probe(&batch).await,
                         Err(error) => Err(error),
                     };
                     Some((made, (join, left)))
@@ -154,24 +150,6 @@ impl ExecutionPlan for WindowJoinExec {
     fn statistics_from_inputs(&self, _: &[Arc<Statistics>], _: &StatisticsArgs) -> Result<Arc<Statistics>> {
         Ok(Arc::new(Statistics::new_unknown(&self.schema())))
     }
-}
-
-/// The values of an aggregate, in the order of the index.
-struct Ordered {
-    aggregate: Arc<AggregateFunctionExpr>,
-    columns: Vec<ArrayRef>,
-    kind: Kind,
-}
-
-/// Aggregates over doubles that go over a slice by themselves; the others by DataFusion's accumulator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Count,
-    Sum,
-    Mean,
-    Least,
-    Greatest,
-    Other,
 }
 
 struct Windows {
@@ -226,31 +204,43 @@ impl Windows {
                 }
                 None => Vec::new(),
             };
-            aggregates.push(Ordered { kind: kind_of(aggregate, &columns), aggregate: aggregate.clone(), columns });
+            aggregates.push(Ordered::new(aggregate.clone(), columns));
         }
         let near = vec![0; codes.len()];
         Ok(Self { exprs, schema, codes, index, aggregates, near, _memory: memory })
     }
 
-    /// Joins a batch of the left side.
-    fn probe(&mut self, batch: &RecordBatch) -> Result<RecordBatch> {
+    /// Joins a batch of the left side. It lets others run between windows, of which one may be as long as the right side.
+    async fn probe(&mut self, batch: &RecordBatch) -> Result<RecordBatch> {
         let rows = batch.num_rows();
         let codes = self.codes.codes(&evaluate(&self.exprs.keys[0], batch)?, rows)?;
         let ends = evaluate(&self.exprs.window, batch)?;
         let [low, high] = [Times::new(&ends[0], &self.exprs.time_type)?, Times::new(&ends[1], &self.exprs.time_type)?];
         let condition = evaluate(&self.exprs.left_condition, batch)?.pop();
-        let condition = condition.as_ref().map(|condition| condition.as_boolean());
+        let passes = |row: usize| {
+            condition
+                .as_ref()
+                .map(|condition| condition.as_boolean())
+                .is_none_or(|condition| condition.is_valid(row) && condition.value(row))
+        };
         let mut windows = Vec::with_capacity(rows);
         for (row, code) in codes.iter().enumerate() {
-            let has_window = low.is_valid(row)
-                && high.is_valid(row)
-                && condition.is_none_or(|condition| condition.is_valid(row) && condition.value(row));
+            let has_window = low.is_valid(row) && high.is_valid(row) && passes(row);
             windows.push(if has_window { self.window(*code, low.values()[row], high.values()[row]) } else { 0..0 });
         }
         let width = self.exprs.width;
         let mut columns = batch.columns()[..width].to_vec();
-        for (aggregate, field) in self.aggregates.iter().zip(&self.schema.fields()[width..]) {
-            columns.push(aggregate.over(&windows, field.data_type())?);
+        for (aggregate, field) in self.aggregates.iter_mut().zip(&self.schema.fields()[width..]) {
+            let mut parts = Vec::new();
+            for part in aggregate.parts(&windows) {
+                parts.push(aggregate.over(&windows[part], field.data_type())?);
+                tokio::task::yield_now().await;
+            }
+            let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
+            columns.push(match parts.is_empty() {
+                true => new_empty_array(field.data_type()),
+                false => concat(&parts)?,
+            });
         }
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)
@@ -280,7 +270,7 @@ fn arguments(aggregate: &WindowAggregate, batch: &RecordBatch) -> Result<RecordB
     let mut columns = evaluate(&aggregate.function.expressions(), batch)?;
     if let Some(filter) = &aggregate.filter {
         let passes = filter.evaluate(batch)?.into_array(batch.num_rows())?;
-        let fails = arrow::compute::not(&arrow::compute::prep_null_mask_filter(passes.as_boolean()))?;
+        let fails: BooleanArray = passes.as_boolean().iter().map(|passes| Some(passes != Some(true))).collect();
         for column in &mut columns {
             *column = arrow::compute::nullif(column, &fails)?;
         }
@@ -288,85 +278,4 @@ fn arguments(aggregate: &WindowAggregate, batch: &RecordBatch) -> Result<RecordB
     let fields: Vec<_> =
         columns.iter().enumerate().map(|(at, column)| (format!("a{at}"), column.clone(), true)).collect();
     Ok(RecordBatch::try_from_iter_with_nullable(fields)?)
-}
-
-fn kind_of(aggregate: &AggregateFunctionExpr, columns: &[ArrayRef]) -> Kind {
-    let [column] = columns else { return Kind::Other };
-    let is_double = *column.data_type() == DataType::Float64;
-    match aggregate.fun().name() {
-        _ if aggregate.is_distinct() => Kind::Other,
-        "count" => Kind::Count,
-        "sum" if is_double => Kind::Sum,
-        "avg" if is_double => Kind::Mean,
-        "min" if is_double => Kind::Least,
-        "max" if is_double => Kind::Greatest,
-        _ => Kind::Other,
-    }
-}
-
-impl Ordered {
-    /// Returns the aggregate of each window.
-    fn over(&self, windows: &[Range<usize>], data_type: &DataType) -> Result<ArrayRef> {
-        let Some(column) = self.columns.first() else { return self.by_accumulator(windows, data_type) };
-        let doubles = |fold: &dyn Fn(&[f64]) -> Option<f64>| -> ArrayRef {
-            let column = column.as_primitive::<Float64Type>();
-            let of = |window: &Range<usize>| match column.null_count() {
-                0 => fold(&column.values()[window.clone()]),
-                _ => fold(
-                    &window.clone().filter(|at| column.is_valid(*at)).map(|at| column.value(at)).collect::<Vec<_>>(),
-                ),
-            };
-            Arc::new(windows.iter().map(of).collect::<Float64Array>())
-        };
-        Ok(match self.kind {
-            Kind::Count => {
-                let nulls = column.logical_nulls();
-                let valid = |window: &Range<usize>| match &nulls {
-                    None => window.len(),
-                    Some(nulls) => window.len() - nulls.slice(window.start, window.len()).null_count(),
-                };
-                Arc::new(windows.iter().map(|window| Some(valid(window) as i64)).collect::<Int64Array>())
-            }
-            Kind::Sum => doubles(&|values| (!values.is_empty()).then(|| values.iter().sum())),
-            Kind::Mean => {
-                doubles(&|values| (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64))
-            }
-            // NaN is above all numbers.
-            Kind::Least => doubles(&|values| values.iter().copied().min_by(order)),
-            Kind::Greatest => doubles(&|values| values.iter().copied().max_by(order)),
-            Kind::Other => return self.by_accumulator(windows, data_type),
-        })
-    }
-
-    fn by_accumulator(&self, windows: &[Range<usize>], data_type: &DataType) -> Result<ArrayRef> {
-        if windows.is_empty() {
-            return Ok(new_empty_array(data_type));
-        }
-        let empty: Vec<ArrayRef>;
-        let columns = match self.columns.is_empty() {
-            false => &self.columns,
-            true => {
-                let types = self.aggregate.expressions().into_iter();
-                empty = types.map(|_| arrow::array::new_null_array(&DataType::Null, 0)).collect();
-                &empty
-            }
-        };
-        let of = |window: &Range<usize>| {
-            let mut accumulator = self.aggregate.create_accumulator()?;
-            if !window.is_empty() {
-                let values: Vec<_> = columns.iter().map(|column| column.slice(window.start, window.len())).collect();
-                accumulator.update_batch(&values)?;
-            }
-            accumulator.evaluate()
-        };
-        let values = windows.iter().map(of).collect::<Result<Vec<ScalarValue>>>()?;
-        ScalarValue::iter_to_array(values)
-    }
-}
-
-fn order(a: &f64, b: &f64) -> std::cmp::Ordering {
-    match (a.is_nan(), b.is_nan()) {
-        (false, false) => a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal),
-        (a, b) => a.cmp(&b),
-    }
 }

@@ -6,6 +6,7 @@
 
 mod exec;
 mod node;
+mod ordered;
 mod plan;
 
 pub use exec::{WindowAggregate, WindowExprs, WindowJoinExec};
