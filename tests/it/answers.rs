@@ -53,6 +53,17 @@ async fn answers_are_those_of_sql() {
         // sqlparser 2436, datafusion 23692: IS DISTINCT FROM binds like IS.
         ("SELECT true IS DISTINCT FROM true AND false", "false"),
         ("SELECT count(*) FROM t WHERE a IS DISTINCT FROM 3 AND a < 5", "2"),
+        // Windows that move past a NaN, an infinity and a number that drowns the others.
+        (
+            "SELECT max(s) FROM (SELECT id, sum(v) OVER (ORDER BY id ROWS 1 PRECEDING) AS s FROM (VALUES (1, 1e17), (2, 1.0), (3, 1.0), \
+             (4, 'NaN'::DOUBLE), (5, 1.0), (6, 1.0), (7, 'Infinity'::DOUBLE), (8, 1.0), (9, 2.0)) t(id, v)) WHERE id IN (3, 6)",
+            "2.0",
+        ),
+        (
+            "SELECT avg(v) OVER (ORDER BY id ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS s FROM (VALUES (1, '-Infinity'::DOUBLE), \
+             (2, 3.0), (3, 5.0)) t(id, v) ORDER BY id DESC LIMIT 1",
+            "4.0",
+        ),
         // Times that nanoseconds do not reach, beside columns that hold them.
         ("SELECT count(*) FROM far WHERE s < '9999-12-31'", "1"),
         ("SELECT count(*) FROM far WHERE ms >= TIMESTAMP '9999-12-31 00:00:00'", "1"),

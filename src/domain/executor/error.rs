@@ -39,7 +39,7 @@ fn from_datafusion_ref(error: &DataFusionError) -> Error {
         D::Collection(errors) if !errors.is_empty() => from_datafusion_ref(&errors[0]),
         D::SchemaError(inner, _) => schema_error(inner),
         D::ResourcesExhausted(text) => Error::limit(format!("out of query memory (query_memory_bytes_max): {text}")),
-        D::NotImplemented(text) => Error::unsupported(lowercase_first(text)),
+        D::NotImplemented(text) => Error::unsupported(lowercase_first(&plain(text))),
         D::SQL(..) | D::Plan(_) | D::Configuration(_) | D::Execution(_) | D::ArrowError(..) => {
             Error::invalid(lowercase_first(&plain(without_advice(&without_prefix(error)))))
         }

@@ -7,6 +7,7 @@
 mod exact_sum;
 mod extremes;
 mod guarded_filter;
+mod moving_sums;
 mod operators;
 mod rules;
 mod sealed_limit;
@@ -16,6 +17,7 @@ mod sums;
 pub use exact_sum::exact_sum;
 pub use extremes::extremes;
 pub use guarded_filter::GuardFilters;
+pub use moving_sums::moving;
 pub use rules::ExactOperators;
 pub use sealed_limit::{BEFORE as SEAL_BEFORE, SealLimits};
 pub use spans::CompareSpans;

@@ -5,12 +5,14 @@
 //! over a time counts nanoseconds, as it does everywhere; DataFusion reads months.
 
 use crate::domain::executor::error::refused;
+use crate::domain::executor::semantics::moving;
 use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
-use datafusion::logical_expr::{Expr, ExprSchemable, WindowFrameBound, WindowFrameUnits};
+use datafusion::logical_expr::{Expr, ExprSchemable, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition};
 
 /// Aggregates whose answer depends on the order of their rows.
 const ORDERED: [&str; 5] = ["array_agg", "first_value", "last_value", "nth_value", "string_agg"];
@@ -54,20 +56,34 @@ impl FunctionRewrite for Calls {
                 Ok(Transformed::yes(Expr::AggregateFunction(call)))
             }
             Expr::WindowFunction(mut call) => {
+                let is_moved = move_sum(&mut call, schema)?;
                 let frame = &mut call.params.window_frame;
                 let is_over_time = match call.params.order_by.as_slice() {
                     [order] => matches!(order.expr.get_type(schema)?, DataType::Timestamp(..)),
                     _ => false,
                 };
                 if frame.units != WindowFrameUnits::Range || !is_over_time {
-                    return Ok(Transformed::no(Expr::WindowFunction(call)));
+                    return Ok(Transformed::new_transformed(Expr::WindowFunction(call), is_moved));
                 }
-                let is_changed = nanoseconds(&mut frame.start_bound) | nanoseconds(&mut frame.end_bound);
+                let is_changed = is_moved | nanoseconds(&mut frame.start_bound) | nanoseconds(&mut frame.end_bound);
                 Ok(Transformed::new_transformed(Expr::WindowFunction(call), is_changed))
             }
             other => Ok(Transformed::no(other)),
         }
     }
+}
+
+/// Has sums and means of doubles over a window whose start moves be those that stay right; returns whether it is one.
+fn move_sum(call: &mut WindowFunction, schema: &DFSchema) -> Result<bool> {
+    let WindowFunctionDefinition::AggregateUDF(function) = &call.fun else { return Ok(false) };
+    let [arg] = call.params.args.as_slice() else { return Ok(false) };
+    let Some(moving) = moving(function.name()) else { return Ok(false) };
+    let is_moving = !call.params.window_frame.start_bound.is_unbounded() && !call.params.distinct;
+    if !is_moving || arg.get_type(schema)? != DataType::Float64 {
+        return Ok(false);
+    }
+    call.fun = WindowFunctionDefinition::AggregateUDF(moving);
+    Ok(true)
 }
 
 /// Has a bound that is a whole number count nanoseconds; returns whether it was one.
