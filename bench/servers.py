@@ -57,10 +57,12 @@ class Server:
             self.process.kill()
 
 
-class Zepto(Server):
+class Empty(Server):
+    """Ours, without a table."""
+
     name = "zepto-flight"
 
-    def __init__(self, binary, folder):
+    def __init__(self, binary):
         command = [binary, "--flight-port", "0", "--http-port", "0", "--log-level", "warn"]
         super().__init__(command)
         for line in self.process.stdout:
@@ -71,6 +73,13 @@ class Zepto(Server):
                     self.http = found[0]
             if line.strip().startswith("data:"):
                 break
+
+
+class Zepto(Empty):
+    """Ours, with the tables of the benchmarks."""
+
+    def __init__(self, binary, folder):
+        super().__init__(binary)
         client = flight.connect(self.uri)
         for name in data.names():
             put(client, name, data.load(folder, name), data.BATCH_ROWS)

@@ -47,12 +47,9 @@ async fn tables() -> Sut {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_are_those_of_sql() {
+async fn windows_and_units_of_time_lose_nothing() {
     let sut = tables().await;
     for (sql, right) in [
-        // sqlparser 2436, datafusion 23692: IS DISTINCT FROM binds like IS.
-        ("SELECT true IS DISTINCT FROM true AND false", "false"),
-        ("SELECT count(*) FROM t WHERE a IS DISTINCT FROM 3 AND a < 5", "2"),
         // Windows that move past a NaN, an infinity and a number that drowns the others.
         (
             "SELECT max(s) FROM (SELECT id, sum(v) OVER (ORDER BY id ROWS 1 PRECEDING) AS s FROM (VALUES (1, 1e17), (2, 1.0), (3, 1.0), \
@@ -83,6 +80,18 @@ async fn answers_are_those_of_sql() {
             "SELECT count(*) FROM (SELECT d FROM (VALUES (DATE '2024-01-01')) v(d)) WHERE d = TIMESTAMP '2024-01-01 12:00:00'",
             "0",
         ),
+    ] {
+        assert_eq!(answer(&sut, sql).await, right, "{sql}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_those_of_sql() {
+    let sut = tables().await;
+    for (sql, right) in [
+        // sqlparser 2436, datafusion 23692: IS DISTINCT FROM binds like IS.
+        ("SELECT true IS DISTINCT FROM true AND false", "false"),
+        ("SELECT count(*) FROM t WHERE a IS DISTINCT FROM 3 AND a < 5", "2"),
         // datafusion 25135: a year that nanoseconds cannot hold.
         ("SELECT count(*) FROM t WHERE extract(year FROM ts) < 9999", "6"),
         ("SELECT count(*) FROM t WHERE date_part('year', ts) <> 9999", "6"),
