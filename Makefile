@@ -8,7 +8,7 @@ SERVER = $(or $(CARGO_TARGET_DIR),target)/debug/zepto_flight_server
 RELEASE = $(or $(CARGO_TARGET_DIR),target)/release/zepto_flight_server
 TICKS ?= 1000
 
-.PHONY: help build run demo test test-rust test-left-out test-clients fuzz torture bench bench-ping lint deny doc ci clean
+.PHONY: help build run demo test test-rust test-left-out test-clients fuzz torture bench bench-timeseries bench-ping lint deny doc ci clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,6 +47,10 @@ bench: $(PEERS)/ready ## Measure against peers and write docs/benchmarks.md
 	$(PEERS)/bin/python bench/instructions.py target/bench/results.json
 	$(PEERS)/bin/python bench/batches.py target/bench/results.json
 	$(PEERS)/bin/python bench/report.py target/bench/results.json docs/benchmarks.md
+
+bench-timeseries: $(PEERS)/ready ## Measure time-series SQL beside Polars and DuckDB, and write docs/timeseries-benchmarks.md
+	cargo build --release
+	$(PEERS)/bin/python bench/timeseries.py --server $(RELEASE)
 
 bench-ping: ## Measure a ping beside a heavy query
 	cargo bench --bench ping_under_load

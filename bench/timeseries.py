@@ -128,7 +128,9 @@ def queries():
     yield "last 100 rows", "SELECT *, price AS v FROM trades ORDER BY timestamp DESC LIMIT 100", None, pl(
         lambda p, t, q: t.top_k(100, by="timestamp").with_columns(p.col("price").alias("v"))
     )
-    yield "first and last time", "SELECT epoch_ms(max(timestamp)) - epoch_ms(min(timestamp)) AS v FROM trades", None, pl(
+    yield "first and last time", "SELECT epoch_ms(max(timestamp)) - epoch_ms(min(timestamp)) AS v FROM trades", (
+        "SELECT epoch_ns(max(timestamp)) // 1000000 - epoch_ns(min(timestamp)) // 1000000 AS v FROM trades"
+    ), pl(
         lambda p, t, q: t.select(
             (p.col("timestamp").max().dt.epoch("ms") - p.col("timestamp").min().dt.epoch("ms")).alias("v")
         )

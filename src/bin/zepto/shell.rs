@@ -313,7 +313,7 @@ mod tests {
         let complete = |line: &str| {
             completer.suggestions(line, line.len()).into_iter().map(|found| found.value).collect::<Vec<_>>()
         };
-        assert_eq!(complete("SELECT pr"), ["price"]);
+        assert_eq!(complete("SELECT pri"), ["price"]);
         assert_eq!(complete("sel"), ["selected", "SELECT"]);
         assert!(complete("SELECT ").is_empty());
     }

@@ -472,6 +472,8 @@ async fn the_last_rows_of_segments_answer_for_all_of_them() {
     };
     check().await;
     let plan = plan_of(&sut, &format!("EXPLAIN {latest}")).await;
+    let symbols = plan_of(&sut, "EXPLAIN SELECT DISTINCT k, 7 AS n FROM t").await;
+    assert!(symbols.contains("rows=18"), "6 rows of each segment: {symbols}");
     assert!(plan.contains("rows=112"), "6 rows of two segments and 100 of the one out of order: {plan}");
     sut.change("DELETE FROM t WHERE n >= 5095 OR k = 'S1'").await.unwrap();
     check().await;

@@ -21,6 +21,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
 use datafusion::physical_plan::filter::{FilterExec, FilterExecBuilder};
+use datafusion::physical_plan::projection::ProjectionExec;
 use std::sync::Arc;
 
 /// Most symbols that are grouped by number.
@@ -111,13 +112,25 @@ fn distinct(whole: &AggregateExec, partial: &AggregateExec) -> Result<Option<Arc
     if by.has_grouping_set() || !partial.aggr_expr().is_empty() {
         return Ok(None);
     }
-    let columns = by.expr().iter().filter(|(expr, _)| !expr.is::<Literal>());
-    let columns: Vec<_> = columns.map(|(expr, _)| expr.downcast_ref::<Column>()).collect();
-    let (Some(scan), [Some(symbol)]) = (partial.input().downcast_ref::<ScanExec>(), columns.as_slice()) else {
+    // Constants stand in a projection below, or beside the column.
+    let projection = partial.input().downcast_ref::<ProjectionExec>();
+    let below = |expr: &Arc<dyn PhysicalExpr>| match (projection, expr.downcast_ref::<Column>()) {
+        (Some(projection), Some(column)) => projection.expr()[column.index()].expr.clone(),
+        _ => expr.clone(),
+    };
+    let exprs: Vec<_> = by.expr().iter().map(|(expr, _)| below(expr)).collect();
+    let columns = exprs.iter().filter(|expr| !expr.is::<Literal>());
+    let columns: Vec<_> = columns.map(|expr| expr.downcast_ref::<Column>()).collect();
+    let input = projection.map_or(partial.input(), ProjectionExec::input);
+    let (Some(scan), [Some(symbol)]) = (input.downcast_ref::<ScanExec>(), columns.as_slice()) else {
         return Ok(None);
     };
     let Some(scan) = scan.of_last_rows(symbol.index(), None) else { return Ok(None) };
-    let partial = replace_children_if_necessary(Arc::new(partial.clone()), vec![Arc::new(scan)])?;
+    let mut input: Arc<dyn ExecutionPlan> = Arc::new(scan);
+    if projection.is_some() {
+        input = replace_children_if_necessary(partial.input().clone(), vec![input])?;
+    }
+    let partial = replace_children_if_necessary(Arc::new(partial.clone()), vec![input])?;
     Ok(Some(replace_children_if_necessary(Arc::new(whole.clone()), vec![partial])?))
 }
 
