@@ -163,12 +163,15 @@ pub fn table_json(table: &TableInfo) -> String {
     serde_json::json!({ "time_column": table.time_column }).to_string()
 }
 
-/// Decodes the time column from the text of [`table_json`].
+/// Decodes the time column from the text of [`table_json`]; none where an older server sends no text.
 ///
 /// # Errors
 ///
 /// `Internal` for anything else: only our own servers send these.
 pub fn time_column_from_json(text: &[u8]) -> Result<Option<String>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
     let wrong = || Error::internal("the server's description of a table does not decode");
     let value: serde_json::Value = serde_json::from_slice(text).map_err(|error| wrong().with_source(error))?;
     Ok(value["time_column"].as_str().map(str::to_owned))

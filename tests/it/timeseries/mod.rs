@@ -475,6 +475,8 @@ async fn the_last_rows_of_segments_answer_for_all_of_them() {
     let symbols = plan_of(&sut, "EXPLAIN SELECT DISTINCT k, 7 AS n FROM t").await;
     assert!(symbols.contains("rows=18"), "6 rows of each segment: {symbols}");
     assert!(plan.contains("rows=112"), "6 rows of two segments and 100 of the one out of order: {plan}");
+    let between = "t > '1970-01-01T00:00:00.000001050' AND t < '1970-01-01T00:00:00.000001051'";
+    assert_eq!(sut.rows(&format!("SELECT ema(n, 3) OVER (PARTITION BY k ORDER BY t) FROM t WHERE {between}")).await, 0);
     sut.change("DELETE FROM t WHERE n >= 5095 OR k = 'S1'").await.unwrap();
     check().await;
     // Rows between two times, where a segment is in their order.

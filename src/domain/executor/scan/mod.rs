@@ -104,7 +104,10 @@ impl SegmentTable {
                     }
                     Some(_) => (range, rows),
                 };
-                pieces.push(Piece { segment: segment.clone(), first_row, range, rows, picked: None });
+                // A piece has a first and a last row.
+                if rows > 0 {
+                    pieces.push(Piece { segment: segment.clone(), first_row, range, rows, picked: None });
+                }
                 left = left.saturating_sub(rows);
             }
             first_left += segment_rows;

@@ -62,8 +62,8 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema, memory: &QueryMemory) -> Result<T
                 return Ok(Transformed::yes(Expr::ScalarFunction(call)));
             }
             if is_comparison(op) {
-                let sides = [left.as_ref().clone(), right.as_ref().clone()];
-                let (left, right) = (opaque(*left, schema, &sides[1..])?, opaque(*right, schema, &sides[..1])?);
+                let left = opaque(*left, schema, std::slice::from_ref(right.as_ref()))?;
+                let right = opaque(*right, schema, std::slice::from_ref(&left.data))?;
                 let changed = left.transformed || right.transformed;
                 let comparison = BinaryExpr::new(Box::new(left.data), op, Box::new(right.data));
                 return Ok(Transformed::new_transformed(Expr::BinaryExpr(comparison), changed));

@@ -6,7 +6,7 @@
 use crate::domain::executor::timeseries::asof::TimeIndex;
 use crate::domain::executor::timeseries::collected::Collected;
 use crate::domain::executor::timeseries::keys::{KeyCodes, Times};
-use crate::domain::executor::timeseries::window_join::ordered::Ordered;
+use crate::domain::executor::timeseries::window_join::ordered::{KNOWN_ROW_BYTES, Ordered};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, new_empty_array};
 use arrow::compute::concat;
 use arrow::datatypes::{DataType, SchemaRef};
@@ -193,7 +193,7 @@ impl Windows {
             }
         }
         let index = TimeIndex::new(&row_codes, &row_times, |row| valid[row], codes.len())?;
-
+        memory.try_grow(index.rows().len() * KNOWN_ROW_BYTES * values.len())?;
         let mut aggregates = Vec::with_capacity(values.len());
         for (WindowAggregate { function: aggregate, .. }, values) in exprs.aggregates.iter().zip(values) {
             let columns = match values.first() {

@@ -21,6 +21,9 @@ const BLOCK: usize = 64;
 /// Rows that are gone over before others may run.
 const STEP_ROWS: usize = 1 << 20;
 
+/// Memory of what is known of a row, in bytes, at most.
+pub const KNOWN_ROW_BYTES: usize = size_of::<(f64, f64, u32)>();
+
 /// Aggregates over doubles that go over a slice by themselves; the others by DataFusion's accumulator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -35,6 +38,9 @@ enum Kind {
 /// What is known of many rows together.
 #[derive(Debug)]
 enum Known {
+    /// Nobody has asked yet.
+    Unasked,
+    /// There is nothing to know.
     Nothing,
     /// For each row the sum of all before it, in two parts, and how many values they have; one more at the end.
     Sums(Vec<(f64, f64, u32)>),
@@ -55,12 +61,12 @@ impl Ordered {
     /// Makes the aggregate of arguments in their order.
     pub fn new(aggregate: Arc<AggregateFunctionExpr>, columns: Vec<ArrayRef>) -> Self {
         let kind = kind_of(&aggregate, &columns);
-        Self { aggregate, columns, kind, known: Known::Nothing }
+        Self { aggregate, columns, kind, known: Known::Unasked }
     }
 
     /// Divides windows into runs that take about the same time.
     pub fn parts(&self, windows: &[Range<usize>]) -> Vec<Range<usize>> {
-        let is_known = self.kind != Kind::Other;
+        let is_known = self.kind != Kind::Other && !matches!(self.known, Known::Nothing);
         let (mut parts, mut start, mut rows) = (Vec::new(), 0, 0);
         for (at, window) in windows.iter().enumerate() {
             rows += if is_known { window.len().min(LONG + window.len() / BLOCK) } else { window.len() + BLOCK };
@@ -84,7 +90,7 @@ impl Ordered {
         if self.kind == Kind::Other || self.columns.is_empty() {
             return self.by_accumulator(windows, data_type);
         }
-        if matches!(self.known, Known::Nothing) && windows.iter().any(|window| window.len() >= LONG) {
+        if matches!(self.known, Known::Unasked) && windows.iter().any(|window| window.len() >= LONG) {
             self.known = self.learn();
         }
         let column = &self.columns[0];
