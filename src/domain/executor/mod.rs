@@ -6,6 +6,7 @@
 
 mod abort_on_drop;
 mod bind;
+mod compare_constants;
 mod error;
 mod functions;
 mod interrupt;

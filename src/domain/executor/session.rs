@@ -3,10 +3,12 @@
 //! A session is made once for each number of partitions and shared by all statements: making one registers every
 //! function there is, which takes longer than a small query.
 
+use crate::domain::executor::compare_constants::CompareConstants;
 use crate::domain::executor::error::from_datafusion;
 use crate::domain::executor::functions::{GuardFunctions, replacements};
 use crate::domain::executor::memory::{AccountPool, QueryMemory};
 use crate::domain::executor::planner_context::SqlTypes;
+use crate::domain::executor::scan::NarrowScans;
 use crate::domain::executor::semantics::{
     CompareSpans, ExactOperators, GuardFilters, SEAL_BEFORE, SealLimits, WideSums, extremes,
 };
@@ -120,7 +122,10 @@ fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     // First, as long as both halves of an aggregate stand above each other.
     rules.insert(0, Arc::new(timeseries::AggregateByCodes));
     rules.insert(0, Arc::new(timeseries::WindowByCodes));
+    rules.insert(0, Arc::new(NarrowScans));
     rules.push(Arc::new(SkipBehindLimit));
+    // Behind all that reads conditions, and checks what follows from them.
+    rules.push(Arc::new(CompareConstants));
     // Last, so that no rule puts together again what it has split.
     rules.push(Arc::new(GuardFilters));
     rules

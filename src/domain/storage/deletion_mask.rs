@@ -46,6 +46,11 @@ impl DeletionMask {
         self.left.set_indices().nth(n).unwrap_or(self.left.len())
     }
 
+    /// Returns whether the row at a position of the segment is deleted.
+    pub fn is_deleted(&self, position: usize) -> bool {
+        !self.left.value(position)
+    }
+
     /// Returns the runs of rows in `range` that are left, as positions in the segment.
     pub fn runs(&self, range: Range<usize>) -> Vec<Range<usize>> {
         let part = self.left.slice(range.start, range.len());

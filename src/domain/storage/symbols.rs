@@ -5,10 +5,10 @@
 //! account where it is free and are given up where it is not, and so is a column of too many values: whoever asks then does without.
 
 use crate::ports::{MemoryAccount, Reservation};
-use arrow::array::{Array, ArrayRef, AsArray, StringArray, UInt32Array};
-use arrow::buffer::{NullBuffer, ScalarBuffer};
+use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, NullArray, StringArray, UInt32Array};
+use arrow::buffer::NullBuffer;
 use arrow::compute::cast;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, UInt32Type};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -40,10 +40,9 @@ struct Known {
 /// The codes of a segment's rows.
 #[derive(Debug)]
 pub struct SegmentCodes {
-    /// One for each row, 0 for NULL.
-    pub codes: ScalarBuffer<u32>,
-    /// Which rows are not NULL.
-    pub nulls: Option<NullBuffer>,
+    /// A dictionary of as many nulls as there were values, which take no memory: keys are looked at once, when it is made, and values
+    /// are put in for each query.
+    keys: DictionaryArray<UInt32Type>,
     table: Arc<SymbolTable>,
     last: OnceLock<Option<LastRows>>,
     _memory: Reservation,
@@ -62,6 +61,21 @@ impl SegmentCodes {
         Arc::ptr_eq(&self.table, table)
     }
 
+    /// Returns the code of each row, 0 for NULL.
+    pub fn codes(&self) -> &[u32] {
+        self.keys.keys().values()
+    }
+
+    /// Returns which rows are not NULL, where some are.
+    pub fn nulls(&self) -> Option<&NullBuffer> {
+        self.keys.keys().nulls()
+    }
+
+    /// Returns rows as a dictionary of `values`, which are those of the table now or later, without a copy.
+    pub fn column(&self, values: &ArrayRef, offset: usize, rows: usize) -> ArrayRef {
+        Arc::new(self.keys.slice(offset, rows).with_values(values.clone()))
+    }
+
     /// Returns the last row of each symbol, NULL included, in the order of the rows; looked for when it is first asked. None where there
     /// is no memory for them, or they are not much fewer than the rows.
     pub fn last_rows(&self) -> Option<&UInt32Array> {
@@ -69,15 +83,16 @@ impl SegmentCodes {
     }
 
     fn find_last_rows(&self) -> Option<LastRows> {
-        let most = self.codes.iter().copied().max()?;
+        let codes = self.codes();
+        let most = codes.iter().copied().max()?;
         let mut last = vec![u32::MAX; most as usize + 2];
         let null = most as usize + 1;
-        for (row, code) in self.codes.iter().enumerate() {
-            let is_null = self.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row));
+        for (row, code) in codes.iter().enumerate() {
+            let is_null = self.nulls().is_some_and(|nulls| nulls.is_null(row));
             last[if is_null { null } else { *code as usize }] = row as u32;
         }
         last.retain(|row| *row != u32::MAX);
-        if last.len() > self.codes.len() / LAST_ROWS_SHARE {
+        if last.len() > codes.len() / LAST_ROWS_SHARE {
             return None;
         }
         last.sort_unstable();
@@ -118,6 +133,11 @@ impl SymbolTable {
         column.get_or_insert_with(made).clone()
     }
 
+    /// Returns the code of a value; none where no row has it.
+    pub fn code_of(&self, value: &str) -> Option<u32> {
+        self.known().codes.get(value).copied()
+    }
+
     /// Returns the codes of a column; none where it has too many values, or there is no memory.
     pub fn encode(self: &Arc<Self>, column: &ArrayRef) -> Option<SegmentCodes> {
         let memory = self.account.try_reserve(column.len() as u64 * 4)?;
@@ -140,8 +160,9 @@ impl SymbolTable {
             _ => known.intern(column, &self.account)?,
         };
         let nulls = column.logical_nulls().filter(|nulls| nulls.null_count() > 0);
-        let last = OnceLock::new();
-        Some(SegmentCodes { codes: codes.into(), nulls, table: self.clone(), last, _memory: memory })
+        let values = Arc::new(NullArray::new(known.values.len()));
+        let keys = DictionaryArray::try_new(UInt32Array::new(codes.into(), nulls), values).ok()?;
+        Some(SegmentCodes { keys, table: self.clone(), last: OnceLock::new(), _memory: memory })
     }
 }
 
@@ -225,8 +246,8 @@ mod tests {
         ];
         for column in columns {
             let encoded = table.encode(&column).unwrap();
-            assert_eq!(encoded.codes.as_ref(), [0, 0, 1, 0, 2]);
-            assert!(encoded.nulls.as_ref().is_some_and(|nulls| nulls.is_null(1)) && encoded.is_of(&table));
+            assert_eq!(encoded.codes(), [0, 0, 1, 0, 2]);
+            assert!(encoded.nulls().is_some_and(|nulls| nulls.is_null(1)) && encoded.is_of(&table));
         }
         let values = table.values();
         assert_eq!(values.as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["b", "a", "a rather long symbol"]);

@@ -18,7 +18,7 @@ impl ScanExec {
     pub fn with_first(&self, at: usize, first: First) -> Option<Self> {
         let column = *self.columns.get(at)?;
         let data_type = self.schema().field(at).data_type().clone();
-        if !(data_type.is_temporal() || data_type.is_integer()) || !self.coded.is_empty() {
+        if !(data_type.is_temporal() || data_type.is_integer()) || !self.coded.is_empty() || self.wanted.is_some() {
             return None;
         }
         let pieces = || self.partitions.iter().flatten();
@@ -101,7 +101,7 @@ impl ScanExec {
         let column = *self.columns.get(at)?;
         let is_known = self.schema().field(at).data_type().is_temporal();
         let is_whole = |piece: &Piece| piece.segment.mask().is_none() && piece.rows == piece.segment.physical_rows();
-        if !is_known || !self.partitions.iter().flatten().all(is_whole) {
+        if !is_known || self.wanted.is_some() || !self.partitions.iter().flatten().all(is_whole) {
             return None;
         }
         let mut bounds: Option<[ScalarValue; 2]> = None;

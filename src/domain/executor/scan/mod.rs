@@ -9,22 +9,29 @@
 //! segment, deleted ones included, by which they lie in memory and by which row numbers count.
 
 mod bounds;
+mod conditions;
 mod narrow;
+mod output;
 mod pieces;
+mod symbols;
+
+pub use conditions::NarrowScans;
 
 use crate::domain::executor::prune::may_match;
 use crate::domain::executor::scan::narrow::{narrowed, time_bounds};
+use crate::domain::executor::scan::output::{CodedColumn, Output};
 use crate::domain::executor::scan::pieces::{Piece, partition, slices};
+use crate::domain::executor::scan::symbols::{WantedSymbols, wanted_rows};
 use crate::domain::sql::ROW_NUMBER;
-use crate::domain::storage::{Segment, SymbolTable, Table};
+use crate::domain::storage::{Segment, Table};
 use crate::ports::Part;
-use arrow::array::{ArrayRef, DictionaryArray, UInt32Array};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
+use arrow::array::ArrayRef;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{Result, Statistics, internal_err};
+use datafusion::common::{Result, Statistics};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
@@ -161,20 +168,13 @@ pub struct ScanExec {
     columns: Vec<usize>,
     /// Columns of text that are handed out once more, by their codes, behind the others.
     coded: Vec<CodedColumn>,
+    /// The symbols whose rows alone are read.
+    wanted: Option<WantedSymbols>,
     partitions: Vec<Vec<Piece>>,
     nans: Nans,
     /// Rows of one batch at most.
     batch_rows: usize,
     properties: Arc<PlanProperties>,
-}
-
-/// A column of text by its codes: a dictionary whose values all batches share.
-#[derive(Debug, Clone)]
-struct CodedColumn {
-    /// Position in the table.
-    column: usize,
-    symbols: Arc<SymbolTable>,
-    values: ArrayRef,
 }
 
 impl ScanExec {
@@ -185,14 +185,14 @@ impl ScanExec {
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        let batch_rows = BATCH_ROWS;
-        Self { table, columns, coded: Vec::new(), partitions, nans, batch_rows, properties: Arc::new(properties) }
+        let (coded, wanted, batch_rows) = (Vec::new(), None, BATCH_ROWS);
+        Self { table, columns, coded, wanted, partitions, nans, batch_rows, properties: Arc::new(properties) }
     }
 
     /// Returns the same scan over other rows of the table.
     fn with_partitions(&self, partitions: Vec<Vec<Piece>>) -> Self {
         let scan = Self::new(self.table.clone(), self.schema(), self.columns.clone(), partitions, self.nans);
-        Self { coded: self.coded.clone(), batch_rows: self.batch_rows, ..scan }
+        Self { coded: self.coded.clone(), wanted: self.wanted.clone(), batch_rows: self.batch_rows, ..scan }
     }
 
     /// Returns the same scan with batches as large as segments: for who keeps them all.
@@ -218,7 +218,8 @@ impl ScanExec {
             self.nans,
         );
         let coded = CodedColumn { column, values: symbols.values(), symbols };
-        Some(Self { coded: self.coded.iter().cloned().chain([coded]).collect(), ..made })
+        let coded = self.coded.iter().cloned().chain([coded]).collect();
+        Some(Self { coded, wanted: self.wanted.clone(), batch_rows: self.batch_rows, ..made })
     }
 
     /// Returns the values of the column that is read by its codes last.
@@ -242,7 +243,11 @@ impl DisplayAs for ScanExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let segments: usize = self.partitions.iter().map(Vec::len).sum();
         let partitions = self.partitions.len();
-        write!(f, "ScanExec: segments={segments}, rows={}, partitions={partitions}", self.rows(None))
+        write!(f, "ScanExec: segments={segments}, rows={}, partitions={partitions}", self.rows(None))?;
+        match &self.wanted {
+            Some(wanted) => write!(f, ", symbols={}", wanted.count()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -272,17 +277,29 @@ impl ExecutionPlan for ScanExec {
 
     fn execute(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let schema = self.schema();
-        let (columns, coded, nans) = (self.columns.clone(), self.coded.clone(), self.nans);
-        let made = schema.clone();
+        let output = Output {
+            schema: schema.clone(),
+            columns: self.columns.clone(),
+            coded: self.coded.clone(),
+            nans: self.nans,
+        };
+        let pieces = self.partitions[partition].clone();
+        if let Some(wanted) = &self.wanted {
+            let batches = wanted_rows(pieces, wanted.clone(), output);
+            return Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)));
+        }
         let batch_rows = self.batch_rows;
-        let slices = self.partitions[partition].clone().into_iter().flat_map(move |piece| slices(piece, batch_rows));
-        let batches = slices.map(move |slice| slice.batch(&made, &columns, &coded, nans));
+        let slices = pieces.into_iter().flat_map(move |piece| slices(piece, batch_rows));
+        let batches = slices.map(move |slice| slice.batch(&output));
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream::iter(batches))))
     }
 
     fn statistics_from_inputs(&self, _: &[Arc<Statistics>], args: &StatisticsArgs) -> Result<Arc<Statistics>> {
         let mut statistics = Statistics::new_unknown(&self.schema());
-        statistics.num_rows = Precision::Exact(self.rows(args.partition()));
+        statistics.num_rows = match self.wanted {
+            None => Precision::Exact(self.rows(args.partition())),
+            Some(_) => Precision::Absent,
+        };
         if args.partition().is_none() {
             for (at, statistics) in statistics.column_statistics.iter_mut().enumerate() {
                 if let Some([least, most]) = self.bounds(at) {
@@ -291,17 +308,5 @@ impl ExecutionPlan for ScanExec {
             }
         }
         Ok(Arc::new(statistics))
-    }
-}
-
-impl CodedColumn {
-    /// Returns rows of a segment by their codes, without a copy.
-    fn slice(&self, segment: &Segment, offset: usize, rows: usize) -> Result<ArrayRef> {
-        let Some(codes) = segment.known_codes(self.column, &self.symbols) else {
-            return internal_err!("a segment has lost its codes");
-        };
-        let nulls = codes.nulls.as_ref().map(|nulls| nulls.slice(offset, rows));
-        let keys = UInt32Array::new(codes.codes.slice(offset, rows), nulls);
-        Ok(Arc::new(DictionaryArray::<UInt32Type>::try_new(keys, self.values.clone())?))
     }
 }

@@ -70,6 +70,10 @@ impl ScanExec {
     /// `times`, if given, is a column by which its rows have to be in order. None where that is nowhere.
     pub fn of_last_rows(&self, key: usize, times: Option<usize>) -> Option<Self> {
         let key = *self.columns.get(key)?;
+        // The last row of a symbol may not be one of those that are read, unless it is read for its symbol.
+        if self.wanted.as_ref().is_some_and(|wanted| wanted.column != key) {
+            return None;
+        }
         let symbols = self.table.symbols(key)?;
         let times = match times {
             Some(at) => Some(*self.columns.get(at)?),

@@ -1,10 +1,8 @@
 //! Runs of rows of a segment, and the batches that they are handed out in.
 
-use crate::domain::executor::scan::{CodedColumn, Nans};
-use crate::domain::storage::{Segment, without_signed_nans};
-use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array, UInt64Array};
-use arrow::compute::take_record_batch;
-use arrow::datatypes::SchemaRef;
+use crate::domain::executor::scan::output::Output;
+use crate::domain::storage::Segment;
+use arrow::array::{RecordBatch, UInt32Array};
 use datafusion::common::Result;
 use std::ops::Range;
 use std::sync::Arc;
@@ -82,37 +80,12 @@ impl Slice {
     /// # Errors
     ///
     /// `Internal` where they do not have the schema.
-    pub fn batch(
-        self,
-        schema: &SchemaRef,
-        columns: &[usize],
-        coded: &[CodedColumn],
-        nans: Nans,
-    ) -> Result<RecordBatch> {
+    pub fn batch(self, output: &Output) -> Result<RecordBatch> {
         if let Some(picked) = &self.picked {
-            let whole = Slice { range: 0..self.segment.physical_rows(), picked: None, ..self };
-            let whole = whole.batch(schema, columns, coded, nans)?;
-            return Ok(take_record_batch(&whole, picked)?);
+            return output.picked(&self.segment, self.first_row, picked);
         }
-        let (offset, rows) = (self.range.start, self.range.len());
-        let batch = self.segment.physical_batch();
-        let first = self.first_row + offset as u64;
-        let mut picked: Vec<ArrayRef> = columns
-            .iter()
-            .map(|index| match batch.columns().get(*index) {
-                Some(column) if nans == Nans::Unsigned && self.segment.has_signed_nan(*index) => {
-                    without_signed_nans(&column.slice(offset, rows))
-                }
-                Some(column) => column.slice(offset, rows),
-                // The one column past the table's own: row numbers.
-                None => Arc::new(UInt64Array::from_iter_values(first..first + rows as u64)),
-            })
-            .collect();
-        for coded in coded {
-            picked.push(coded.slice(&self.segment, offset, rows)?);
-        }
-        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows));
-        let batch = RecordBatch::try_new_with_options(schema.clone(), picked, &options)?;
+        let offset = self.range.start;
+        let batch = output.slice(&self.segment, self.first_row, self.range.clone())?;
         match self.segment.mask().filter(|_| self.masked) {
             Some(mask) => Ok(mask.filter(&batch, offset)?),
             None => Ok(batch),

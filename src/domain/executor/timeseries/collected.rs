@@ -4,9 +4,17 @@
 
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array, new_null_array};
 use arrow::buffer::NullBuffer;
-use arrow::compute::{interleave, take};
+use arrow::compute::{concat, interleave, take};
 use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
 use datafusion::common::Result;
+use std::ops::Range;
+
+/// Rows between the first and the last that is taken out up to which all of them are put together, for each row that is taken out.
+const NEAR_SHARE: usize = 2;
+
+/// The same, however few are taken out.
+const NEAR_ROWS: usize = 8_192;
 
 /// The number of no row.
 pub const NO_ROW: u32 = u32::MAX;
@@ -52,15 +60,31 @@ impl Collected {
         }
         let least = wanted.iter().copied().min().unwrap_or(0);
         let most = wanted.iter().copied().filter(|row| *row != NO_ROW).max().unwrap_or(0);
-        let first = self.batch_of(least);
-        if first == self.batch_of(most) {
-            let start = self.starts[first];
+        let batches = self.batch_of(least)..self.batch_of(most) + 1;
+        let span = (most - least) as usize;
+        if batches.len() == 1 || span <= NEAR_ROWS.max(NEAR_SHARE * wanted.len()) {
             let nulls = (none > 0).then(|| wanted.iter().map(|row| *row != NO_ROW).collect::<NullBuffer>());
-            let rows = UInt32Array::new(wanted.iter().map(|row| row.wrapping_sub(start)).collect(), nulls);
-            return self.batches[first].columns().iter().map(|column| Ok(take(column, &rows, None)?)).collect();
+            let rows = UInt32Array::new(wanted.iter().map(|row| row.wrapping_sub(least)).collect(), nulls);
+            let part = |column| take(&self.part(column, batches.clone(), least, span + 1)?, &rows, None);
+            return (0..self.schema.fields().len()).map(|column| Ok(part(column)?)).collect();
         }
         let (used, picks) = self.picks(wanted);
         (0..self.schema.fields().len()).map(|column| self.gather(column, &used, none > 0, &picks)).collect()
+    }
+
+    /// Returns so many rows of a column from `first` on, which lie in `batches`: copied where those are several.
+    fn part(&self, column: usize, batches: Range<usize>, first: u32, rows: usize) -> Result<ArrayRef, ArrowError> {
+        let end = first as usize + rows;
+        let slices = batches.map(|at| {
+            let (batch, start) = (&self.batches[at], self.starts[at] as usize);
+            let from = (first as usize).saturating_sub(start);
+            batch.column(column).slice(from, batch.num_rows().min(end - start) - from)
+        });
+        let slices: Vec<ArrayRef> = slices.collect();
+        match slices.as_slice() {
+            [only] => Ok(only.clone()),
+            several => concat(&several.iter().map(AsRef::as_ref).collect::<Vec<_>>()),
+        }
     }
 
     fn batch_of(&self, row: u32) -> usize {

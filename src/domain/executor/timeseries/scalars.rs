@@ -176,7 +176,7 @@ pub fn gap_buckets(call: &ScalarFunction) -> Result<Option<Buckets>> {
 /// `InvalidQuery` for constants that say no buckets.
 pub fn bucket_call(function: &ScalarUDF, literals: &[Option<ScalarValue>]) -> Result<Option<(usize, Buckets)>> {
     let Some(function) = function.inner().downcast_ref::<TimeFunction>() else { return Ok(None) };
-    if !matches!(function.kind, Kind::Xbar | Kind::TimeBucket | Kind::TimestampFloor | Kind::Sample) {
+    if matches!(function.kind, Kind::EpochS | Kind::EpochMs) {
         return Ok(None);
     }
     Ok(function.buckets(literals)?.map(|buckets| (function.shape().0, buckets)))

@@ -10,7 +10,7 @@ use crate::domain::executor::timeseries::asof::right::Right;
 use crate::domain::executor::timeseries::collected::NO_ROW;
 use crate::domain::executor::timeseries::keys::{KeyCodes, Times};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
-use arrow::compute::{filter, filter_record_batch};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -18,8 +18,10 @@ use datafusion::common::{Result, Statistics, internal_err};
 use datafusion::error::DataFusionError;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{Distribution, EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
@@ -35,15 +37,23 @@ pub struct AsOfExec {
     right: Arc<dyn ExecutionPlan>,
     exprs: AsOfExprs,
     spec: AsOfSpec,
+    /// The columns that are answered, counted through those of both sides.
+    answered: Vec<usize>,
     properties: Arc<PlanProperties>,
 }
 
 impl AsOfExec {
-    /// Makes the operator, whose batches have `schema`.
-    pub fn new(
+    /// Makes the operator, which answers all columns of both sides, of `schema`.
+    pub fn new(sides: [Arc<dyn ExecutionPlan>; 2], exprs: AsOfExprs, spec: AsOfSpec, schema: SchemaRef) -> Self {
+        let answered = (0..exprs.widths.iter().sum()).collect();
+        Self::answering(sides, exprs, spec, answered, schema)
+    }
+
+    fn answering(
         [left, right]: [Arc<dyn ExecutionPlan>; 2],
         exprs: AsOfExprs,
         spec: AsOfSpec,
+        answered: Vec<usize>,
         schema: SchemaRef,
     ) -> Self {
         let properties = PlanProperties::new(
@@ -52,7 +62,7 @@ impl AsOfExec {
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        Self { left, right, exprs, spec, properties: Arc::new(properties) }
+        Self { left, right, exprs, spec, answered, properties: Arc::new(properties) }
     }
 }
 
@@ -92,18 +102,30 @@ impl ExecutionPlan for AsOfExec {
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
         match <[Arc<dyn ExecutionPlan>; 2]>::try_from(children) {
-            Ok(sides) => Ok(Arc::new(Self::new(sides, self.exprs.clone(), self.spec, self.schema()))),
+            Ok(sides) => {
+                let (exprs, answered) = (self.exprs.clone(), self.answered.clone());
+                Ok(Arc::new(Self::answering(sides, exprs, self.spec, answered, self.schema())))
+            }
             Err(_) => internal_err!("a join has two inputs"),
         }
+    }
+
+    /// Answers the columns of a projection alone: the others need not be put together.
+    fn try_swapping_with_projection(&self, projection: &ProjectionExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let columns = projection.expr().iter().map(|expr| expr.expr.downcast_ref::<Column>());
+        let Some(columns) = columns.collect::<Option<Vec<_>>>() else { return Ok(None) };
+        let answered = columns.iter().map(|column| self.answered[column.index()]).collect();
+        let sides = [self.left.clone(), self.right.clone()];
+        Ok(Some(Arc::new(Self::answering(sides, self.exprs.clone(), self.spec, answered, projection.schema()))))
     }
 
     fn execute(&self, _: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let (left, right) = (self.left.execute(0, task.clone())?, self.right.execute(0, task.clone())?);
         let memory = MemoryConsumer::new("AsOfExec").register(task.memory_pool());
-        let (exprs, spec, schema) = (self.exprs.clone(), self.spec, self.schema());
+        let work = Work::new(self.exprs.clone(), self.spec, &self.answered, self.schema());
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let joined = stream::once(async move {
-            let mut join = Join::build(right, Work { exprs, spec, schema }, memory).await?;
+            let mut join = Join::build(right, work, memory).await?;
             let tasks = left.map(move |batch| join.begin(batch?)).map_ok(|task| async move {
                 match task.join_unwind().await {
                     Ok(joined) => joined,
@@ -136,12 +158,16 @@ struct Join {
 struct Work {
     exprs: AsOfExprs,
     spec: AsOfSpec,
+    /// The columns of each side that are answered, each once.
+    sides: [Vec<usize>; 2],
+    /// For each column of the answer its place among those.
+    order: Vec<usize>,
     schema: SchemaRef,
 }
 
 impl Join {
     async fn build(right: SendableRecordBatchStream, work: Work, memory: MemoryReservation) -> Result<Self> {
-        let (right, codes) = Right::read(right, &work.exprs, memory).await?;
+        let (right, codes) = Right::read(right, &work.exprs, &work.sides[1], memory).await?;
         Ok(Self { work: Arc::new(work), right: Arc::new(right), codes, probes: Arc::default() })
     }
 
@@ -164,10 +190,21 @@ impl Join {
 }
 
 impl Work {
+    fn new(exprs: AsOfExprs, spec: AsOfSpec, answered: &[usize], schema: SchemaRef) -> Self {
+        let width = exprs.widths[0];
+        let mut wanted = answered.to_vec();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let order = answered.iter().filter_map(|column| wanted.binary_search(column).ok()).collect();
+        let right = wanted.iter().filter(|column| **column >= width).map(|column| column - width).collect();
+        wanted.retain(|column| *column < width);
+        Self { exprs, spec, sides: [wanted, right], order, schema }
+    }
+
     fn join(&self, batch: &RecordBatch, codes: &[u32], probe: &mut Probe, right: &Right) -> Result<RecordBatch> {
         let rows = batch.num_rows();
         let times = Times::new(&evaluate(&self.exprs.times[..1], batch)?[0], &self.exprs.time_type)?;
-        let matches = match &self.exprs.left_condition {
+        let mut matches = match &self.exprs.left_condition {
             Some(condition) => {
                 let condition = condition.evaluate(batch)?.into_array(rows)?;
                 let condition = condition.as_boolean();
@@ -175,29 +212,15 @@ impl Work {
             }
             None => probe.rows(codes, &times, |_| true)?,
         };
-        let answered: Vec<usize> = (0..self.exprs.widths[0]).collect();
-        let columns = self.answer(&batch.project(&answered)?, matches, right)?;
-        let count = columns.first().map_or(rows, |column| column.len());
-        let options = RecordBatchOptions::new().with_row_count(Some(count));
-        Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)
-    }
-
-    /// Returns the columns of both sides.
-    fn answer(&self, batch: &RecordBatch, mut matches: Vec<u32>, right: &Right) -> Result<Vec<ArrayRef>> {
-        let unmatched = matches.iter().filter(|found| **found == NO_ROW).count();
-        if unmatched == 0 || self.spec.outer {
-            let mut columns = batch.columns().to_vec();
-            columns.extend(right.rows.rows(&matches)?);
-            return Ok(columns);
+        let mut left = batch.project(&self.sides[0])?;
+        if !self.spec.outer && matches.contains(&NO_ROW) {
+            let mask: BooleanArray = matches.iter().map(|found| Some(*found != NO_ROW)).collect();
+            matches.retain(|found| *found != NO_ROW);
+            left = filter_record_batch(&left, &mask)?;
         }
-        let mask: BooleanArray = matches.iter().map(|found| Some(*found != NO_ROW)).collect();
-        matches.retain(|found| *found != NO_ROW);
-        let mut columns = match batch.num_columns() {
-            0 => Vec::new(),
-            1 => vec![filter(batch.column(0), &mask)?],
-            _ => filter_record_batch(batch, &mask)?.columns().to_vec(),
-        };
-        columns.extend(right.rows.rows(&matches)?);
-        Ok(columns)
+        let columns: Vec<ArrayRef> = left.columns().iter().cloned().chain(right.rows.rows(&matches)?).collect();
+        let columns = self.order.iter().map(|place| columns[*place].clone()).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(matches.len()));
+        Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)
     }
 }

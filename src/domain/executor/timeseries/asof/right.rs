@@ -41,7 +41,7 @@ pub struct Right {
 }
 
 impl Right {
-    /// Reads the side whole. Returns it with the codes of its keys.
+    /// Reads the side whole, and keeps the columns `answered`. Returns it with the codes of its keys.
     ///
     /// # Errors
     ///
@@ -49,11 +49,11 @@ impl Right {
     pub async fn read(
         mut input: SendableRecordBatchStream,
         exprs: &AsOfExprs,
+        answered: &[usize],
         memory: MemoryReservation,
     ) -> Result<(Self, KeyCodes)> {
         let mut codes = KeyCodes::new(exprs.key_types.clone(), exprs.null_safe.clone())?;
-        let answered: Vec<usize> = (0..exprs.widths[1]).collect();
-        let mut rows = Collected::new(Arc::new(input.schema().project(&answered)?));
+        let mut rows = Collected::new(Arc::new(input.schema().project(answered)?));
         let (mut batches, mut start, mut is_in_order, mut last) = (Vec::new(), 0_u32, true, i64::MIN);
         while let Some(batch) = input.next().await {
             let batch = batch?;
@@ -70,7 +70,7 @@ impl Right {
             batches.push(RightBatch { start, codes: row_codes, times });
             let next = u32::try_from(count).ok().and_then(|count| start.checked_add(count));
             start = next.ok_or_else(|| refused("the right side of a join by time has too many rows".to_owned()))?;
-            rows.push(batch.project(&answered)?);
+            rows.push(batch.project(answered)?);
         }
         // The codes, and a place for each in a few probes.
         memory.try_grow(codes.bytes() + codes.len() * 16)?;

@@ -182,11 +182,6 @@ fn grid(all: &RecordBatch, plan: &GapPlan, memory: &MemoryReservation) -> Result
     let nanoseconds = cast(&nanoseconds, &DataType::Int64)?;
     let times = nanoseconds.as_primitive::<Int64Type>();
     let starts = starts(times, plan)?;
-    let mut order: Vec<u32> = (0..all.num_rows() as u32).collect();
-    order.sort_by_key(|row| {
-        let row = *row as usize;
-        (codes[row], times.is_valid(row).then(|| times.value(row)))
-    });
     let group_count = codes.iter().max().map_or(0, |code| *code as usize + 1);
     let rows_max = group_count.saturating_mul(starts.len()).saturating_add(all.num_rows());
     if rows_max > GRID_ROWS_MAX {
@@ -196,13 +191,43 @@ fn grid(all: &RecordBatch, plan: &GapPlan, memory: &MemoryReservation) -> Result
         )));
     }
     memory.try_grow(rows_max * (32 + 16 * plan.filled.len()))?;
-    let mut grid = Grid { groups: Vec::new(), times: Vec::new(), rows: Vec::new(), examples: vec![0; group_count] };
-    for group in order.chunk_by(|a, b| codes[*a as usize] == codes[*b as usize]) {
-        let code = codes[group[0] as usize];
-        grid.examples[code as usize] = group[0];
-        merge(&mut grid, code, group, times, &starts);
+    let mut grid = Grid {
+        groups: Vec::with_capacity(rows_max),
+        times: Vec::with_capacity(rows_max),
+        rows: Vec::with_capacity(rows_max),
+        examples: vec![0; group_count],
+    };
+    let (mut rows, ends) = rows_by_code(&codes, group_count);
+    let mut from = 0;
+    for (code, end) in ends.into_iter().enumerate() {
+        let group = &mut rows[from..end];
+        let time = |row: &u32| times.is_valid(*row as usize).then(|| times.value(*row as usize));
+        // Groups mostly come in order of time.
+        if !group.is_sorted_by_key(time) {
+            group.sort_by_key(time);
+        }
+        grid.examples[code] = group[0];
+        merge(&mut grid, code as u32, group, times, &starts);
+        from = end;
     }
     Ok(grid)
+}
+
+/// Returns rows by their codes, in their order, and where the rows of each code end; every code has some.
+fn rows_by_code(codes: &[u32], count: usize) -> (Vec<u32>, Vec<usize>) {
+    let mut places = vec![0; count];
+    codes.iter().for_each(|code| places[*code as usize] += 1);
+    let mut start = 0;
+    for place in &mut places {
+        start += std::mem::replace(place, start);
+    }
+    let mut rows = vec![0; codes.len()];
+    for (row, code) in codes.iter().enumerate() {
+        let place = &mut places[*code as usize];
+        rows[*place] = row as u32;
+        *place += 1;
+    }
+    (rows, places)
 }
 
 /// Adds a group: its rows, in order of time, and the buckets in which it has none.

@@ -2,8 +2,8 @@
 
 use crate::domain::executor::timeseries::buckets::Buckets;
 use crate::domain::executor::timeseries::keys::Times;
-use crate::domain::executor::timeseries::series::groups::{Groups, Rows};
-use crate::domain::executor::timeseries::series::states::{Kind, States};
+use crate::domain::executor::timeseries::series::kind::Kind;
+use crate::domain::executor::timeseries::series::partial::Partial;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, Int64Type, SchemaRef, TimeUnit, UInt32Type};
@@ -20,6 +20,7 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties,
 };
 use futures::stream::{self, StreamExt};
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -114,7 +115,7 @@ impl ExecutionPlan for SeriesAggregateExec {
             for input in inputs {
                 tasks.push(SpawnedTask::spawn(partial(input, plan.clone(), memory.new_empty())));
             }
-            let mut whole: Option<Partial> = None;
+            let mut whole: Option<Part> = None;
             for task in tasks {
                 let part = match task.join_unwind().await {
                     Ok(part) => part?,
@@ -123,7 +124,7 @@ impl ExecutionPlan for SeriesAggregateExec {
                 whole = Some(match whole {
                     None => part,
                     Some(mut whole) => {
-                        whole.merge(&part);
+                        whole.partial.merge(&part.partial);
                         whole
                     }
                 });
@@ -141,43 +142,43 @@ impl ExecutionPlan for SeriesAggregateExec {
     }
 }
 
-/// The groups and states of one partition, or of several that follow each other.
-struct Partial {
-    groups: Groups,
-    states: Vec<States>,
+/// The groups and states of one partition, and the memory that they take.
+struct Part {
+    partial: Partial,
     _memory: MemoryReservation,
 }
 
-async fn partial(mut input: SendableRecordBatchStream, plan: SeriesPlan, memory: MemoryReservation) -> Result<Partial> {
+async fn partial(mut input: SendableRecordBatchStream, plan: SeriesPlan, memory: MemoryReservation) -> Result<Part> {
     let codes = plan.symbols.as_ref().map_or(1, |symbols| symbols.len() + 1);
-    let mut groups = Groups::new(codes, plan.bucket.as_ref().map(|(_, buckets)| *buckets));
-    let mut states: Vec<States> = plan.aggregates.iter().map(|(kind, _)| States::new(*kind)).collect();
-    let mut found = Vec::new();
+    let kinds: Vec<Kind> = plan.aggregates.iter().map(|(kind, _)| *kind).collect();
+    let mut partial = Partial::new(&kinds, codes, plan.bucket.as_ref().map(|(_, buckets)| *buckets));
     while let Some(batch) = input.next().await {
         let batch = batch?;
-        let rows = batch.num_rows();
         let codes = codes_of(&batch, plan.code, codes)?;
-        match &plan.bucket {
-            None => groups.find(&codes, None, &mut found)?,
+        let args = plan.aggregates.iter().map(|(kind, args)| arguments(*kind, args, &batch));
+        let args = args.collect::<Result<Vec<_>>>()?;
+        let times = match &plan.bucket {
             Some((time, _)) => {
-                let column = time.evaluate(&batch)?.into_array(rows)?;
-                let times = Times::new(&column, &DataType::Timestamp(TimeUnit::Nanosecond, None))?;
-                let is_valid = |row: usize| times.is_valid(row);
-                groups.find(&codes, Some(Rows { ns: times.values(), is_valid: &is_valid }), &mut found)?;
+                let column = time.evaluate(&batch)?.into_array(batch.num_rows())?;
+                Some(Times::new(&column, &DataType::Timestamp(TimeUnit::Nanosecond, None))?)
             }
-        }
-        let count = groups.met().len();
-        for ((kind, args), states) in plan.aggregates.iter().zip(&mut states) {
-            let mut columns =
-                args.iter().map(|arg| arg.evaluate(&batch)?.into_array(rows)).collect::<Result<Vec<ArrayRef>>>()?;
-            if let (Kind::First | Kind::Last, Some(time)) = (kind, columns.get_mut(1)) {
-                *time = cast(time, &DataType::Int64)?;
-            }
-            states.add(&found, count, &columns)?;
-        }
-        memory.try_resize(groups.bytes() + states.iter().map(States::bytes).sum::<usize>())?;
+            None => None,
+        };
+        partial.add(&codes, times.as_ref(), &args)?;
+        memory.try_resize(partial.bytes())?;
     }
-    Ok(Partial { groups, states, _memory: memory })
+    partial.close();
+    memory.try_resize(partial.bytes())?;
+    Ok(Part { partial, _memory: memory })
+}
+
+fn arguments(kind: Kind, args: &[Arc<dyn PhysicalExpr>], batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
+    let columns = args.iter().map(|arg| arg.evaluate(batch)?.into_array(batch.num_rows()));
+    let mut columns = columns.collect::<Result<Vec<ArrayRef>>>()?;
+    if let (Kind::First | Kind::Last, Some(time)) = (kind, columns.get_mut(1)) {
+        *time = cast(time, &DataType::Int64)?;
+    }
+    Ok(columns)
 }
 
 /// Returns the code of each row, of `codes`; NULL has the last one.
@@ -185,31 +186,23 @@ async fn partial(mut input: SendableRecordBatchStream, plan: SeriesPlan, memory:
 /// # Errors
 ///
 /// `Internal` where the column has none.
-pub fn codes_of(batch: &RecordBatch, code: Option<usize>, codes: usize) -> Result<Vec<u32>> {
-    let Some(code) = code else { return Ok(vec![0; batch.num_rows()]) };
+pub fn codes_of(batch: &RecordBatch, code: Option<usize>, codes: usize) -> Result<Cow<'_, [u32]>> {
+    let Some(code) = code else { return Ok(vec![0; batch.num_rows()].into()) };
     let Some(dictionary) = batch.column(code).as_any_dictionary_opt() else {
         return internal_err!("a symbol came without its codes");
     };
     let keys = dictionary.keys().as_primitive::<UInt32Type>();
     let null = (codes - 1) as u32;
     Ok(match keys.null_count() {
-        0 => keys.values().to_vec(),
-        _ => keys.iter().map(|key| key.unwrap_or(null)).collect(),
+        0 => Cow::Borrowed(keys.values()),
+        _ => keys.iter().map(|key| key.unwrap_or(null)).collect::<Vec<_>>().into(),
     })
 }
 
-impl Partial {
-    /// Takes in what arrived later.
-    fn merge(&mut self, later: &Self) {
-        let to = self.groups.take_in(&later.groups);
-        let count = self.groups.met().len();
-        for (states, more) in self.states.iter_mut().zip(&later.states) {
-            states.merge(more, &to, count);
-        }
-    }
-
+impl Part {
     fn finish(self, plan: &SeriesPlan, schema: &SchemaRef) -> Result<RecordBatch> {
-        let met = self.groups.met();
+        let Partial { groups, rows, states, .. } = self.partial;
+        let met = groups.met();
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
         if let Some(symbols) = &plan.symbols {
             let null = symbols.len() as u32;
@@ -222,8 +215,8 @@ impl Partial {
             columns.insert(if plan.symbol_first { columns.len() } else { 0 }, starts);
         }
         let count = met.len();
-        for states in self.states {
-            columns.push(states.finish(count)?);
+        for states in states {
+            columns.push(states.finish(&rows)?);
         }
         // Text goes out in the column's own form, and a time in its unit.
         let typed = columns.iter().zip(schema.fields()).map(|(column, field)| typed(column, field.data_type()));

@@ -2,6 +2,7 @@
 
 use crate::domain::executor::error::refused;
 use crate::domain::executor::timeseries::buckets::Buckets;
+use crate::domain::executor::timeseries::keys::Times;
 use datafusion::common::Result;
 use std::collections::HashMap;
 
@@ -40,24 +41,33 @@ impl Groups {
         self.numbers.len() * self.codes * 4 + self.met.capacity() * 24
     }
 
-    /// Writes the number of the group of each row into `found`. `codes` are the rows' codes; `times` their times, none where the rows
-    /// are not bucketed.
+    /// Returns the start of the bucket that a time lies in, and its end.
     ///
     /// # Errors
     ///
     /// `InvalidQuery` for a bucket that begins beyond what nanoseconds can hold.
-    pub fn find(&mut self, codes: &[u32], times: Option<Rows<'_>>, found: &mut Vec<u32>) -> Result<()> {
+    pub fn bucket_at(&self, time: i64) -> Result<(i64, i64)> {
+        let start = self.buckets.as_ref().and_then(|buckets| buckets.start_ns(time));
+        let start =
+            start.ok_or_else(|| refused("the start of a bucket is beyond what nanoseconds can hold".to_owned()))?;
+        Ok((start, self.buckets.as_ref().and_then(|buckets| buckets.next_ns(start)).unwrap_or(i64::MAX)))
+    }
+
+    /// Returns the numbers of the groups of a bucket, or of all rows without one, that have these codes.
+    pub fn of_bucket(&mut self, bucket: Option<i64>, codes: &[u32]) -> Vec<u32> {
+        let place = self.place(bucket);
+        codes.iter().map(|code| self.number(place, bucket, *code)).collect()
+    }
+
+    /// Writes the number of the group of each row into `found`, by the rows' codes and times.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidQuery` for a bucket that begins beyond what nanoseconds can hold.
+    pub fn find(&mut self, codes: &[u32], times: &Times, found: &mut Vec<u32>) -> Result<()> {
         found.clear();
-        let Some(times) = times else {
-            let place = self.place(None);
-            for code in codes {
-                let number = self.number(place, None, *code);
-                found.push(number);
-            }
-            return Ok(());
-        };
         for (row, code) in codes.iter().enumerate() {
-            let time = (times.is_valid)(row).then(|| times.ns[row]);
+            let time = times.is_valid(row).then(|| times.values()[row]);
             let (bucket, place) = match (time, self.last) {
                 (Some(time), Some((start, end, place))) if time >= start && time < end => (Some(start), place),
                 (Some(time), _) => self.bucket_of(time)?,
@@ -70,10 +80,7 @@ impl Groups {
     }
 
     fn bucket_of(&mut self, time: i64) -> Result<(Option<i64>, usize)> {
-        let start = self.buckets.as_ref().and_then(|buckets| buckets.start_ns(time));
-        let start =
-            start.ok_or_else(|| refused("the start of a bucket is beyond what nanoseconds can hold".to_owned()))?;
-        let end = self.buckets.as_ref().and_then(|buckets| buckets.next_ns(start)).unwrap_or(i64::MAX);
+        let (start, end) = self.bucket_at(time)?;
         let place = self.place(Some(start));
         self.last = Some((start, end, place));
         Ok((Some(start), place))
@@ -105,12 +112,4 @@ impl Groups {
         })
         .collect()
     }
-}
-
-/// Times of rows in nanoseconds, and which rows have one.
-pub struct Rows<'a> {
-    /// The times.
-    pub ns: &'a [i64],
-    /// Whether a row has one.
-    pub is_valid: &'a dyn Fn(usize) -> bool,
 }

@@ -1,11 +1,13 @@
 //! Aggregates by symbol and bucket, and windows by symbol, over tables whose symbols have codes.
 //!
 //! DataFusion hashes the text of a symbol for every row. Where a column has codes, and the buckets of time are few, the state of a
-//! group is found by its number instead (`groups`), and an aggregate goes over a batch in one loop (`states`). What the rule
+//! group is found by its number instead (`groups`, `partial`), and an aggregate goes over a batch in one loop (`states`). What the rule
 //! (`rule`) cannot prove it leaves to DataFusion.
 
 mod exec;
 mod groups;
+mod kind;
+mod partial;
 mod rolling;
 mod rule;
 mod states;

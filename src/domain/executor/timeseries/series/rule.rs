@@ -7,7 +7,7 @@ use crate::domain::executor::scan::ScanExec;
 use crate::domain::executor::timeseries::buckets::Buckets;
 use crate::domain::executor::timeseries::scalars::bucket_call;
 use crate::domain::executor::timeseries::series::exec::{SeriesAggregateExec, SeriesPlan};
-use crate::domain::executor::timeseries::series::states::{Kind, kind_of};
+use crate::domain::executor::timeseries::series::kind::{Kind, kind_of};
 use arrow::array::Array;
 use arrow::datatypes::DataType;
 use datafusion::common::Result;
@@ -25,10 +25,10 @@ use datafusion::physical_plan::projection::ProjectionExec;
 use std::sync::Arc;
 
 /// Most symbols that are grouped by number.
-const SYMBOLS_MAX: usize = 1 << 16;
+const SYMBOLS_MAX: usize = 1 << 17;
 
 /// Most numbers that groups by symbol and bucket may take, by what is known of the times.
-const NUMBERS_MAX: i128 = 1 << 26;
+const NUMBERS_MAX: i128 = 1 << 25;
 
 /// Groups by code where that is proved to be the same.
 #[derive(Debug)]
@@ -63,20 +63,30 @@ struct Grouped {
 
 fn by_codes(whole: &AggregateExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
     let is_final = matches!(whole.mode(), AggregateMode::Final | AggregateMode::FinalPartitioned);
-    let Some(partial) = whole.input().downcast_ref::<AggregateExec>().filter(|_| is_final) else { return Ok(None) };
-    if *partial.mode() != AggregateMode::Partial || whole.limit_options().is_some() || partial.limit_options().is_some()
-    {
+    let partial = match whole.input().downcast_ref::<AggregateExec>() {
+        Some(partial) if is_final && *partial.mode() == AggregateMode::Partial => partial,
+        _ if *whole.mode() == AggregateMode::Single => whole,
+        _ => return Ok(None),
+    };
+    if whole.limit_options().is_some() || partial.limit_options().is_some() {
         return Ok(None);
     }
     if let Some(distinct) = distinct(whole, partial)? {
         return Ok(Some(distinct));
     }
-    let Some(grouped) = grouped(partial)? else { return Ok(None) };
-    let Some(aggregates) = aggregates(partial)? else { return Ok(None) };
-    let (scan, filter) = match partial.input().downcast_ref::<FilterExec>() {
+    let Some(mut grouped) = grouped(partial)? else { return Ok(None) };
+    let Some(mut aggregates) = aggregates(partial)? else { return Ok(None) };
+    let projection = partial.input().downcast_ref::<ProjectionExec>();
+    if let Some(projection) = projection
+        && !look_below(projection, &mut grouped, &mut aggregates)?
+    {
+        return Ok(None);
+    }
+    let input = projection.map_or(partial.input(), ProjectionExec::input);
+    let (scan, filter) = match input.downcast_ref::<FilterExec>() {
         Some(filter) if filter.projection().is_none() && filter.fetch().is_none() => (filter.input(), Some(filter)),
         Some(_) => return Ok(None),
-        None => (partial.input(), None),
+        None => (input, None),
     };
     let Some(scan) = scan.downcast_ref::<ScanExec>() else { return Ok(None) };
     let (coded, symbols) = match grouped.symbol {
@@ -106,6 +116,31 @@ fn by_codes(whole: &AggregateExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
     Ok(Some(Arc::new(SeriesAggregateExec::new(input, plan, whole.schema()))))
 }
 
+/// Has what is grouped by and aggregated be computed of the input of a projection. Returns whether the symbol and the time are columns
+/// there too.
+fn look_below(projection: &ProjectionExec, grouped: &mut Grouped, aggregates: &mut Aggregates) -> Result<bool> {
+    let below = |expr: &mut Arc<dyn PhysicalExpr>| -> Result<()> {
+        let replaced = expr.clone().transform_up(|expr| {
+            let made = expr.downcast_ref::<Column>().map(|column| projection.expr()[column.index()].expr.clone());
+            Ok(made.map_or_else(|| Transformed::no(expr), Transformed::yes))
+        });
+        *expr = replaced.data()?;
+        Ok(())
+    };
+    if let Some(symbol) = &mut grouped.symbol {
+        let Some(column) = projection.expr()[*symbol].expr.downcast_ref::<Column>() else { return Ok(false) };
+        *symbol = column.index();
+    }
+    if let Some((time, _)) = &mut grouped.bucket {
+        below(time)?;
+        if !time.is::<Column>() {
+            return Ok(false);
+        }
+    }
+    aggregates.iter_mut().flat_map(|(_, args)| args).try_for_each(below)?;
+    Ok(true)
+}
+
 /// Reads one row of each symbol where only the distinct ones are asked for, constants beside them.
 fn distinct(whole: &AggregateExec, partial: &AggregateExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
     let by = partial.group_expr();
@@ -130,8 +165,11 @@ fn distinct(whole: &AggregateExec, partial: &AggregateExec) -> Result<Option<Arc
     if projection.is_some() {
         input = replace_children_if_necessary(partial.input().clone(), vec![input])?;
     }
-    let partial = replace_children_if_necessary(Arc::new(partial.clone()), vec![input])?;
-    Ok(Some(replace_children_if_necessary(Arc::new(whole.clone()), vec![partial])?))
+    let below = replace_children_if_necessary(Arc::new(partial.clone()), vec![input])?;
+    Ok(Some(match std::ptr::eq(whole, partial) {
+        true => below,
+        false => replace_children_if_necessary(Arc::new(whole.clone()), vec![below])?,
+    }))
 }
 
 fn grouped(partial: &AggregateExec) -> Result<Option<Grouped>> {

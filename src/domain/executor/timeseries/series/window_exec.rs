@@ -175,16 +175,27 @@ impl State {
                 let steps = codes.map(|(row, code)| running[*code as usize].next(*step, value(row), times[row]));
                 Arc::new(steps.collect::<Float64Array>())
             }
+            // Every row has an answer.
+            Self::Step(step @ Step::Ema(_), running) if values.null_count() == 0 => {
+                let rows = codes.iter().zip(values.values());
+                let mut step = |(code, value): (&u32, &f64)| running[*code as usize].next(*step, Some(*value), 0);
+                Arc::new(Float64Array::from(rows.map(|row| step(row).unwrap_or_default()).collect::<Vec<_>>()))
+            }
             Self::Step(step, running) => {
                 let codes = codes.iter().enumerate();
                 let steps = codes.map(|(row, code)| running[*code as usize].next(*step, value(row), 0));
                 Arc::new(steps.collect::<Float64Array>())
             }
             Self::Rolling(rolling, is_mean) => {
-                let codes = codes.iter().enumerate();
-                let answers = codes.map(|(row, code)| {
+                let answer = |(sum, count)| if *is_mean { sum / f64::from(count) } else { sum };
+                if values.null_count() == 0 {
+                    let rows = codes.iter().zip(values.values());
+                    let answers = rows.map(|(code, value)| answer(rolling.next_value(*code as usize, *value)));
+                    return Ok(Arc::new(Float64Array::from(answers.collect::<Vec<_>>())));
+                }
+                let answers = codes.iter().enumerate().map(|(row, code)| {
                     let (sum, count) = rolling.next(*code as usize, value(row));
-                    (count > 0).then(|| if *is_mean { sum / count as f64 } else { sum })
+                    (count > 0).then(|| answer((sum, count)))
                 });
                 Arc::new(answers.collect::<Float64Array>())
             }

@@ -1,0 +1,132 @@
+//! Looks for the rows of a few symbols by their codes.
+//!
+//! A filter for a few symbols compares small integers, reads nothing of the other columns for the rest of the rows, and takes out
+//! what it found. Rows that it finds are few in each segment, so batches are put together of several.
+
+use crate::domain::executor::scan::output::{Output, codes_of};
+use crate::domain::executor::scan::pieces::Piece;
+use crate::domain::storage::SymbolTable;
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::concat_batches;
+use datafusion::common::Result;
+use datafusion::error::DataFusionError;
+use futures::stream::{self, Stream};
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Rows that are looked through between two pauses.
+const LOOKED_AT_ONCE: usize = 1 << 18;
+
+/// Rows from which on a batch is handed out.
+const BATCH_ROWS: usize = 8_192;
+
+/// Rows that are compared before one of them is looked at.
+const CHUNK: usize = 32;
+
+/// The symbols of a column whose rows alone are read.
+#[derive(Debug, Clone)]
+pub struct WantedSymbols {
+    /// Position in the table.
+    pub column: usize,
+    symbols: Arc<SymbolTable>,
+    /// Their codes, in order.
+    codes: Arc<[u32]>,
+}
+
+impl WantedSymbols {
+    /// Looks for values among those of a column; no row has those that are not found.
+    pub fn new(column: usize, symbols: Arc<SymbolTable>, values: &[&str]) -> Self {
+        let mut codes: Vec<u32> = values.iter().filter_map(|value| symbols.code_of(value)).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        Self { column, symbols, codes: codes.into() }
+    }
+
+    /// Returns how many there are.
+    pub fn count(&self) -> usize {
+        self.codes.len()
+    }
+
+    /// Returns the rows of part of a piece that have one of them.
+    fn rows(&self, piece: &Piece, part: Range<usize>) -> Result<UInt32Array> {
+        let codes = codes_of(&piece.segment, self.column, &self.symbols)?;
+        let mut rows = Vec::new();
+        match (&piece.picked, self.codes.as_ref()) {
+            (_, []) => {}
+            (Some(picked), wanted) => {
+                let picked = picked.values()[part].iter();
+                rows.extend(picked.filter(|row| wanted.binary_search(&codes.codes()[**row as usize]).is_ok()));
+            }
+            (None, [wanted]) => find(codes.codes(), part, |code| code == *wanted, &mut rows),
+            (None, wanted) => {
+                let mut is_wanted = vec![false; wanted.last().map_or(0, |last| *last as usize + 1)];
+                wanted.iter().for_each(|code| is_wanted[*code as usize] = true);
+                find(codes.codes(), part, |code| is_wanted.get(code as usize) == Some(&true), &mut rows);
+            }
+        }
+        if let Some(nulls) = codes.nulls() {
+            rows.retain(|row| nulls.is_valid(*row as usize));
+        }
+        // A scan of picked rows has no deleted ones.
+        if let Some(mask) = piece.segment.mask().filter(|_| piece.picked.is_none()) {
+            rows.retain(|row| !mask.is_deleted(*row as usize));
+        }
+        Ok(rows.into())
+    }
+}
+
+/// Finds the rows of a range whose code is wanted.
+fn find(codes: &[u32], range: Range<usize>, is_wanted: impl Fn(u32) -> bool, rows: &mut Vec<u32>) {
+    let start = range.start;
+    for (number, chunk) in codes[range].chunks(CHUNK).enumerate() {
+        // Without a way out of the loop, which so becomes a few instructions.
+        if !chunk.iter().fold(false, |found, code| found | is_wanted(*code)) {
+            continue;
+        }
+        let first = (start + number * CHUNK) as u32;
+        rows.extend((first..).zip(chunk).filter(|(_, code)| is_wanted(**code)).map(|(row, _)| row));
+    }
+}
+
+/// Hands out the rows of pieces that have one of the symbols.
+pub fn wanted_rows(
+    pieces: Vec<Piece>,
+    wanted: WantedSymbols,
+    output: Output,
+) -> impl Stream<Item = Result<RecordBatch>> + Send {
+    let parts: VecDeque<_> = pieces.into_iter().flat_map(parts).collect();
+    let found: Vec<RecordBatch> = Vec::new();
+    stream::try_unfold((parts, found), move |(mut parts, mut found)| {
+        let (wanted, output) = (wanted.clone(), output.clone());
+        async move {
+            let mut count = 0;
+            while let Some((piece, part)) = parts.pop_front() {
+                let rows = wanted.rows(&piece, part)?;
+                if !rows.is_empty() {
+                    found.push(output.picked(&piece.segment, piece.first_row, &rows)?);
+                }
+                count += rows.len();
+                if count >= BATCH_ROWS {
+                    break;
+                }
+                tokio::task::consume_budget().await;
+            }
+            let batch = match found.as_slice() {
+                [] => return Ok::<_, DataFusionError>(None),
+                [only] => only.clone(),
+                several => concat_batches(&output.schema, several)?,
+            };
+            Ok(Some((batch, (parts, Vec::new()))))
+        }
+    })
+}
+
+/// Divides a piece into parts that are looked through at once.
+fn parts(piece: Piece) -> impl Iterator<Item = (Piece, Range<usize>)> {
+    let Range { start, end } = match &piece.picked {
+        Some(picked) => 0..picked.len(),
+        None => piece.range.clone(),
+    };
+    (start..end).step_by(LOOKED_AT_ONCE).map(move |from| (piece.clone(), from..end.min(from + LOOKED_AT_ONCE)))
+}
