@@ -3,7 +3,10 @@
 //! Every case runs over every path, and with its rows cut into segments of 1, 2 and 3 rows; those whose answer does not depend on
 //! the order in which rows arrived also with their rows shuffled.
 
+mod both_ways;
+
 use crate::harness::{Sut, int};
+use crate::timeseries::both_ways::{plan_of, same};
 use arrow::array::{
     Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
     TimestampNanosecondArray, UInt64Array,
@@ -233,116 +236,6 @@ async fn the_examples_of_the_documentation_run() {
         count += 1;
     }
     assert!(count > 40, "{count} examples");
-}
-
-/// Answers by codes, and by what cannot use them, over random rows in several segments, in order and not, with rows deleted.
-#[tokio::test(flavor = "multi_thread")]
-async fn with_codes_and_without_them_the_answer_is_the_same() {
-    for in_order in [true, false] {
-        let sut = Sut::in_process().await;
-        let time = if in_order { "value" } else { "(value * 7919) % 1009" };
-        let rows = |from: i64| {
-            format!(
-                "SELECT value AS id, CASE WHEN value % 11 = 0 THEN NULL ELSE chr(65 + CAST(value * value % 7 AS INT)) END AS s, \
-                 to_timestamp_nanos(1704187800000000000 + {time} * 1000000000) AS ts, \
-                 CASE WHEN value % 13 = 0 THEN NULL ELSE (value * 31 % 101) / 4.0 END AS p, value % 9 AS v FROM generate_series({from}, {})",
-                from + 299
-            )
-        };
-        sut.define(&format!("CREATE TABLE t AS {}", rows(1))).await;
-        for from in [301, 601] {
-            sut.count(&format!("INSERT INTO t {}", rows(from))).await;
-        }
-        let explain = |sql: &str| format!("EXPLAIN {sql}");
-        let window = explain("SELECT ema(p, 5) OVER (PARTITION BY s ORDER BY ts) FROM t");
-        assert_eq!(plan_of(&sut, &window).await.contains("SeriesWindowExec"), in_order);
-        assert!(plan_of(&sut, &explain("SELECT s, sum(p) FROM t GROUP BY s")).await.contains("SeriesAggregateExec"));
-        for deleted in [false, true] {
-            if deleted {
-                sut.count("DELETE FROM t WHERE id % 5 = 0").await;
-            }
-            compare_with_and_without_codes(&sut).await;
-        }
-    }
-}
-
-/// Asks everything in two ways of a table `t`.
-async fn compare_with_and_without_codes(sut: &Sut) {
-    let windows = [
-        "ema(p, 5)",
-        "ema(p, 0.3)",
-        "avg(p, 'second', 7)",
-        "delta(p)",
-        "ratio(p)",
-        "sum(p)",
-        "sum(p) FILTER (WHERE v > 3)",
-    ];
-    let frames = ["", "", "", "", "", "ROWS 3 PRECEDING", "ROWS BETWEEN 3 PRECEDING AND CURRENT ROW"];
-    let aggregates = "count(*) AS a, count(p) AS b, sum(p) AS c, avg(p) AS d, min(p) AS e, max(v) AS f, sum(v) AS g, vwap(p, v) AS h, \
-                      first(p) AS i, last(p) AS j, min(v) AS l";
-    for (function, frame) in windows.iter().zip(frames) {
-        let of = |key: &str| {
-            format!("SELECT id, {function} OVER (PARTITION BY {key} ORDER BY ts {frame}) AS w FROM t ORDER BY id")
-        };
-        same(sut, &of("s"), &of("s || ''")).await;
-    }
-    for bucket in ["xbar(ts, INTERVAL '1 minute')", "time_bucket(INTERVAL '7 minutes', ts, 'Asia/Kolkata')"] {
-        let of = |key: &str| {
-            format!("SELECT {key} AS k, {bucket} AS bar, {aggregates} FROM t GROUP BY {key}, {bucket} ORDER BY k, bar")
-        };
-        same(sut, &of("s"), &of("s || ''")).await;
-    }
-    let of = |key: &str| format!("SELECT {key} AS k, {aggregates} FROM t WHERE v <> 4 GROUP BY {key} ORDER BY k");
-    same(sut, &of("s"), &of("s || ''")).await;
-    for (order, rows) in [("ts DESC", 10), ("ts", 7), ("ts DESC NULLS LAST, id", 333)] {
-        let of =
-            |time: &str| format!("SELECT id FROM (SELECT id, {time} AS ts FROM t) x ORDER BY {order}, id LIMIT {rows}");
-        same(sut, &of("ts"), &of("ts + INTERVAL '0 seconds'")).await;
-    }
-    same(
-        sut,
-        "SELECT min(ts) AS a, max(ts) AS b FROM t",
-        "SELECT min(ts + INTERVAL '0 seconds') AS a, max(ts + INTERVAL '0 seconds') AS b FROM t",
-    )
-    .await;
-    let of = |key: &str| {
-        format!("SELECT id FROM (SELECT id, {key} AS k, ts FROM t) x LATEST ON ts PARTITION BY k ORDER BY id")
-    };
-    same(sut, &of("s"), &of("s || ''")).await;
-    let of = |key: &str| {
-        format!("SELECT a.id, b.id AS other FROM t a ASOF LEFT JOIN t b ON {key} AND a.ts > b.ts ORDER BY a.id")
-    };
-    same(sut, &of("a.s = b.s"), &of("a.s || '' = b.s || ''")).await;
-}
-
-async fn plan_of(sut: &Sut, sql: &str) -> String {
-    let batches = sut.read(sql).await.unwrap();
-    batches
-        .iter()
-        .map(|batch| arrow::util::pretty::pretty_format_batches(std::slice::from_ref(batch)).unwrap().to_string())
-        .collect()
-}
-
-async fn same(sut: &Sut, sql: &str, other: &str) {
-    let mut answers = Vec::new();
-    for sql in [sql, other] {
-        let batches = sut.read(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
-        let rows = batches.iter().flat_map(|batch| {
-            (0..batch.num_rows())
-                .map(|row| batch.columns().iter().map(|column| cell(column, row)).collect::<Vec<_>>())
-                .collect::<Vec<_>>()
-        });
-        answers.push(rows.collect::<Vec<_>>());
-    }
-    let is_same = answers[0].len() == answers[1].len()
-        && answers[0].iter().zip(&answers[1]).all(|(a, b)| a.iter().zip(b).all(|(a, b)| equal(a, b)));
-    let differs = answers[0].iter().zip(&answers[1]).find(|(a, b)| !a.iter().zip(b.iter()).all(|(a, b)| equal(a, b)));
-    assert!(
-        is_same && !answers[0].is_empty(),
-        "{sql}\n{differs:?}, {} and {} rows",
-        answers[0].len(),
-        answers[1].len()
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
