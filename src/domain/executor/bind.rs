@@ -83,7 +83,7 @@ impl Executor {
             if is_empty { Arc::new(EmptyExec::new(physical.schema())) } else { physical };
         let rows = exact_rows(physical.as_ref());
         let physical = match prepared.preserves_order || prepared.by_arrival {
-            true => gather_sequentially(physical).map_err(from_datafusion)?,
+            true => gather_sequentially(physical, !prepared.passthrough).map_err(from_datafusion)?,
             false => physical,
         };
         let lane = if prepared.passthrough { Lane::Quick } else { Lane::of(physical.as_ref()) };

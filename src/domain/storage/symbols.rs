@@ -66,6 +66,11 @@ impl SegmentCodes {
         self.keys.keys().values()
     }
 
+    /// Returns whether a row is NULL.
+    pub fn is_null(&self, row: usize) -> bool {
+        self.keys.keys().is_null(row)
+    }
+
     /// Returns which rows are not NULL, where some are.
     pub fn nulls(&self) -> Option<&NullBuffer> {
         self.keys.keys().nulls()

@@ -166,7 +166,7 @@ impl TableProvider for SegmentTable {
 pub struct ScanExec {
     table: Arc<Table>,
     columns: Vec<usize>,
-    /// Columns of text that are handed out once more, by their codes, behind the others.
+    /// Columns of text that are handed out by their codes.
     coded: Vec<CodedColumn>,
     /// The symbols whose rows alone are read.
     wanted: Option<WantedSymbols>,
@@ -203,21 +203,27 @@ impl ScanExec {
     /// Returns the same scan with column `at` of its own once more behind the others, as a dictionary by codes; none where
     /// the column has no codes.
     pub fn with_codes(&self, at: usize) -> Option<Self> {
+        self.coded(at, self.schema().fields().len())
+    }
+
+    /// Returns the same scan with codes in the place of column `at`, which so is not read; none where the column has none.
+    pub fn with_codes_alone(&self, at: usize) -> Option<Self> {
+        self.coded(at, at)
+    }
+
+    fn coded(&self, at: usize, place: usize) -> Option<Self> {
         let column = *self.columns.get(at)?;
         let symbols = self.table.symbols(column)?;
-        let schema = self.schema();
         let dictionary = DataType::Dictionary(Box::new(DataType::UInt32), Box::new(DataType::Utf8));
-        let name = format!("__zepto_code_{}", schema.fields().len());
-        let field = Arc::new(Field::new(name, dictionary, true));
-        let fields = schema.fields().iter().cloned().chain([field]);
-        let made = Self::new(
-            self.table.clone(),
-            Arc::new(Schema::new(fields.collect::<Vec<_>>())),
-            self.columns.clone(),
-            self.partitions.clone(),
-            self.nans,
-        );
-        let coded = CodedColumn { column, values: symbols.values(), symbols };
+        let field = Arc::new(Field::new(format!("__zepto_code_{place}"), dictionary, true));
+        let mut fields = self.schema().fields().to_vec();
+        match fields.get_mut(place) {
+            Some(known) => *known = field,
+            None => fields.push(field),
+        }
+        let (schema, columns) = (Arc::new(Schema::new(fields)), self.columns.clone());
+        let made = Self::new(self.table.clone(), schema, columns, self.partitions.clone(), self.nans);
+        let coded = CodedColumn { column, place, values: symbols.values(), symbols };
         let coded = self.coded.iter().cloned().chain([coded]).collect();
         Some(Self { coded, wanted: self.wanted.clone(), batch_rows: self.batch_rows, ..made })
     }

@@ -67,8 +67,10 @@ pub fn narrowed(segment: &Segment, range: Range<usize>, bounds: &[TimeBounds]) -
 
 impl ScanExec {
     /// Returns the same scan of the last rows of the symbols of column `key`, wherever a segment is read whole and has no deleted rows;
-    /// `times`, if given, is a column by which its rows have to be in order. None where that is nowhere.
+    /// `times`, if given, is a column by which its rows have to be in order. Of a table in that order, or where any row of a symbol
+    /// does, one segment gives the row of a symbol. None where that is nowhere.
     pub fn of_last_rows(&self, key: usize, times: Option<usize>) -> Option<Self> {
+        let is_ordered = times.is_none_or(|times| self.is_in_order(times));
         let key = *self.columns.get(key)?;
         // The last row of a symbol may not be one of those that are read, unless it is read for its symbol.
         if self.wanted.as_ref().is_some_and(|wanted| wanted.column != key) {
@@ -79,6 +81,8 @@ impl ScanExec {
             Some(at) => Some(*self.columns.get(at)?),
             None => None,
         };
+        // For each symbol, and behind them for NULL, whether a later segment has it.
+        let mut is_found = vec![false; symbols.values().len() + 1];
         let mut is_less = false;
         let mut last = |piece: &Piece| {
             let segment = &piece.segment;
@@ -87,15 +91,27 @@ impl ScanExec {
                 segment.physical_batch().column(times).null_count() == 0 && segment.is_in_order(times)
             });
             let codes = segment.known_codes(key, &symbols).filter(|_| is_whole && is_in_order);
-            match codes.and_then(|codes| codes.last_rows()) {
-                Some(rows) => {
-                    is_less = true;
-                    Piece { picked: Some(rows.clone()), rows: rows.len(), ..piece.clone() }
-                }
-                None => piece.clone(),
-            }
+            let Some((codes, rows)) = codes.and_then(|codes| Some((codes, codes.last_rows()?))) else {
+                return Some(piece.clone());
+            };
+            is_less = true;
+            let null = is_found.len() - 1;
+            let code = |row: usize| if codes.is_null(row) { null } else { codes.codes()[row] as usize };
+            let is_new = |row: &&u32| !std::mem::replace(&mut is_found[code(**row as usize)], true);
+            let picked = match is_ordered {
+                true => rows.values().iter().filter(is_new).copied().collect(),
+                false => rows.clone(),
+            };
+            let rows = picked.len();
+            (rows > 0).then(|| Piece { picked: Some(picked), rows, ..piece.clone() })
         };
-        let partitions = self.partitions.iter().map(|pieces| pieces.iter().map(&mut last).collect()).collect();
+        let mut partitions: Vec<Vec<Piece>> = Vec::with_capacity(self.partitions.len());
+        for pieces in self.partitions.iter().rev() {
+            let mut left: Vec<Piece> = pieces.iter().rev().filter_map(&mut last).collect();
+            left.reverse();
+            partitions.push(left);
+        }
+        partitions.reverse();
         is_less.then(|| self.with_partitions(partitions))
     }
 }

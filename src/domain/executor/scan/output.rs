@@ -16,7 +16,7 @@ pub struct Output {
     pub schema: SchemaRef,
     /// Positions of columns in the table; one past its own is the row's number.
     pub columns: Vec<usize>,
-    /// Columns of text by their codes, behind those.
+    /// Columns of text by their codes, in the place of one of those or behind them.
     pub coded: Vec<CodedColumn>,
     /// What becomes of NaNs that have a sign.
     pub nans: Nans,
@@ -56,15 +56,17 @@ impl Output {
         part: impl Fn(&ArrayRef) -> Result<ArrayRef>,
     ) -> Result<RecordBatch> {
         let batch = segment.physical_batch();
-        let column = |index: &usize| match batch.columns().get(*index) {
+        let coded = |place: usize| self.coded.iter().find(|coded| coded.place == place);
+        let column = |(place, index): (usize, &usize)| match batch.columns().get(*index) {
+            _ if let Some(coded) = coded(place) => part(&coded.of(segment)?),
             Some(column) if self.nans == Nans::Unsigned && segment.has_signed_nan(*index) => {
                 Ok(without_signed_nans(&part(column)?))
             }
             Some(column) => part(column),
             None => Ok(numbers()),
         };
-        let mut columns = self.columns.iter().map(column).collect::<Result<Vec<_>>>()?;
-        for coded in &self.coded {
+        let mut columns = self.columns.iter().enumerate().map(column).collect::<Result<Vec<_>>>()?;
+        for coded in self.coded.iter().filter(|coded| coded.place >= self.columns.len()) {
             columns.push(part(&coded.of(segment)?)?);
         }
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
@@ -77,6 +79,8 @@ impl Output {
 pub struct CodedColumn {
     /// Position in the table.
     pub column: usize,
+    /// Position in what is handed out.
+    pub place: usize,
     /// The codes of its values.
     pub symbols: Arc<SymbolTable>,
     /// The values.

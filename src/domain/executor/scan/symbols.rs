@@ -58,7 +58,7 @@ impl WantedSymbols {
                 let picked = picked.values()[part].iter();
                 rows.extend(picked.filter(|row| wanted.binary_search(&codes.codes()[**row as usize]).is_ok()));
             }
-            (None, [wanted]) => find(codes.codes(), part, |code| code == *wanted, &mut rows),
+            (None, [wanted]) => find_one(codes.codes(), part, *wanted, &mut rows),
             (None, wanted) => {
                 let mut is_wanted = vec![false; wanted.last().map_or(0, |last| *last as usize + 1)];
                 wanted.iter().for_each(|code| is_wanted[*code as usize] = true);
@@ -76,17 +76,28 @@ impl WantedSymbols {
     }
 }
 
-/// Finds the rows of a range whose code is wanted.
-fn find(codes: &[u32], range: Range<usize>, is_wanted: impl Fn(u32) -> bool, rows: &mut Vec<u32>) {
+/// Finds the rows of a range that have a code.
+fn find_one(codes: &[u32], range: Range<usize>, wanted: u32, rows: &mut Vec<u32>) {
     let start = range.start;
     for (number, chunk) in codes[range].chunks(CHUNK).enumerate() {
         // Without a way out of the loop, which so becomes a few instructions.
-        if !chunk.iter().fold(false, |found, code| found | is_wanted(*code)) {
-            continue;
+        if chunk.iter().fold(false, |found, code| found | (*code == wanted)) {
+            let from = start + number * CHUNK;
+            find(codes, from..from + chunk.len(), |code| code == wanted, rows);
         }
-        let first = (start + number * CHUNK) as u32;
-        rows.extend((first..).zip(chunk).filter(|(_, code)| is_wanted(**code)).map(|(row, _)| row));
     }
+}
+
+/// Finds the rows of a range whose code is wanted. Every row is written down, and the next one over it unless it is wanted: nothing that
+/// a processor could guess wrong.
+fn find(codes: &[u32], range: Range<usize>, is_wanted: impl Fn(u32) -> bool, rows: &mut Vec<u32>) {
+    let mut count = rows.len();
+    rows.resize(count + range.len(), 0);
+    for (row, code) in (range.start as u32..).zip(&codes[range]) {
+        rows[count] = row;
+        count += usize::from(is_wanted(*code));
+    }
+    rows.truncate(count);
 }
 
 /// Hands out the rows of pieces that have one of the symbols.

@@ -5,7 +5,7 @@
 
 use crate::domain::executor::error::refused;
 use arrow::array::{AnyDictionaryArray, Array, ArrayRef, AsArray};
-use arrow::buffer::NullBuffer;
+use arrow::buffer::{NullBuffer, ScalarBuffer};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema, TimeUnit, UInt32Type};
 use datafusion::common::Result;
@@ -69,9 +69,9 @@ impl KeyCodes {
     /// # Errors
     ///
     /// Where keys cannot be cast to their common type, or come to more than 32 bits.
-    pub fn codes(&mut self, columns: &[ArrayRef], rows: usize) -> Result<Vec<u32>> {
+    pub fn codes(&mut self, columns: &[ArrayRef], rows: usize) -> Result<ScalarBuffer<u32>> {
         if self.values.is_none() {
-            return Ok(vec![0; rows]);
+            return Ok(vec![0; rows].into());
         }
         if let ([column], [safe]) = (columns, self.null_safe.as_slice())
             && let Some(dictionary) = column.as_any_dictionary_opt()
@@ -80,10 +80,10 @@ impl KeyCodes {
         }
         let plain = columns.iter().zip(&self.types).map(|(column, known)| Ok(cast(column, known)?));
         let plain = plain.collect::<Result<Vec<_>>>()?;
-        self.plain_codes(&plain, rows)
+        Ok(self.plain_codes(&plain, rows)?.into())
     }
 
-    fn dictionary_codes(&mut self, dictionary: &dyn AnyDictionaryArray, null_safe: bool) -> Result<Vec<u32>> {
+    fn dictionary_codes(&mut self, dictionary: &dyn AnyDictionaryArray, null_safe: bool) -> Result<ScalarBuffer<u32>> {
         let values = dictionary.values();
         let is_known = self.dictionary.as_ref().is_some_and(|(known, _)| known.to_data().ptr_eq(&values.to_data()));
         if !is_known {
@@ -100,13 +100,17 @@ impl KeyCodes {
         if keys.null_count() == 0
             && let Some(keys) = keys.as_primitive_opt::<UInt32Type>()
         {
-            return Ok(keys.values().iter().map(|key| codes[*key as usize]).collect());
+            if codes.iter().zip(0..).all(|(code, key)| *code == key) {
+                return Ok(keys.values().clone());
+            }
+            return Ok(keys.values().iter().map(|key| codes[*key as usize]).collect::<Vec<_>>().into());
         }
         if codes.is_empty() {
-            return Ok(vec![null_code; keys.len()]);
+            return Ok(vec![null_code; keys.len()].into());
         }
         let keyed = dictionary.normalized_keys().into_iter().enumerate();
-        Ok(keyed.map(|(row, key)| if keys.is_valid(row) { codes[key] } else { null_code }).collect())
+        let codes = keyed.map(|(row, key)| if keys.is_valid(row) { codes[key] } else { null_code });
+        Ok(codes.collect::<Vec<_>>().into())
     }
 
     fn plain_codes(&mut self, columns: &[ArrayRef], rows: usize) -> Result<Vec<u32>> {

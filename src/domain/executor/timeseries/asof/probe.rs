@@ -93,17 +93,40 @@ impl Walk {
         times: &Times,
         may_match: impl Fn(usize) -> bool,
     ) -> Vec<u32> {
-        let code_count = right.code_count as u32;
         let mut found = Vec::with_capacity(codes.len());
-        // The last instant of the right side that counts for a time.
-        let end = |time: i64| if spec.strict { time.checked_sub(1) } else { Some(time) };
-        for (row, (code, time)) in codes.iter().zip(times.values()).enumerate() {
-            if let Some(end) = end(*time) {
-                self.advance(right, end);
+        let none = right.code_count as u32;
+        let mut take = |row: usize, last: &[u32]| {
+            let code = codes[row].min(none) as usize;
+            // The place behind the codes has rows without a key.
+            found.push(if code < right.code_count && may_match(row) { last[code] } else { NO_ROW });
+        };
+        let strict = i64::from(spec.strict);
+        let mut row = 0;
+        while let Some(batch) = right.batches.get(self.next.0) {
+            let (right_times, right_codes) = (batch.times.values(), batch.codes.as_ref());
+            let mut at = self.next.1;
+            while let Some(time) = times.values().get(row) {
+                // Before the first instant there is nothing.
+                if *time > i64::MIN || !spec.strict {
+                    let end = *time - strict;
+                    while at < right_times.len() && right_times[at] <= end {
+                        self.last[right_codes[at].min(none) as usize] = batch.start + at as u32;
+                        at += 1;
+                    }
+                }
+                if at == right_times.len() {
+                    break;
+                }
+                take(row, &self.last);
+                row += 1;
             }
-            let last = if *code < code_count && may_match(row) { self.last[*code as usize] } else { NO_ROW };
-            found.push(last);
+            if at < right_times.len() {
+                self.next.1 = at;
+                break;
+            }
+            self.next = (self.next.0 + 1, 0);
         }
+        (row..codes.len()).for_each(|row| take(row, &self.last));
         self.reached = times.values().last().copied().unwrap_or(self.reached);
         if let Some(tolerance) = spec.tolerance {
             for (last, time) in found.iter_mut().zip(times.values()).filter(|(last, _)| **last != NO_ROW) {
@@ -113,24 +136,6 @@ impl Walk {
             }
         }
         found
-    }
-
-    /// Sees all rows of the right side up to a time.
-    fn advance(&mut self, right: &Right, end: i64) {
-        let (mut at, mut row) = self.next;
-        while let Some(batch) = right.batches.get(at) {
-            let times = batch.times.values();
-            while let Some(time) = times.get(row) {
-                if *time > end {
-                    self.next = (at, row);
-                    return;
-                }
-                self.last[batch.codes[row] as usize] = batch.start + row as u32;
-                row += 1;
-            }
-            (at, row) = (at + 1, 0);
-        }
-        self.next = (at, row);
     }
 }
 

@@ -4,7 +4,8 @@ use crate::domain::executor::error::refused;
 use crate::domain::executor::timeseries::asof::exprs::{AsOfExprs, evaluate};
 use crate::domain::executor::timeseries::asof::index::TimeIndex;
 use crate::domain::executor::timeseries::collected::Collected;
-use crate::domain::executor::timeseries::keys::{KeyCodes, NO_CODE, Times};
+use crate::domain::executor::timeseries::keys::{KeyCodes, Times};
+use arrow::buffer::ScalarBuffer;
 use datafusion::common::Result;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
@@ -19,8 +20,8 @@ const INDEX_ROW_BYTES: usize = 32;
 pub struct RightBatch {
     /// The number of its first row.
     pub start: u32,
-    /// The code of each row's key; that of a row without a key is the number of codes.
-    pub codes: Vec<u32>,
+    /// The code of each row's key, `u32::MAX` without one.
+    pub codes: ScalarBuffer<u32>,
     /// The time of each row.
     pub times: Times,
 }
@@ -75,11 +76,6 @@ impl Right {
         // The codes, and a place for each in a few probes.
         memory.try_grow(codes.bytes() + codes.len() * 16)?;
         let code_count = codes.len();
-        for batch in &mut batches {
-            for code in batch.codes.iter_mut().filter(|code| **code == NO_CODE) {
-                *code = code_count as u32;
-            }
-        }
         Ok((Self { rows, batches, code_count, is_in_order, index: Mutex::default(), memory }, codes))
     }
 
@@ -97,8 +93,7 @@ impl Right {
         self.memory.try_grow(count * INDEX_ROW_BYTES)?;
         let (mut codes, mut times, mut valid) = (Vec::new(), Vec::new(), Vec::new());
         for batch in &self.batches {
-            codes
-                .extend(batch.codes.iter().map(|code| if *code as usize == self.code_count { NO_CODE } else { *code }));
+            codes.extend_from_slice(&batch.codes);
             times.extend_from_slice(batch.times.values());
             valid.extend((0..batch.codes.len()).map(|row| batch.times.is_valid(row)));
         }

@@ -15,10 +15,10 @@ pub struct Groups {
     /// Number of codes, one more than symbols: the last is NULL.
     codes: usize,
     buckets: Option<Buckets>,
-    /// For each bucket, by its start, where its groups are in `numbers`; the bucket of rows without a time has none.
+    /// For each bucket, by its start, from where on its groups are in `numbers`; the bucket of rows without a time has none.
     known: HashMap<Option<i64>, usize>,
-    /// For each bucket and code the number of its group.
-    numbers: Vec<Vec<u32>>,
+    /// The number of the group of each code, for one bucket after the other.
+    numbers: Vec<u32>,
     /// For each group its bucket's start and its code.
     met: Vec<(Option<i64>, u32)>,
     /// The bucket that was looked at last: its start, its end and its place.
@@ -38,7 +38,7 @@ impl Groups {
 
     /// Returns the memory that the numbers take, in bytes.
     pub fn bytes(&self) -> usize {
-        self.numbers.len() * self.codes * 4 + self.met.capacity() * 24
+        self.numbers.capacity() * 4 + self.met.capacity() * 24 + self.known.capacity() * 32
     }
 
     /// Returns the start of the bucket that a time lies in, and its end.
@@ -89,13 +89,13 @@ impl Groups {
     fn place(&mut self, bucket: Option<i64>) -> usize {
         let numbers = &mut self.numbers;
         *self.known.entry(bucket).or_insert_with(|| {
-            numbers.push(vec![NONE; self.codes]);
-            numbers.len() - 1
+            numbers.resize(numbers.len() + self.codes, NONE);
+            numbers.len() - self.codes
         })
     }
 
     fn number(&mut self, place: usize, bucket: Option<i64>, code: u32) -> u32 {
-        let number = &mut self.numbers[place][code as usize];
+        let number = &mut self.numbers[place + code as usize];
         if *number == NONE {
             *number = self.met.len() as u32;
             self.met.push((bucket, code));

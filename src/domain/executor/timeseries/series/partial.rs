@@ -79,7 +79,7 @@ impl Partial {
     ///
     /// `InvalidQuery` for a bucket that begins beyond what nanoseconds can hold.
     pub fn add(&mut self, codes: &[u32], times: Option<&Times>, args: &[Vec<ArrayRef>]) -> Result<()> {
-        let Some(times) = times else { return self.open.add(codes, 0..codes.len(), args) };
+        let Some(times) = times else { return self.open.add(codes, 0..codes.len(), None, args) };
         if self.has_long_runs(times)? {
             return self.add_runs(codes, times.values(), args);
         }
@@ -88,7 +88,7 @@ impl Partial {
         let count = self.groups.met().len();
         self.rows.resize(count, 0);
         self.found.iter().for_each(|group| self.rows[*group as usize] += 1);
-        let rows = RowsOf { groups: &self.found, range: 0..codes.len(), count, ends: None };
+        let rows = RowsOf { groups: &self.found, range: 0..codes.len(), count, ends: None, ordered: None };
         self.states.iter_mut().zip(args).try_for_each(|(states, args)| states.add(&rows, args))
     }
 
@@ -113,7 +113,8 @@ impl Partial {
                 self.close();
                 self.open.bucket = Some(start);
             }
-            self.open.add(&codes[from..from + rows], from..from + rows, args)?;
+            let range = from..from + rows;
+            self.open.add(&codes[range.clone()], range.clone(), Some(&times[range]), args)?;
             from += rows;
         }
         Ok(())
@@ -151,7 +152,13 @@ impl Partial {
 }
 
 impl Open {
-    fn add(&mut self, codes: &[u32], range: Range<usize>, args: &[Vec<ArrayRef>]) -> Result<()> {
+    fn add(
+        &mut self,
+        codes: &[u32],
+        range: Range<usize>,
+        ordered: Option<&[i64]>,
+        args: &[Vec<ArrayRef>],
+    ) -> Result<()> {
         for (row, code) in codes.iter().enumerate() {
             let at = *code as usize;
             let row = row as u32;
@@ -167,7 +174,7 @@ impl Open {
             }
             self.rows[at] += 1;
         }
-        let rows = RowsOf { groups: codes, range, count: self.codes, ends: Some(&self.ends) };
+        let rows = RowsOf { groups: codes, range, count: self.codes, ends: Some(&self.ends), ordered };
         let added = self.states.iter_mut().zip(args).try_for_each(|(states, args)| states.add(&rows, args));
         self.ends.drain(..).for_each(|ends| self.places[ends.group as usize] = NO_PLACE);
         added

@@ -15,6 +15,7 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::expressions::{Column, Literal};
+use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
@@ -89,21 +90,23 @@ fn by_codes(whole: &AggregateExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
         None => (input, None),
     };
     let Some(scan) = scan.downcast_ref::<ScanExec>() else { return Ok(None) };
-    let (coded, symbols) = match grouped.symbol {
-        None => (None, None),
-        Some(symbol) => match scan.with_codes(symbol) {
-            Some(coded) => {
-                let symbols = coded.symbols();
-                (Some(coded), symbols)
-            }
-            None => return Ok(None),
-        },
+    let exprs = aggregates.iter().flat_map(|(_, args)| args).chain(filter.map(FilterExec::predicate));
+    let is_read = |symbol| exprs.clone().any(|expr| collect_columns(expr).iter().any(|used| used.index() == symbol));
+    let coded = match grouped.symbol {
+        None => None,
+        Some(symbol) if is_read(symbol) => Some((scan.with_codes(symbol), scan.schema().fields().len())),
+        Some(symbol) => Some((scan.with_codes_alone(symbol), symbol)),
     };
+    let (coded, code) = match coded {
+        None => (None, None),
+        Some((Some(coded), code)) => (Some(coded), Some(code)),
+        Some((None, _)) => return Ok(None),
+    };
+    let symbols = coded.as_ref().and_then(ScanExec::symbols);
     let count = symbols.as_ref().map_or(1, |symbols| symbols.len());
     if count > SYMBOLS_MAX || !are_few(scan, grouped.bucket.as_ref(), count) {
         return Ok(None);
     }
-    let code = coded.as_ref().map(|coded| coded.schema().fields().len() - 1);
     // Partitions are put together in their order, so that more of them do not change which row came first.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let split = coded.as_ref().unwrap_or(scan).in_partitions(if scan.has_many_rows() { cores } else { 1 });

@@ -43,6 +43,8 @@ pub struct RowsOf<'a> {
     pub count: usize,
     /// The first and the last row of each group that has some, where they are known.
     pub ends: Option<&'a [GroupEnds]>,
+    /// Their times, where those are known to be in order.
+    pub ordered: Option<&'a [i64]>,
 }
 
 /// The first and the last row of a group among some rows, counted from the first of those.
@@ -136,7 +138,7 @@ impl States {
                 self.missing[*group as usize] += 1;
             } else {
                 let groups = std::slice::from_ref(group);
-                let row = RowsOf { groups, range: at..at + 1, count: rows.count, ends: None };
+                let row = RowsOf { groups, range: at..at + 1, count: rows.count, ends: None, ordered: None };
                 self.add_all(&row, args)?;
             }
         }
@@ -212,7 +214,8 @@ impl States {
     /// Keeps the first or the last row of each group.
     fn add_ends(&mut self, rows: &RowsOf<'_>, values: &[f64], times: &[i64]) {
         let is_last = self.kind == Kind::Last;
-        let goes_on = times.first().is_none_or(|first| *first >= self.reached) && times.is_sorted();
+        let is_known = rows.ordered.is_some_and(|known| std::ptr::eq(known, times));
+        let goes_on = times.first().is_none_or(|first| *first >= self.reached) && (is_known || times.is_sorted());
         let latest = if goes_on { times.last() } else { times.iter().max() };
         self.reached = latest.map_or(self.reached, |latest| self.reached.max(*latest));
         if let Some(ends) = rows.ends.filter(|_| goes_on) {

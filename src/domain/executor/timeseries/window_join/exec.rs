@@ -182,7 +182,7 @@ impl Windows {
         while let Some(batch) = input.next().await {
             let batch = batch?;
             memory.try_grow(batch.num_rows() * 40)?;
-            row_codes.extend(codes.codes(&evaluate(&exprs.keys[1], &batch)?, batch.num_rows())?);
+            row_codes.extend_from_slice(&codes.codes(&evaluate(&exprs.keys[1], &batch)?, batch.num_rows())?);
             let times = Times::new(&evaluate([&exprs.time], &batch)?[0], &exprs.time_type)?;
             row_times.extend_from_slice(times.values());
             valid.extend((0..batch.num_rows()).map(|row| times.is_valid(row)));
