@@ -50,6 +50,12 @@ async fn tables() -> Sut {
 async fn windows_and_units_of_time_lose_nothing() {
     let sut = tables().await;
     for (sql, right) in [
+        // A column that a filter makes constant, by which a window is parted.
+        ("SELECT avg(a) OVER (PARTITION BY a ROWS 2 PRECEDING) AS m FROM t WHERE a = 5", "5.0"),
+        ("SELECT sum(n) OVER (PARTITION BY n ORDER BY d ROWS 2 PRECEDING) AS m FROM d WHERE n = 3 AND d > 0", "3"),
+        // ZeptoDB's LIKE: over the digits of a number, and the nanoseconds of a time.
+        ("SELECT n FROM d WHERE n LIKE '_' AND n NOT LIKE '1%'", "3"),
+        ("SELECT a FROM t WHERE ts LIKE '1704067200%'", "5"),
         // Windows that move past a NaN, an infinity and a number that drowns the others.
         (
             "SELECT max(s) FROM (SELECT id, sum(v) OVER (ORDER BY id ROWS 1 PRECEDING) AS s FROM (VALUES (1, 1e17), (2, 1.0), (3, 1.0), \

@@ -71,7 +71,8 @@ fn compare(binary: &BinaryExpr, schema: &Schema) -> Result<Option<Arc<dyn Physic
         _ => return Ok(None),
     };
     let op = *binary.op();
-    if !matches!(op, Operator::Eq | Operator::NotEq | Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq) {
+    // Of an equality it follows that a column is constant, which plans rely on.
+    if !matches!(op, Operator::NotEq | Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq) {
         return Ok(None);
     }
     Ok(Some(Arc::new(CompareExpr { inner: binary.left().clone(), op, constant })))
@@ -169,7 +170,6 @@ fn doubles(values: &ArrayRef, op: Operator, constant: f64) -> Result<BooleanBuff
     };
     let values = values.values();
     Ok(match op {
-        Operator::Eq => packed(values, |value| value == constant),
         Operator::NotEq => packed(values, |value| value != constant),
         Operator::Lt => packed(values, |value| value < constant),
         Operator::LtEq => packed(values, |value| value <= constant),
@@ -182,7 +182,6 @@ fn wholes(values: &ArrayRef, op: Operator, constant: i64) -> Result<BooleanBuffe
     let values = cast(values, &DataType::Int64)?;
     let values = values.as_primitive::<Int64Type>().values();
     Ok(match op {
-        Operator::Eq => packed(values, |value| value == constant),
         Operator::NotEq => packed(values, |value| value != constant),
         Operator::Lt => packed(values, |value| value < constant),
         Operator::LtEq => packed(values, |value| value <= constant),
@@ -231,7 +230,6 @@ mod tests {
         assert_eq!(passing(Operator::GtEq), [0, 1, 2, 3, 4]);
         assert_eq!(passing(Operator::Lt), [5]);
         assert_eq!(passing(Operator::LtEq), [3, 4, 5]);
-        assert_eq!(passing(Operator::Eq), [3, 4]);
         assert_eq!(passing(Operator::NotEq), [0, 1, 2, 5]);
         let values: ArrayRef = Arc::new(Int64Array::from(vec![i64::MIN, -1, 0, i64::MAX]));
         let passing = |op| -> Vec<usize> { wholes(&values, op, -1).unwrap().set_indices().collect() };

@@ -5,7 +5,7 @@
 
 use crate::domain::executor::compare_constants::CompareConstants;
 use crate::domain::executor::error::from_datafusion;
-use crate::domain::executor::functions::{GuardFunctions, replacements};
+use crate::domain::executor::functions::{GuardFunctions, replacements, spatial};
 use crate::domain::executor::memory::{AccountPool, QueryMemory};
 use crate::domain::executor::planner_context::SqlTypes;
 use crate::domain::executor::scan::NarrowScans;
@@ -61,8 +61,11 @@ impl Session {
         for function in extremes(&aggregates) {
             state.register_udaf(function).map_err(from_datafusion)?;
         }
-        for function in
-            timeseries::scalars().into_iter().chain(timeseries::fill_functions()).chain([timeseries::first_buckets()])
+        for function in timeseries::scalars()
+            .into_iter()
+            .chain(timeseries::fill_functions())
+            .chain([timeseries::first_buckets()])
+            .chain(spatial())
         {
             state.register_udf(function).map_err(from_datafusion)?;
         }

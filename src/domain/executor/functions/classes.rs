@@ -29,7 +29,7 @@ const LINEAR: &str = "nullif arrow_field cast_to_type try_cast_to_type arrow_met
     array_sum cosine_distance inner_product array_distance flatten array_max array_min array_sort array_reverse \
     array_distinct array_intersect array_position array_positions array_remove array_remove_all array_remove_n map_entries \
     map_extract map_keys map_values xbar time_bucket timestamp_floor epoch_s epoch_ms date_bin_gapfill \
-    time_bucket_gapfill __zepto_sample __zepto_sample_fill __zepto_sample_first locf interpolate __zepto_fill";
+    time_bucket_gapfill __zepto_sample __zepto_sample_fill __zepto_sample_first locf interpolate __zepto_fill haversine st_within";
 
 /// Scalar functions by their own names, as `Class::Guarded`.
 const GUARDED: &str = "arrow_cast arrow_try_cast overlay named_struct struct to_char encode lpad rpad concat concat_ws repeat \

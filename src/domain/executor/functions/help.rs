@@ -21,7 +21,7 @@ pub struct FunctionHelp {
 }
 
 /// Name, call and description of the functions of time-series SQL.
-const OURS: [(&str, &str, &str); 30] = [
+const OURS: [(&str, &str, &str); 32] = [
     ("avgweighted", "avgWeighted(value NUMERIC, weight NUMERIC)", "The mean with weights"),
     ("arg_max", "arg_max(value ANY, key ANY)", "The value of the row with the greatest key"),
     ("arg_min", "arg_min(value ANY, key ANY)", "The value of the row with the least key"),
@@ -43,6 +43,11 @@ const OURS: [(&str, &str, &str); 30] = [
         "first(x ANY[, t TIMESTAMP])",
         "The value of the first row by the table's time, or by t; NULL is skipped",
     ),
+    (
+        "haversine",
+        "haversine(latitude DOUBLE, longitude DOUBLE, latitude DOUBLE, longitude DOUBLE)",
+        "The distance of two places on the earth, in metres",
+    ),
     ("interpolate", "interpolate(aggregate NUMERIC)", "Fills empty buckets on a line between those before and behind"),
     ("last", "last(x ANY[, t TIMESTAMP])", "The value of the last row by the table's time, or by t; NULL is skipped"),
     ("locf", "locf(aggregate ANY)", "Fills empty buckets with the last value before"),
@@ -52,6 +57,11 @@ const OURS: [(&str, &str, &str); 30] = [
     ("selector_last", "selector_last(x ANY, t TIMESTAMP)", "Value and time of the last row"),
     ("selector_max", "selector_max(x ANY, t TIMESTAMP)", "Value and time of the row with the greatest value"),
     ("selector_min", "selector_min(x ANY, t TIMESTAMP)", "Value and time of the row with the least value"),
+    (
+        "st_within",
+        "st_within(latitude DOUBLE, longitude DOUBLE, latitude DOUBLE, longitude DOUBLE, metres DOUBLE)",
+        "Whether two places on the earth are no further from each other than that",
+    ),
     (
         "time_bucket",
         "time_bucket(width INTERVAL, t TIMESTAMP[, origin TIMESTAMP | offset INTERVAL | zone VARCHAR])",

@@ -10,6 +10,7 @@ mod classes;
 mod cost_guard;
 mod help;
 mod planning_constants;
+mod spatial;
 
 pub use bounds::check_bounds;
 pub use call_checks::check_calls;
@@ -17,6 +18,7 @@ pub use classes::is_table_function;
 pub use cost_guard::GuardFunctions;
 pub use help::{FunctionHelp, functions};
 pub use planning_constants::PlanningConstants;
+pub use spatial::spatial;
 
 use crate::domain::executor::functions::classes::{Class, class_of};
 use crate::domain::executor::functions::cost_guard::guarded;

@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, Result, ScalarValue};
-use datafusion::logical_expr::expr::{Between, InList};
+use datafusion::logical_expr::expr::{Between, InList, Like};
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::{Cast, Expr, ExprSchemable, cast};
@@ -67,9 +67,26 @@ impl FunctionRewrite for TimeNumbers {
                 let list = list.into_iter().map(|item| time(item, schema)).collect();
                 Transformed::yes(Expr::InList(InList { expr, list, negated }))
             }
+            // ZeptoDB's: digits of a number, nanoseconds of a time.
+            Expr::Like(like) if !like.case_insensitive => match digits(&like.expr, schema) {
+                Some(digits) => Transformed::yes(Expr::Like(Like { expr: Box::new(digits), ..like })),
+                None => Transformed::no(Expr::Like(like)),
+            },
             other => Transformed::no(other),
         })
     }
+}
+
+/// Returns a number, or the nanoseconds of a time, as text; none for what is neither.
+fn digits(expr: &Expr, schema: &DFSchema) -> Option<Expr> {
+    Some(match expr.get_type(schema).ok()? {
+        DataType::Timestamp(..) => {
+            let ns = cast(expr.clone(), DataType::Timestamp(TimeUnit::Nanosecond, None));
+            cast(cast(ns, DataType::Int64), DataType::Utf8)
+        }
+        number if number.is_numeric() => cast(expr.clone(), DataType::Utf8),
+        _ => return None,
+    })
 }
 
 fn is_time(expr: &Expr, schema: &DFSchema) -> bool {
