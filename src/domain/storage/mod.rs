@@ -29,6 +29,6 @@ pub use number_text::{DecimalText, holds_f64};
 pub use reshape::Reshape;
 pub use segment::{Segment, SegmentId};
 pub use slice_size::{slice_bytes, text_lengths};
-pub use symbols::{SegmentCodes, SymbolTable};
+pub use symbols::{SegmentCodes, SymbolKind, SymbolTable};
 pub use table::{TIME_NAMES, Table, TableId, schema_bytes};
 pub use views::{array_without_unused_views, without_unused_views};

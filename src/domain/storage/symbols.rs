@@ -1,35 +1,68 @@
-//! Symbols of a column as dense codes: an index beside the columns, which stay as they arrived.
+//! Symbols of a column, text or whole numbers, as dense codes: an index beside the columns, which stay as they arrived.
 //!
 //! A table has one [`SymbolTable`] for each column that was used as a key: every distinct value has a code, counted from 0 in the order in
 //! which values were first seen. A segment keeps the codes of its rows once somebody asked for them. Codes take memory from the
 //! account where it is free and are given up where it is not, and so is a column of too many values: whoever asks then does without.
 
 use crate::ports::{MemoryAccount, Reservation};
-use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, NullArray, StringArray, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, Int64Array, NullArray, StringArray, UInt32Array};
 use arrow::buffer::NullBuffer;
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, UInt32Type};
+use arrow::datatypes::{DataType, Int64Type, UInt32Type};
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Rows for each last row of a symbol from which on it is worth keeping them.
 const LAST_ROWS_SHARE: usize = 2;
 
-/// Most distinct values of a column that has codes.
-const SYMBOLS_MAX: usize = 1 << 20;
+/// Most distinct values of a column of text that has codes.
+const TEXTS_MAX: usize = 1 << 20;
+
+/// Most distinct whole numbers of a column that has codes: beyond that they name rows rather than series.
+const WHOLES_MAX: usize = 1 << 17;
+
+/// What symbols are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SymbolKind {
+    /// Text, of dictionaries too.
+    Text,
+    /// Whole numbers that 64 bits hold with a sign.
+    Whole,
+}
+
+impl SymbolKind {
+    /// Returns the kind of the symbols in a column of a type; none where it has no codes.
+    pub fn of(data_type: &DataType) -> Option<Self> {
+        match data_type {
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Some(Self::Text),
+            DataType::Dictionary(_, values) => Self::of(values),
+            DataType::UInt64 => None,
+            whole if whole.is_integer() => Some(Self::Whole),
+            _ => None,
+        }
+    }
+}
 
 /// The distinct values of one column of one table.
 #[derive(Debug)]
 pub struct SymbolTable {
+    kind: SymbolKind,
     known: Mutex<Known>,
     account: MemoryAccount,
 }
 
+/// Values by their codes, and codes by their values.
+#[derive(Debug)]
+struct Coded<T> {
+    codes: HashMap<T, u32, BuildHasherDefault<SymbolHasher>>,
+    values: Vec<T>,
+}
+
 #[derive(Debug, Default)]
 struct Known {
-    codes: HashMap<Box<str>, u32, BuildHasherDefault<TextHasher>>,
-    values: Vec<Box<str>>,
+    texts: Coded<Box<str>>,
+    wholes: Coded<i64>,
     /// All values as a column, until there are more.
     column: Option<ArrayRef>,
     memory: Option<Reservation>,
@@ -106,19 +139,18 @@ impl SegmentCodes {
     }
 }
 
-/// Returns whether columns of a type may have codes.
-pub fn has_codes(data_type: &DataType) -> bool {
-    match data_type {
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
-        DataType::Dictionary(_, values) => has_codes(values),
-        _ => false,
-    }
-}
-
 impl SymbolTable {
     /// Makes a table without values, whose memory is taken from `account`.
-    pub fn new(account: MemoryAccount) -> Self {
-        Self { known: Mutex::default(), account }
+    pub fn new(kind: SymbolKind, account: MemoryAccount) -> Self {
+        Self { kind, known: Mutex::default(), account }
+    }
+
+    /// Returns the type in which its values are given.
+    pub fn value_type(&self) -> DataType {
+        match self.kind {
+            SymbolKind::Text => DataType::Utf8,
+            SymbolKind::Whole => DataType::Int64,
+        }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -130,17 +162,20 @@ impl SymbolTable {
         self.known().given_up
     }
 
-    /// Returns the values by their codes, as a column of text.
+    /// Returns the values by their codes, as a column of [`SymbolTable::value_type`].
     pub fn values(&self) -> ArrayRef {
         let mut known = self.known();
-        let Known { column, values, .. } = &mut *known;
-        let made = || Arc::new(StringArray::from_iter_values(values.iter())) as ArrayRef;
+        let Known { column, texts, wholes, .. } = &mut *known;
+        let made = || match self.kind {
+            SymbolKind::Text => Arc::new(StringArray::from_iter_values(texts.values.iter())) as ArrayRef,
+            SymbolKind::Whole => Arc::new(Int64Array::from(wholes.values.clone())),
+        };
         column.get_or_insert_with(made).clone()
     }
 
-    /// Returns the code of a value; none where no row has it.
+    /// Returns the code of a text; none where no row has it.
     pub fn code_of(&self, value: &str) -> Option<u32> {
-        self.known().codes.get(value).copied()
+        self.known().texts.codes.get(value).copied()
     }
 
     /// Returns the codes of a column; none where it has too many values, or there is no memory.
@@ -165,24 +200,39 @@ impl SymbolTable {
             _ => known.intern(column, &self.account)?,
         };
         let nulls = column.logical_nulls().filter(|nulls| nulls.null_count() > 0);
-        let values = Arc::new(NullArray::new(known.values.len()));
+        let values = Arc::new(NullArray::new(known.count()));
         let keys = DictionaryArray::try_new(UInt32Array::new(codes.into(), nulls), values).ok()?;
         Some(SegmentCodes { keys, table: self.clone(), last: OnceLock::new(), _memory: memory })
     }
 }
 
+impl<T> Default for Coded<T> {
+    fn default() -> Self {
+        Self { codes: HashMap::default(), values: Vec::new() }
+    }
+}
+
 impl Known {
+    fn count(&self) -> usize {
+        self.texts.values.len() + self.wholes.values.len()
+    }
+
     fn intern(&mut self, column: &ArrayRef, account: &MemoryAccount) -> Option<Vec<u32>> {
-        let before = self.values.len();
+        let before = self.count();
         let codes: Option<Vec<u32>> = match column.data_type() {
-            DataType::Utf8 => column.as_string::<i32>().iter().map(|text| self.code(text)).collect(),
-            DataType::LargeUtf8 => column.as_string::<i64>().iter().map(|text| self.code(text)).collect(),
-            DataType::Utf8View => column.as_string_view().iter().map(|text| self.code(text)).collect(),
+            DataType::Utf8 => column.as_string::<i32>().iter().map(|text| self.text(text)).collect(),
+            DataType::LargeUtf8 => column.as_string::<i64>().iter().map(|text| self.text(text)).collect(),
+            DataType::Utf8View => column.as_string_view().iter().map(|text| self.text(text)).collect(),
+            whole if whole.is_integer() => {
+                let numbers = cast(column, &DataType::Int64).ok()?;
+                numbers.as_primitive::<Int64Type>().iter().map(|number| self.whole(number)).collect()
+            }
             _ => None,
         };
-        if self.values.len() > before {
+        if self.count() > before {
             self.column = None;
-            let bytes: usize = self.values[before..].iter().map(|value| 2 * value.len() + 64).sum();
+            let texts = self.texts.values.get(before..).unwrap_or_default();
+            let bytes: usize = texts.iter().map(|value| 2 * value.len()).sum::<usize>() + (self.count() - before) * 64;
             match (account.try_reserve(bytes as u64), &mut self.memory) {
                 (Some(more), Some(memory)) => memory.join(more),
                 (Some(more), none) => *none = Some(more),
@@ -196,27 +246,42 @@ impl Known {
         codes
     }
 
-    fn code(&mut self, text: Option<&str>) -> Option<u32> {
+    fn text(&mut self, text: Option<&str>) -> Option<u32> {
         let Some(text) = text else { return Some(0) };
-        if let Some(code) = self.codes.get(text) {
+        if let Some(code) = self.texts.codes.get(text) {
             return Some(*code);
         }
-        if self.values.len() >= SYMBOLS_MAX {
-            return None;
+        self.texts.push(text.into(), TEXTS_MAX)
+    }
+
+    fn whole(&mut self, number: Option<i64>) -> Option<u32> {
+        let Some(number) = number else { return Some(0) };
+        if let Some(code) = self.wholes.codes.get(&number) {
+            return Some(*code);
         }
-        let code = self.values.len() as u32;
-        self.codes.insert(text.into(), code);
-        self.values.push(text.into());
-        Some(code)
+        self.wholes.push(number, WHOLES_MAX)
     }
 }
 
-/// Hashes short text eight bytes at a time. Whoever fills a table with colliding symbols slows down their own queries alone, and
-/// [`SYMBOLS_MAX`] bounds by how much.
-#[derive(Debug, Default)]
-struct TextHasher(u64);
+impl<T: Clone + Eq + Hash> Coded<T> {
+    /// Gives the next code to a value that has none; none where there are `most` already.
+    fn push(&mut self, value: T, most: usize) -> Option<u32> {
+        let code = self.values.len();
+        if code >= most {
+            return None;
+        }
+        self.codes.insert(value.clone(), code as u32);
+        self.values.push(value);
+        Some(code as u32)
+    }
+}
 
-impl Hasher for TextHasher {
+/// Hashes short text and numbers eight bytes at a time. Whoever fills a table with colliding symbols slows down their own queries alone,
+/// and [`TEXTS_MAX`] bounds by how much.
+#[derive(Debug, Default)]
+struct SymbolHasher(u64);
+
+impl Hasher for SymbolHasher {
     fn write(&mut self, bytes: &[u8]) {
         for chunk in bytes.chunks(8) {
             let mut word = [0; 8];
@@ -233,15 +298,17 @@ impl Hasher for TextHasher {
 
 #[cfg(test)]
 mod tests {
-    use crate::domain::storage::symbols::SymbolTable;
+    use crate::domain::storage::symbols::{SymbolKind, SymbolTable, WHOLES_MAX};
     use crate::ports::MemoryAccount;
-    use arrow::array::{ArrayRef, AsArray, DictionaryArray, LargeStringArray, StringArray, StringViewArray};
-    use arrow::datatypes::Int8Type;
+    use arrow::array::{
+        ArrayRef, AsArray, DictionaryArray, Int16Array, Int64Array, LargeStringArray, StringArray, StringViewArray,
+    };
+    use arrow::datatypes::{Int8Type, Int64Type};
     use std::sync::Arc;
 
     #[test]
     fn every_form_of_text_has_the_same_codes() {
-        let table = Arc::new(SymbolTable::new(MemoryAccount::default()));
+        let table = Arc::new(SymbolTable::new(SymbolKind::Text, MemoryAccount::default()));
         let texts = [Some("b"), None, Some("a"), Some("b"), Some("a rather long symbol")];
         let columns: [ArrayRef; 4] = [
             Arc::new(StringArray::from_iter(texts)),
@@ -260,9 +327,23 @@ mod tests {
 
     #[test]
     fn without_memory_there_are_no_codes() {
-        let table = Arc::new(SymbolTable::new(MemoryAccount::new(1_000)));
+        let table = Arc::new(SymbolTable::new(SymbolKind::Text, MemoryAccount::new(1_000)));
         let column: ArrayRef = Arc::new(StringArray::from_iter_values((0..100).map(|n| n.to_string())));
         assert!(table.encode(&column).is_none());
         assert!(table.encode(&column).is_none(), "it is not tried again");
+    }
+
+    #[test]
+    fn whole_numbers_have_codes_as_long_as_they_are_few() {
+        let table = Arc::new(SymbolTable::new(SymbolKind::Whole, MemoryAccount::default()));
+        let narrow: ArrayRef = Arc::new(Int16Array::from(vec![Some(7), None, Some(-7), Some(7)]));
+        let encoded = table.encode(&narrow).unwrap();
+        assert_eq!(encoded.codes(), [0, 0, 1, 0]);
+        assert!(encoded.is_null(1) && !encoded.is_null(0));
+        let wide: ArrayRef = Arc::new(Int64Array::from(vec![i64::MIN, 7]));
+        assert_eq!(table.encode(&wide).unwrap().codes(), [2, 0]);
+        assert_eq!(table.values().as_primitive::<Int64Type>().values(), &[7, -7, i64::MIN]);
+        let names: ArrayRef = Arc::new(Int64Array::from_iter_values(0..WHOLES_MAX as i64 + 1));
+        assert!(table.encode(&names).is_none() && table.is_given_up());
     }
 }

@@ -8,7 +8,7 @@ use crate::domain::storage::allocations::Allocations;
 use crate::domain::storage::deletion_mask::DeletionMask;
 use crate::domain::storage::reshape::Reshape;
 use crate::domain::storage::segment::{Segment, SegmentId};
-use crate::domain::storage::symbols::{SymbolTable, has_codes};
+use crate::domain::storage::symbols::{SymbolKind, SymbolTable};
 use crate::ports::{Error, MemoryAccount, Reservation, Result};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use std::collections::HashMap;
@@ -42,8 +42,8 @@ pub const TIME_NAMES: [&str; 4] = ["timestamp", "timestamp_ns", "ts", "time"];
 /// Rows up to which codes are made by whoever asks first.
 const ENCODED_AT_ONCE: usize = 65_536;
 
-/// The symbols of a table's columns, by their names.
-type Symbols = std::sync::Mutex<HashMap<String, Arc<SymbolTable>>>;
+/// The symbols of a table's columns, by their names and what they are.
+type Symbols = std::sync::Mutex<HashMap<(String, SymbolKind), Arc<SymbolTable>>>;
 
 /// Returns the bytes that the names and metadata of columns take, nested ones included.
 pub fn schema_bytes(schema: &Schema) -> u64 {
@@ -136,18 +136,16 @@ impl Table {
         self.segments.iter().map(|segment| segment.bytes()).sum()
     }
 
-    /// Returns the symbols of a column, where every segment has codes for it; none where it is no text, codes were given up, or they
+    /// Returns the symbols of a column, where every segment has codes for it; none where it has none, codes were given up, or they
     /// are not there yet. Those of few rows are made at once, of more by [`Table::encode_wanted`].
     pub fn symbols(&self, index: usize) -> Option<Arc<SymbolTable>> {
         let account = self.segments.first()?.account();
         let field = self.schema.fields().get(index)?;
-        if !has_codes(field.data_type()) {
-            return None;
-        }
+        let kind = SymbolKind::of(field.data_type())?;
         let symbols = {
             let mut known = self.symbols.lock().unwrap_or_else(PoisonError::into_inner);
-            let made = || Arc::new(SymbolTable::new(account.clone()));
-            known.entry(field.name().clone()).or_insert_with(made).clone()
+            let made = || Arc::new(SymbolTable::new(kind, account.clone()));
+            known.entry((field.name().clone(), kind)).or_insert_with(made).clone()
         };
         let missing = self.segments.iter().filter(|segment| segment.lacks_codes(index, &symbols));
         if missing.map(|segment| segment.physical_rows()).sum::<usize>() <= ENCODED_AT_ONCE {
@@ -159,11 +157,17 @@ impl Table {
     /// Makes the codes that somebody asked for and that are not there yet, which takes some tens of nanoseconds a row.
     pub fn encode_wanted(&self) {
         let wanted = self.symbols.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for (name, symbols) in wanted {
-            if let Ok(index) = self.schema.index_of(&name) {
+        for ((name, kind), symbols) in wanted {
+            if let Some(index) = self.column_of(&name, kind) {
                 self.encode(index, &symbols);
             }
         }
+    }
+
+    /// Returns the position of a column that has symbols of a kind.
+    fn column_of(&self, name: &str, kind: SymbolKind) -> Option<usize> {
+        let index = self.schema.index_of(name).ok()?;
+        (SymbolKind::of(self.schema.field(index).data_type()) == Some(kind)).then_some(index)
     }
 
     fn encode(&self, index: usize, symbols: &Arc<SymbolTable>) {
@@ -174,9 +178,9 @@ impl Table {
     /// Returns whether codes were asked for that are not there yet.
     pub fn wants_codes(&self) -> bool {
         let wanted = self.symbols.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let is_missing = |(name, symbols): (&String, &Arc<SymbolTable>)| {
-            let index = self.schema.index_of(name);
-            index.is_ok_and(|index| self.segments.iter().any(|segment| segment.lacks_codes(index, symbols)))
+        let is_missing = |((name, kind), symbols): (&(String, SymbolKind), &Arc<SymbolTable>)| {
+            let index = self.column_of(name, *kind);
+            index.is_some_and(|index| self.segments.iter().any(|segment| segment.lacks_codes(index, symbols)))
         };
         wanted.iter().any(is_missing)
     }

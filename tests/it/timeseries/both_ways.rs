@@ -13,7 +13,7 @@ async fn with_codes_and_without_them_the_answer_is_the_same() {
             format!(
                 "SELECT value AS id, CASE WHEN value % 11 = 0 THEN NULL ELSE chr(65 + CAST(value * value % 7 AS INT)) END AS s, \
                  to_timestamp_nanos(1704187800000000000 + {time} * 1000000000) AS ts, \
-                 CASE WHEN value % 13 = 0 THEN NULL ELSE (value * 31 % 101) / 4.0 END AS p, value % 9 AS v FROM generate_series({from}, {})",
+                 CASE WHEN value % 13 = 0 THEN NULL ELSE (value * 31 % 101) / 4.0 END AS p, value % 9 AS v, CASE WHEN value % 17 = 0 THEN NULL ELSE arrow_cast(value % 5, 'Int32') END AS n FROM generate_series({from}, {})",
                 from + 299
             )
         };
@@ -25,6 +25,7 @@ async fn with_codes_and_without_them_the_answer_is_the_same() {
         let window = explain("SELECT ema(p, 5) OVER (PARTITION BY s ORDER BY ts) FROM t");
         assert_eq!(plan_of(&sut, &window).await.contains("SeriesWindowExec"), in_order);
         assert!(plan_of(&sut, &explain("SELECT s, sum(p) FROM t GROUP BY s")).await.contains("SeriesAggregateExec"));
+        assert!(plan_of(&sut, &explain("SELECT n, sum(p) FROM t GROUP BY n")).await.contains("SeriesAggregateExec"));
         for deleted in [false, true] {
             if deleted {
                 sut.count("DELETE FROM t WHERE id % 5 = 0").await;
@@ -63,6 +64,25 @@ async fn compare_with_and_without_codes(sut: &Sut) {
     }
     let of = |key: &str| format!("SELECT {key} AS k, {aggregates} FROM t WHERE v <> 4 GROUP BY {key} ORDER BY k");
     same(sut, &of("s"), &of("s || ''")).await;
+    // Whole numbers as symbols.
+    let of = |key: &str| {
+        format!(
+            "SELECT {key} AS k, xbar(ts, 60000000000) AS bar, {aggregates} FROM t GROUP BY {key}, xbar(ts, 60000000000) ORDER BY k, bar"
+        )
+    };
+    same(sut, &of("n"), &of("n + id * 0")).await;
+    let of = |key: &str| format!("SELECT id, ema(p, 5) OVER (PARTITION BY {key} ORDER BY ts) AS w FROM t ORDER BY id");
+    same(sut, &of("n"), &of("n + id * 0")).await;
+    let of = |key: &str| {
+        format!("SELECT id FROM (SELECT id, {key} AS k, ts FROM t) x LATEST ON ts PARTITION BY k ORDER BY id")
+    };
+    same(sut, &of("n"), &of("n + id * 0")).await;
+    let of = |key: &str| format!("SELECT DISTINCT {key} AS k FROM t ORDER BY k");
+    same(sut, &of("n"), &of("n + id * 0")).await;
+    let of = |key: &str| {
+        format!("SELECT a.id, b.id AS other FROM t a ASOF LEFT JOIN t b ON {key} AND a.ts > b.ts ORDER BY a.id")
+    };
+    same(sut, &of("a.n = b.v"), &of("a.n + a.id * 0 = b.v")).await;
     for (order, rows) in [("ts DESC", 10), ("ts", 7), ("ts DESC NULLS LAST, id", 333)] {
         let of =
             |time: &str| format!("SELECT id FROM (SELECT id, {time} AS ts FROM t) x ORDER BY {order}, id LIMIT {rows}");

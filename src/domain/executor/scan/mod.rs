@@ -214,7 +214,7 @@ impl ScanExec {
     fn coded(&self, at: usize, place: usize) -> Option<Self> {
         let column = *self.columns.get(at)?;
         let symbols = self.table.symbols(column)?;
-        let dictionary = DataType::Dictionary(Box::new(DataType::UInt32), Box::new(DataType::Utf8));
+        let dictionary = DataType::Dictionary(Box::new(DataType::UInt32), Box::new(symbols.value_type()));
         let field = Arc::new(Field::new(format!("__zepto_code_{place}"), dictionary, true));
         let mut fields = self.schema().fields().to_vec();
         match fields.get_mut(place) {

@@ -1,6 +1,6 @@
 //! Finds aggregates that go by code, and puts [`SeriesAggregateExec`] in their place.
 //!
-//! Proved here: the aggregate groups by one column of text that has codes, by one bucket of a time, or by both; each aggregate is
+//! Proved here: the aggregate groups by one column that has codes, by one bucket of a time, or by both; each aggregate is
 //! one that `states` knows, without DISTINCT, ORDER BY or FILTER; and groups are few enough for a number each.
 
 use crate::domain::executor::scan::ScanExec;
@@ -8,6 +8,7 @@ use crate::domain::executor::timeseries::buckets::Buckets;
 use crate::domain::executor::timeseries::scalars::bucket_call;
 use crate::domain::executor::timeseries::series::exec::{SeriesAggregateExec, SeriesPlan};
 use crate::domain::executor::timeseries::series::kind::{Kind, kind_of};
+use crate::domain::storage::SymbolKind;
 use arrow::array::Array;
 use arrow::datatypes::DataType;
 use datafusion::common::Result;
@@ -184,11 +185,7 @@ fn grouped(partial: &AggregateExec) -> Result<Option<Grouped>> {
     let mut found = Grouped::default();
     for (at, (expr, _)) in by.expr().iter().enumerate() {
         if let Some(column) = expr.downcast_ref::<Column>() {
-            let is_text = matches!(
-                column.data_type(&schema)?,
-                DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Dictionary(..)
-            );
-            if !is_text || found.symbol.is_some() {
+            if SymbolKind::of(&column.data_type(&schema)?).is_none() || found.symbol.is_some() {
                 return Ok(None);
             }
             (found.symbol, found.symbol_first) = (Some(column.index()), at == 0);
