@@ -120,6 +120,10 @@ async fn prepared_statements_bind_run_and_close() {
         let info = prepared.execute().await.unwrap();
         assert_eq!(driver.fetch(info).await.iter().map(RecordBatch::num_rows).sum::<usize>(), rows);
     }
+    let surplus = arrow::array::record_batch!(("a", Int64, [1]), ("b", Utf8, ["x"]), ("c", Int64, [2])).unwrap();
+    prepared.set_parameters(surplus).unwrap();
+    let refused = prepared.execute().await.unwrap_err().to_string();
+    assert!(refused.contains("3 values came for a statement with 2 parameters"), "{refused}");
     prepared.close().await.unwrap();
     let mut insert = driver.sql.prepare("INSERT INTO t (n, name) VALUES (?, ?)".into(), None).await.unwrap();
     assert_eq!(insert.dataset_schema().unwrap().fields().len(), 0);
@@ -410,9 +414,15 @@ async fn polling_starts_a_query_and_tells_how_it_is_doing() {
     };
     let info = done.info.unwrap();
     assert_eq!((info.total_records, info.endpoint.len()), (100_000, 16));
+    // An answer that was lost on its way can be asked for again.
+    let again = driver.raw.poll_flight_info(descriptor.clone()).await;
+    if polls > 1 {
+        let again = again.unwrap().into_inner();
+        assert_eq!((again.flight_descriptor, again.info.unwrap()), (None, info.clone()));
+    }
     let all = one(&driver.fetch(info).await);
     assert!(all.num_rows() == 100_000 && all.column(0).as_primitive::<Int64Type>().values().is_sorted());
-    // What was answered is forgotten: there is room for the next.
+    // Of those that have ended the oldest make room for the next.
     for _ in 0..300 {
         let poll = driver.raw.poll_flight_info(FlightDescriptor::new_cmd("SELECT 1")).await.unwrap().into_inner();
         let mut next = poll.flight_descriptor;

@@ -166,12 +166,16 @@ fn bind_values(plan: LogicalPlan, params: Option<&RecordBatch>) -> Result<Logica
     let wanted = plan.get_parameter_names()?;
     let given = params.map_or(0, RecordBatch::num_columns);
     let Some(params) = params.filter(|params| params.num_columns() > 0) else {
-        return if wanted.is_empty() { Ok(plan) } else { refuse(format!("{} parameters have no value", wanted.len())) };
+        return if wanted.is_empty() {
+            Ok(plan)
+        } else {
+            refuse(format!("{} parameters have no value; bind them, again if they were bound long ago", wanted.len()))
+        };
     };
     let highest = wanted.iter().filter_map(|name| name.trim_start_matches('$').parse::<usize>().ok()).max();
-    if params.num_rows() != 1 || highest.unwrap_or(0) > given {
+    if params.num_rows() != 1 || highest.unwrap_or(0) != given {
         return refuse(format!(
-            "the statement has parameters up to ${}, and {given} values were given in {} rows; one row is wanted",
+            "the statement has parameters up to ${}, and {given} values were given in {} rows; one of each, and one row, is wanted",
             highest.unwrap_or(0),
             params.num_rows()
         ));

@@ -64,12 +64,12 @@ async fn poll(descriptor: FlightDescriptor, call: CallContext) -> Result<PollInf
             poll.flight_descriptor = Some(FlightDescriptor::new_cmd(command));
         }
         PollProgress::Done(info) => {
-            state.polls.remove(id);
+            state.polls.end(id, PollProgress::Done(info.clone()));
             poll.info = Some(info);
             poll.progress = Some(1.0);
         }
         PollProgress::Failed(error) => {
-            state.polls.remove(id);
+            state.polls.end(id, PollProgress::Failed(error.clone()));
             return Err(error);
         }
     }

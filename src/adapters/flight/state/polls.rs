@@ -1,7 +1,7 @@
 //! The registry of queries that PollFlightInfo started.
 //!
 //! Each runs in a task of its own and reports its progress. A query that no client polls for as long as a ticket is
-//! valid is stopped and removed.
+//! valid is stopped and removed. Its last answer is kept as long: a client that did not receive it asks again.
 
 use crate::adapters::serving::ExpiringMap;
 use crate::ports::{Error, Limits, Result};
@@ -42,13 +42,17 @@ impl Drop for PolledQuery {
 
 /// All polled queries by their ids.
 #[derive(Debug)]
-pub struct PollRegistry(ExpiringMap<PolledQuery>);
+pub struct PollRegistry {
+    running: ExpiringMap<PolledQuery>,
+    /// The last answers of those that have ended.
+    ended: ExpiringMap<PollProgress>,
+}
 
 impl PollRegistry {
     /// Creates an empty registry.
     pub fn new(limits: &Limits) -> Self {
         let ttl = if limits.ticket_ttl_ms == 0 { IDLE } else { limits.ticket_ttl() };
-        Self(ExpiringMap::new(ttl, QUERIES_MAX))
+        Self { running: ExpiringMap::new(ttl, QUERIES_MAX), ended: ExpiringMap::new(ttl, QUERIES_MAX) }
     }
 
     /// Registers a query that `task` runs. The task is aborted when the query is removed or expires.
@@ -57,7 +61,7 @@ impl PollRegistry {
     ///
     /// `LimitExceeded` if there are too many; the task is aborted then.
     pub fn insert(&self, id: u128, progress: watch::Receiver<PollProgress>, task: JoinHandle<()>) -> Result<()> {
-        if self.0.insert(id, PolledQuery { progress, task }) {
+        if self.running.insert(id, PolledQuery { progress, task }) {
             return Ok(());
         }
         Err(Error::limit(format!("{QUERIES_MAX} queries are being polled already; send this one as a ticket")))
@@ -65,21 +69,29 @@ impl PollRegistry {
 
     /// Returns the progress of a query, with the version that was reported last marked as seen; none if it is unknown.
     pub fn progress(&self, id: u128) -> Option<watch::Receiver<PollProgress>> {
-        self.0.with(id, |query| query.progress.clone())
+        let ended = || self.ended.with(id, |last| watch::channel(last.clone()).1);
+        self.running.with(id, |query| query.progress.clone()).or_else(ended)
     }
 
     /// Notes which version of the progress was reported: the next poll waits for a newer one.
     pub fn mark_reported(&self, id: u128, progress: watch::Receiver<PollProgress>) {
-        self.0.with(id, |query| query.progress = progress);
+        self.running.with(id, |query| query.progress = progress);
     }
 
-    /// Removes a query, which stops it.
+    /// Removes a query, which stops it, and keeps its last answer; the oldest ones make room.
+    pub fn end(&self, id: u128, last: PollProgress) {
+        self.ended.insert_evicting_oldest(id, last);
+        self.running.remove(id);
+    }
+
+    /// Removes a query that is cancelled, which stops it.
     pub fn remove(&self, id: u128) {
-        self.0.remove(id);
+        self.running.remove(id);
+        self.ended.remove(id);
     }
 
     /// Removes expired queries again and again; never returns.
     pub async fn expire(&self) {
-        self.0.expire().await;
+        tokio::join!(self.running.expire(), self.ended.expire());
     }
 }
