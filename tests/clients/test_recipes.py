@@ -44,3 +44,10 @@ def test_recipe(server, tmp_path, at):
     assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
     # curl says of an error that all went well.
     assert '"error":' not in done.stdout, done.stdout
+
+
+def test_bars_and_averages(server):
+    example = PAGE.parents[1] / "examples" / "bars.py"
+    command = [sys.executable, example, "--uri", server.flight, "--http", server.http]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "20000 averages, spread 0.04" in done.stdout, f"{done.stdout}\n{done.stderr}"

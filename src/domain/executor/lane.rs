@@ -5,8 +5,8 @@
 //! the system shares the cores out between their threads. The lane is chosen by a bound on the rows that a
 //! plan visits, once, before it runs: nothing is moved later, because what a plan has spawned stays where it began.
 
+use crate::domain::executor::scan::ScanExec;
 use datafusion::common::stats::Precision;
-use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::explain::ExplainExec;
 use datafusion::physical_plan::recursive_query::RecursiveQueryExec;
@@ -15,6 +15,7 @@ use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use datafusion::physical_plan::union::{InterleaveExec, UnionExec};
 use datafusion::physical_plan::unnest::UnnestExec;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
 /// Rows that a quick plan visits at most: some tens of milliseconds.
 const QUICK_ROWS_MAX: f64 = 4e6;
@@ -60,6 +61,11 @@ fn bound(node: &dyn ExecutionPlan) -> Bound {
             // A frame may be walked again for each row.
             Bound { rows: input.rows, visited: visited + input.rows * input.rows }
         }
+        // The first rows are found in one pass.
+        [input] if let Some(rows) = node.downcast_ref::<SortExec>().and_then(SortExec::fetch) => {
+            let rows = rows.saturating_mul(node.output_partitioning().partition_count());
+            Bound { rows: input.rows.min(rows as f64), visited: visited + input.rows }
+        }
         [input] if node.is::<SortExec>() || node.is::<AggregateExec>() => {
             Bound { rows: input.rows, visited: visited + 4.0 * input.rows }
         }
@@ -77,6 +83,9 @@ fn bound(node: &dyn ExecutionPlan) -> Bound {
 }
 
 fn leaf_rows(node: &dyn ExecutionPlan) -> f64 {
+    if let Some(scan) = node.downcast_ref::<ScanExec>() {
+        return scan.rows_max() as f64;
+    }
     let statistics = StatisticsContext::new().compute(node, &StatisticsArgs::new());
     match statistics.map(|statistics| statistics.num_rows) {
         Ok(Precision::Exact(rows)) => rows as f64,

@@ -238,6 +238,11 @@ impl ScanExec {
         self.rows(None) > BATCH_ROWS
     }
 
+    /// Returns how many rows it looks at.
+    pub fn rows_max(&self) -> usize {
+        self.rows(None)
+    }
+
     fn rows(&self, partition: Option<usize>) -> usize {
         let all = self.partitions.iter().enumerate();
         let chosen = all.filter(|(index, _)| partition.is_none_or(|wanted| wanted == *index));
