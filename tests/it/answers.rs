@@ -53,6 +53,20 @@ async fn windows_and_units_of_time_lose_nothing() {
         // A column that a filter makes constant, by which a window is parted.
         ("SELECT avg(a) OVER (PARTITION BY a ROWS 2 PRECEDING) AS m FROM t WHERE a = 5", "5.0"),
         ("SELECT sum(n) OVER (PARTITION BY n ORDER BY d ROWS 2 PRECEDING) AS m FROM d WHERE n = 3 AND d > 0", "3"),
+        // Spans that are finer than the unit of the time that they are added to.
+        (
+            "SELECT CAST(s + INTERVAL '1 millisecond' AS VARCHAR) FROM far WHERE ms < '2025-01-01'",
+            "2024-01-01T00:00:01.001",
+        ),
+        (
+            "SELECT CAST(ms - INTERVAL '1 nanosecond' AS VARCHAR) FROM far WHERE ms < '2025-01-01'",
+            "2024-01-01T00:00:00.999999999",
+        ),
+        (
+            "SELECT CAST(INTERVAL '1500 milliseconds' + s AS VARCHAR) FROM far WHERE ms > '2025-01-01'",
+            "9999-12-31T00:00:01.500",
+        ),
+        ("SELECT CAST(s + INTERVAL '2 seconds' AS VARCHAR) FROM far WHERE ms < '2025-01-01'", "2024-01-01T00:00:03"),
         // ZeptoDB's LIKE: over the digits of a number, and the nanoseconds of a time.
         ("SELECT n FROM d WHERE n LIKE '_' AND n NOT LIKE '1%'", "3"),
         ("SELECT a FROM t WHERE ts LIKE '1704067200%'", "5"),

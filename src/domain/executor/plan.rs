@@ -175,7 +175,7 @@ fn bind_values(plan: LogicalPlan, params: Option<&RecordBatch>) -> Result<Logica
     let highest = wanted.iter().filter_map(|name| name.trim_start_matches('$').parse::<usize>().ok()).max();
     if params.num_rows() != 1 || highest.unwrap_or(0) != given {
         return refuse(format!(
-            "the statement has parameters up to ${}, and {given} values were given in {} rows; one of each, and one row, is wanted",
+            "the statement has parameters up to ${}, and {given} values were given in {} rows; a value for each in one row is wanted",
             highest.unwrap_or(0),
             params.num_rows()
         ));

@@ -32,6 +32,11 @@ impl ExprPlanner for TimeNumbers {
                 if right_is_time { time(left, schema) } else { left },
                 if left_is_time { time(right, schema) } else { right },
             ),
+            Plus | Minus if coarse_left && cuts(&left, &right, schema) => (finer(left, &right, schema), right),
+            Plus if coarse_right && cuts(&right, &left, schema) => {
+                let time = finer(right, &left, schema);
+                (left, time)
+            }
             Plus if right_is_time && is_integer(&left, schema) => (span(left), right),
             Plus | Minus if left_is_time && is_integer(&right, schema) => (left, span(right)),
             _ => (left, right),
@@ -119,6 +124,35 @@ fn span(expr: Expr) -> Expr {
             _ => expr,
         },
         _ => cast(cast(expr, DataType::Int64), DataType::Duration(TimeUnit::Nanosecond)),
+    }
+}
+
+/// Returns the nanoseconds of a written span, beside its months and days.
+fn written_ns(span: &Expr) -> Option<i64> {
+    match span {
+        Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(span)), _) => Some(span.nanoseconds),
+        _ => None,
+    }
+}
+
+/// Returns whether a time cannot hold what comes of adding a written span: seconds and a millisecond.
+fn cuts(time: &Expr, span: &Expr, schema: &DFSchema) -> bool {
+    let unit_ns = match time.get_type(schema) {
+        Ok(DataType::Timestamp(TimeUnit::Second, _)) => 1_000_000_000,
+        Ok(DataType::Timestamp(TimeUnit::Millisecond, _)) => 1_000_000,
+        Ok(DataType::Timestamp(TimeUnit::Microsecond, _)) => 1_000,
+        _ => return false,
+    };
+    written_ns(span).is_some_and(|ns| ns % unit_ns != 0)
+}
+
+/// Has a time count in the unit that a written span is exact in.
+fn finer(time: Expr, span: &Expr, schema: &DFSchema) -> Expr {
+    let unit =
+        if written_ns(span).is_some_and(|ns| ns % 1_000 == 0) { TimeUnit::Microsecond } else { TimeUnit::Nanosecond };
+    match time.get_type(schema) {
+        Ok(DataType::Timestamp(_, zone)) => cast(time, DataType::Timestamp(unit, zone)),
+        _ => time,
     }
 }
 
