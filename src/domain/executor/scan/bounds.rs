@@ -84,6 +84,15 @@ impl ScanExec {
         true
     }
 
+    /// Returns whether every row has a value of a column.
+    pub fn has_no_nulls(&self, at: usize) -> bool {
+        let Some(column) = self.columns.get(at) else { return false };
+        let has_none = |piece: &Piece| {
+            piece.segment.physical_batch().columns().get(*column).is_some_and(|values| values.logical_null_count() == 0)
+        };
+        self.partitions.iter().flatten().all(has_none)
+    }
+
     /// Returns the same scan with its rows in up to `count` partitions, in their order.
     pub fn in_partitions(&self, count: usize) -> Self {
         let pieces = self.partitions.iter().flatten().cloned().collect();

@@ -7,12 +7,14 @@
 mod exec;
 mod groups;
 mod kind;
+mod late_rows;
 mod partial;
 mod rolling;
 mod rule;
 mod states;
 mod window_exec;
 mod window_rule;
+mod window_states;
 
 pub use rule::AggregateByCodes;
 pub use window_rule::WindowByCodes;

@@ -1,11 +1,14 @@
-//! Window functions by symbol over rows that lie in the order of their time: a state for each symbol, and no sort.
+//! Window functions by symbol: a state for each symbol, and no sort where rows lie in the order of their time.
+//!
+//! Where some are late all rows are kept, as they lie, until all have come; their numbers are put in order of time (`late_rows`), and
+//! answers go back to the places of their rows. So rows leave in the order in which they arrived either way.
 
 use crate::domain::executor::timeseries::keys::Times;
 use crate::domain::executor::timeseries::series::exec::codes_of;
-use crate::domain::executor::timeseries::series::rolling::Rolling;
-use crate::domain::executor::timeseries::windows::{Running, Step};
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch};
-use arrow::datatypes::{DataType, Float64Type, SchemaRef, TimeUnit};
+use crate::domain::executor::timeseries::series::late_rows::LateRows;
+use crate::domain::executor::timeseries::series::window_states::{SeriesWindow, State};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, Statistics, internal_err};
 use datafusion::execution::memory_pool::MemoryConsumer;
@@ -15,31 +18,9 @@ use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
-use futures::stream::StreamExt;
+use futures::stream::{self, StreamExt, TryStreamExt};
 use std::fmt;
 use std::sync::Arc;
-
-/// One window function.
-#[derive(Debug, Clone)]
-pub struct SeriesWindow {
-    /// What it computes.
-    pub kind: WindowKind,
-    /// Of which numbers.
-    pub value: Arc<dyn PhysicalExpr>,
-    /// The time of a row, where the function needs it.
-    pub time: Arc<dyn PhysicalExpr>,
-}
-
-/// What a window function computes.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum WindowKind {
-    /// From row to row.
-    Step(Step),
-    /// The mean of the row and so many before it.
-    RollingMean(usize),
-    /// The sum of the row and so many before it.
-    RollingSum(usize),
-}
 
 /// Window functions by code.
 #[derive(Debug)]
@@ -50,17 +31,20 @@ pub struct SeriesWindowExec {
     /// Number of codes, with that of NULL.
     codes: usize,
     windows: Vec<SeriesWindow>,
+    /// Whether rows come in the order of their time.
+    in_order: bool,
     properties: Arc<PlanProperties>,
 }
 
 impl SeriesWindowExec {
-    /// Makes the operator over rows in order of their time; its batches have `schema`: the columns of the input but for the codes, and
+    /// Makes the operator over rows each of which has a time, in the order of those if `in_order`; its batches have `schema`: the columns of the input but for the codes, and
     /// one for each function.
     pub fn new(
         input: Arc<dyn ExecutionPlan>,
         code: Option<usize>,
         codes: usize,
         windows: Vec<SeriesWindow>,
+        in_order: bool,
         schema: SchemaRef,
     ) -> Self {
         let properties = PlanProperties::new(
@@ -69,14 +53,15 @@ impl SeriesWindowExec {
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        Self { input, code, codes, windows, properties: Arc::new(properties) }
+        Self { input, code, codes, windows, in_order, properties: Arc::new(properties) }
     }
 }
 
 impl DisplayAs for SeriesWindowExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
         let kinds: Vec<_> = self.windows.iter().map(|window| window.kind).collect();
-        write!(f, "SeriesWindowExec: {kinds:?}")
+        let late = if self.in_order { "" } else { ", with late rows" };
+        write!(f, "SeriesWindowExec: {kinds:?}{late}")
     }
 }
 
@@ -107,7 +92,8 @@ impl ExecutionPlan for SeriesWindowExec {
     fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
         match children.pop() {
             Some(input) if children.is_empty() => {
-                Ok(Arc::new(Self::new(input, self.code, self.codes, self.windows.clone(), self.schema())))
+                let (windows, schema) = (self.windows.clone(), self.schema());
+                Ok(Arc::new(Self::new(input, self.code, self.codes, windows, self.in_order, schema)))
             }
             _ => internal_err!("a window has one input"),
         }
@@ -120,6 +106,14 @@ impl ExecutionPlan for SeriesWindowExec {
         let input = self.input.execute(0, task)?;
         let (windows, code, codes) = (self.windows.clone(), self.code, self.codes);
         let (schema, made) = (self.schema(), self.schema());
+        if !self.in_order {
+            let answered = stream::once(async move {
+                let late = LateRows::read(input, windows, (code, codes), memory).await?;
+                late.answer(states, made).await
+            });
+            let answered = answered.try_flatten();
+            return Ok(Box::pin(RecordBatchStreamAdapter::new(schema, answered)));
+        }
         let batches = input.map(move |batch| {
             let _held = &memory;
             let batch = batch?;
@@ -127,7 +121,9 @@ impl ExecutionPlan for SeriesWindowExec {
             let width = made.fields().len() - windows.len();
             let mut columns = batch.columns()[..width].to_vec();
             for (window, state) in windows.iter().zip(&mut states) {
-                columns.push(state.answer(window, &batch, &found)?);
+                let values = window.value.evaluate(&batch)?.into_array(batch.num_rows())?;
+                let times = if window.needs_time() { Some(window.times(&batch)?) } else { None };
+                columns.push(state.answer(&values, &found, times.as_ref().map(Times::values)));
             }
             Ok(RecordBatch::try_new(made.clone(), columns)?)
         });
@@ -136,69 +132,5 @@ impl ExecutionPlan for SeriesWindowExec {
 
     fn statistics_from_inputs(&self, _: &[Arc<Statistics>], _: &StatisticsArgs) -> Result<Arc<Statistics>> {
         Ok(Arc::new(Statistics::new_unknown(&self.schema())))
-    }
-}
-
-/// The states of one function, one for each code.
-enum State {
-    Step(Step, Vec<Running>),
-    Rolling(Rolling, bool),
-}
-
-impl State {
-    fn new(kind: WindowKind, codes: usize) -> Self {
-        match kind {
-            WindowKind::Step(step) => Self::Step(step, vec![Running::default(); codes]),
-            WindowKind::RollingMean(before) => Self::Rolling(Rolling::new(codes, before + 1), true),
-            WindowKind::RollingSum(before) => Self::Rolling(Rolling::new(codes, before + 1), false),
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Step(_, running) => running.capacity() * size_of::<Running>(),
-            Self::Rolling(rolling, _) => rolling.bytes(),
-        }
-    }
-
-    fn answer(&mut self, window: &SeriesWindow, batch: &RecordBatch, codes: &[u32]) -> Result<ArrayRef> {
-        let rows = batch.num_rows();
-        let values = window.value.evaluate(batch)?.into_array(rows)?;
-        let values = values.as_primitive::<Float64Type>();
-        let value = |row: usize| values.is_valid(row).then(|| values.value(row));
-        Ok(match self {
-            Self::Step(step, running) if step.needs_time() => {
-                let times = window.time.evaluate(batch)?.into_array(rows)?;
-                let times = Times::new(&times, &DataType::Timestamp(TimeUnit::Nanosecond, None))?;
-                let times = times.values();
-                let codes = codes.iter().enumerate();
-                let steps = codes.map(|(row, code)| running[*code as usize].next(*step, value(row), times[row]));
-                Arc::new(steps.collect::<Float64Array>())
-            }
-            // Every row has an answer.
-            Self::Step(step @ Step::Ema(_), running) if values.null_count() == 0 => {
-                let rows = codes.iter().zip(values.values());
-                let mut step = |(code, value): (&u32, &f64)| running[*code as usize].next(*step, Some(*value), 0);
-                Arc::new(Float64Array::from(rows.map(|row| step(row).unwrap_or_default()).collect::<Vec<_>>()))
-            }
-            Self::Step(step, running) => {
-                let codes = codes.iter().enumerate();
-                let steps = codes.map(|(row, code)| running[*code as usize].next(*step, value(row), 0));
-                Arc::new(steps.collect::<Float64Array>())
-            }
-            Self::Rolling(rolling, is_mean) => {
-                let answer = |(sum, count)| if *is_mean { sum / f64::from(count) } else { sum };
-                if values.null_count() == 0 {
-                    let rows = codes.iter().zip(values.values());
-                    let answers = rows.map(|(code, value)| answer(rolling.next_value(*code as usize, *value)));
-                    return Ok(Arc::new(Float64Array::from(answers.collect::<Vec<_>>())));
-                }
-                let answers = codes.iter().enumerate().map(|(row, code)| {
-                    let (sum, count) = rolling.next(*code as usize, value(row));
-                    (count > 0).then(|| answer((sum, count)))
-                });
-                Arc::new(answers.collect::<Float64Array>())
-            }
-        })
     }
 }

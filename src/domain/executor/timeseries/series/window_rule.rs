@@ -1,10 +1,11 @@
 //! Finds window functions that go by code from row to row, and puts [`SeriesWindowExec`] in their place.
 //!
-//! Proved here: the rows lie in the order of the window's time already, each has a time, and every function is one that `window_exec`
-//! knows. Of rows of equal time the one that arrived first comes first.
+//! Proved here: each row has a time, the rows lie in the order of those or are few enough to be put in it, and every function is one that
+//! `window_states` knows. Of rows of equal time the one that arrived first comes first.
 
 use crate::domain::executor::scan::ScanExec;
-use crate::domain::executor::timeseries::series::window_exec::{SeriesWindow, SeriesWindowExec, WindowKind};
+use crate::domain::executor::timeseries::series::window_exec::SeriesWindowExec;
+use crate::domain::executor::timeseries::series::window_states::{SeriesWindow, WindowKind};
 use crate::domain::executor::timeseries::windows::step_of;
 use arrow::array::Array;
 use arrow::datatypes::{DataType, Schema};
@@ -27,6 +28,9 @@ const SYMBOLS_MAX: usize = 1 << 20;
 
 /// Most rows that all rolling windows of one function keep.
 const KEPT_MAX: usize = 1 << 23;
+
+/// Most rows that are put in the order of their times: none of it can be interrupted, should all of them be late.
+const LATE_ROWS_MAX: usize = 1 << 24;
 
 /// Goes from row to row where that is proved to be the same.
 #[derive(Debug)]
@@ -72,7 +76,9 @@ fn by_codes(
         _ => return Ok(None),
     };
     let is_time = matches!(order.expr.data_type(&input.schema())?, DataType::Timestamp(..));
-    if !is_time || order.options.descending || !scan.is_in_order(time.index()) {
+    let in_order = scan.is_in_order(time.index());
+    let may_be_late = scan.rows_max() <= LATE_ROWS_MAX && scan.has_no_nulls(time.index());
+    if !is_time || order.options.descending || !(in_order || may_be_late) {
         return Ok(None);
     }
     let mut known = Vec::with_capacity(windows.len());
@@ -109,7 +115,7 @@ fn by_codes(
     }
     let code = coded.as_ref().map(|coded| coded.schema().fields().len() - 1);
     let whole = coded.as_ref().unwrap_or(scan).in_one_partition();
-    Ok(Some(Arc::new(SeriesWindowExec::new(Arc::new(whole), code, codes, known, node.schema()))))
+    Ok(Some(Arc::new(SeriesWindowExec::new(Arc::new(whole), code, codes, known, in_order, node.schema()))))
 }
 
 /// Returns what a window function computes, and of what; none for one that is DataFusion's.
