@@ -5,7 +5,7 @@ use crate::domain::executor::scan::pieces::{Piece, partition};
 use crate::domain::executor::top_rows::First;
 use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, TimeUnit, TimestampNanosecondType};
+use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampNanosecondType};
 use datafusion::common::ScalarValue;
 use datafusion::physical_plan::ExecutionPlan;
 use std::cmp::Ordering;
@@ -41,10 +41,11 @@ impl ScanExec {
             let near = near.map(|bounds| ScalarValue::try_from_array(bounds, usize::from(first.descending)));
             near.is_some_and(|near| near.map_or(true, |near| !first.is_before(&last, &near)))
         };
+        let nearest = |piece: &Piece| nearest(piece, column, first);
         let partitions: Vec<Vec<Piece>> =
-            self.partitions.iter().map(|pieces| pieces.iter().filter(is_needed).cloned().collect()).collect();
-        let left: usize = partitions.iter().map(Vec::len).sum();
-        if left == pieces().count() {
+            self.partitions.iter().map(|pieces| pieces.iter().filter(is_needed).map(nearest).collect()).collect();
+        let left: usize = partitions.iter().flatten().map(|piece| piece.rows).sum();
+        if left == self.rows_max() {
             return None;
         }
         Some(self.with_partitions(partitions))
@@ -128,6 +129,29 @@ impl ScanExec {
         }
         bounds
     }
+}
+
+/// Returns those rows of a piece in the order of a column of times that may be among the first, with all that are equal to the last of them.
+fn nearest(piece: &Piece, column: usize, first: First) -> Piece {
+    let values = piece.segment.physical_batch().column(column);
+    let is_plain = piece.segment.mask().is_none() && piece.picked.is_none() && values.null_count() == 0;
+    let whole = piece.clone();
+    if !is_plain || first.rows == 0 || piece.range.len() <= first.rows || !piece.segment.is_in_order(column) {
+        return whole;
+    }
+    let Ok(times) = cast(&values.slice(piece.range.start, piece.range.len()), &DataType::Int64) else { return whole };
+    let times = times.as_primitive::<Int64Type>().values();
+    let (from, to) = match first.descending {
+        true => {
+            let last = times[times.len() - first.rows];
+            (times.partition_point(|time| *time < last), times.len())
+        }
+        false => {
+            let last = times[first.rows - 1];
+            (0, times.partition_point(|time| *time <= last))
+        }
+    };
+    Piece { range: piece.range.start + from..piece.range.start + to, rows: to - from, ..whole }
 }
 
 /// Returns the value behind which no row is needed; none where all segments together have too few rows.
