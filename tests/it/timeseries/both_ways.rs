@@ -26,6 +26,8 @@ async fn with_codes_and_without_them_the_answer_is_the_same() {
         let plan = plan_of(&sut, &window).await;
         assert!(plan.contains("SeriesWindowExec") && plan.contains("with late rows") != in_order, "{plan}");
         assert!(plan_of(&sut, &explain("SELECT s, sum(p) FROM t GROUP BY s")).await.contains("SeriesAggregateExec"));
+        let of_nobody = "SELECT ema(p, 5) OVER (PARTITION BY s ORDER BY ts) FROM t WHERE s = 'AB'";
+        assert_eq!(sut.rows(of_nobody).await, 0);
         assert!(plan_of(&sut, &explain("SELECT n, sum(p) FROM t GROUP BY n")).await.contains("SeriesAggregateExec"));
         for deleted in [false, true] {
             if deleted {

@@ -80,6 +80,10 @@ impl LateRows {
         order.iter().zip(0..).for_each(|(row, place)| places[*row as usize] = place);
         let mut answers = Vec::with_capacity(states.len());
         for ((window, mut state), values) in self.windows.iter().zip(states).zip(&self.values) {
+            // Nothing can be put together of no batches, and there is nobody to answer.
+            if values.is_empty() {
+                continue;
+            }
             let values = concat(&values.iter().map(AsRef::as_ref).collect::<Vec<_>>())?;
             let mut parts: Vec<ArrayRef> = Vec::new();
             for rows in order.chunks(ANSWERED_AT_ONCE) {
