@@ -28,6 +28,7 @@ mod semantics;
 mod sequential_gather;
 mod session;
 mod slices;
+mod time_units;
 mod timeseries;
 mod top_rows;
 mod view_types;

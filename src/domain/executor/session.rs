@@ -10,7 +10,7 @@ use crate::domain::executor::memory::{AccountPool, QueryMemory};
 use crate::domain::executor::planner_context::SqlTypes;
 use crate::domain::executor::scan::NarrowScans;
 use crate::domain::executor::semantics::{
-    CompareSpans, ExactOperators, GuardFilters, SEAL_BEFORE, SealLimits, WideSums, extremes,
+    CompareSpans, CompareTimes, ExactOperators, GuardFilters, SEAL_BEFORE, SealLimits, WideSums, extremes,
 };
 use crate::domain::executor::timeseries;
 use crate::domain::executor::top_rows::SkipBehindLimit;
@@ -76,6 +76,8 @@ impl Session {
             state.register_udwf(function).map_err(from_datafusion)?;
         }
         state.register_function_rewrite(Arc::new(timeseries::TimeNumbers)).map_err(from_datafusion)?;
+        // Whole numbers beside times are times by now.
+        state.register_function_rewrite(Arc::new(CompareTimes)).map_err(from_datafusion)?;
         state.register_function_rewrite(Arc::new(timeseries::Calls)).map_err(from_datafusion)?;
         state.register_function_rewrite(Arc::new(timeseries::TimeColumns)).map_err(from_datafusion)?;
         // Functions that the planner makes without the registry are guarded first, then spans are compared.

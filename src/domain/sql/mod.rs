@@ -3,6 +3,7 @@
 //! A statement is split into tokens, bounded, parsed, classified by an allow-list, and its names are resolved. Nothing
 //! here plans or runs anything.
 
+mod cast_names;
 mod ddl;
 mod dialect;
 mod dml;

@@ -8,6 +8,7 @@
 //! expressions that may see its columns.
 
 use crate::domain::catalog::Snapshot;
+use crate::domain::sql::cast_names::name_casts;
 use crate::domain::sql::scope::{Columns, Prefer, Relation, Scope, aliases, name_of};
 use crate::domain::sql::timeseries::{group_by_sample, has_sample_by, has_window_join, lift_window_aggregates};
 use crate::domain::storage::Table;
@@ -114,6 +115,9 @@ impl Resolver<'_> {
                 self.ctes.push(Cte { name, columns: columns.or(output), relations });
             }
         }
+        if let SetExpr::Select(select) = query.body.as_mut() {
+            name_casts(&mut select.projection, query.order_by.as_ref());
+        }
         let (output, scope) = self.set_expr(&mut query.body)?;
         self.scopes.push(scope);
         self.expressions(&mut query.order_by, Prefer::Aliases)?;
@@ -161,6 +165,7 @@ impl Resolver<'_> {
 
     fn select(&mut self, select: &mut Select) -> Result<(Output, Scope)> {
         self.count(1)?;
+        name_casts(&mut select.projection, None);
         let depth = self.scopes.len();
         self.scopes.push(Scope::default());
         for from in &mut select.from {

@@ -40,7 +40,7 @@ struct Columns {
     bare: Reservation,
     stats: Vec<OnceLock<Option<ColumnStats>>>,
     signed_nans: Vec<OnceLock<bool>>,
-    codes: Vec<OnceLock<Option<SegmentCodes>>>,
+    codes: Vec<OnceLock<SegmentCodes>>,
     in_order: Vec<OnceLock<bool>>,
     account: MemoryAccount,
     batch: RecordBatch,
@@ -165,21 +165,26 @@ impl Segment {
         &self.columns.account
     }
 
-    /// Returns the codes of column `index` in `symbols`, which are made when they are first asked for; none where they are given up.
+    /// Makes the codes of column `index` in `symbols`, unless they are there; returns whether they are.
+    pub fn encode(&self, index: usize, symbols: &Arc<SymbolTable>) -> bool {
+        let Some(codes) = self.columns.codes.get(index) else { return false };
+        if codes.get().is_none()
+            && let Some(made) = symbols.encode(self.columns.batch.column(index))
+        {
+            // Whoever made them meanwhile made the same.
+            let _ = codes.set(made);
+        }
+        self.codes(index, symbols).is_some()
+    }
+
+    /// Returns the codes of column `index` in `symbols`, where they are there; then they stay for as long as the segment.
     pub fn codes(&self, index: usize, symbols: &Arc<SymbolTable>) -> Option<&SegmentCodes> {
-        let codes = self.columns.codes.get(index)?;
-        let encode = || symbols.encode(self.columns.batch.column(index));
-        codes.get_or_init(encode).as_ref().filter(|codes| codes.is_of(symbols))
+        self.columns.codes.get(index)?.get().filter(|codes| codes.is_of(symbols))
     }
 
-    /// Returns the codes of column `index` in `symbols`, where they are there.
-    pub fn known_codes(&self, index: usize, symbols: &Arc<SymbolTable>) -> Option<&SegmentCodes> {
-        self.columns.codes.get(index)?.get()?.as_ref().filter(|codes| codes.is_of(symbols))
-    }
-
-    /// Returns whether codes of column `index` could be made in `symbols`, and were not.
-    pub fn lacks_codes(&self, index: usize, symbols: &SymbolTable) -> bool {
-        !symbols.is_given_up() && self.columns.codes.get(index).is_some_and(|codes| codes.get().is_none())
+    /// Returns whether column `index` has no codes yet.
+    pub fn lacks_codes(&self, index: usize) -> bool {
+        self.columns.codes.get(index).is_some_and(|codes| codes.get().is_none())
     }
 
     /// Returns the memory that its columns added to what there was, in bytes: a dictionary that many segments share counts for

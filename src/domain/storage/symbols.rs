@@ -2,7 +2,8 @@
 //!
 //! A table has one [`SymbolTable`] for each column that was used as a key: every distinct value has a code, counted from 0 in the order in
 //! which values were first seen. A segment keeps the codes of its rows once somebody asked for them. Codes take memory from the
-//! account where it is free and are given up where it is not, and so is a column of too many values: whoever asks then does without.
+//! account where it is free; where it is not, or a column has too many values, whoever asks does without. A code that was given out
+//! stays what it is for as long as anybody holds the table of symbols.
 
 use crate::ports::{MemoryAccount, Reservation};
 use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, Int64Array, NullArray, StringArray, UInt32Array};
@@ -21,6 +22,9 @@ const TEXTS_MAX: usize = 1 << 20;
 
 /// Most distinct whole numbers of a column that has codes: beyond that they name rows rather than series.
 const WHOLES_MAX: usize = 1 << 17;
+
+/// Rows whose symbols are looked up at once: others wait for no more.
+const ENCODED_ROWS: usize = 1 << 15;
 
 /// What symbols are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,8 +70,12 @@ struct Known {
     /// All values as a column, until there are more.
     column: Option<ArrayRef>,
     memory: Option<Reservation>,
-    /// Whether there were too many, or no memory for them.
-    given_up: bool,
+    /// How many of them segments have codes of.
+    given_out: usize,
+    /// Whether there are too many.
+    is_given_up: bool,
+    /// Bytes that were not free when they were last wanted.
+    lacked_bytes: u64,
 }
 
 /// The codes of a segment's rows.
@@ -157,9 +165,11 @@ impl SymbolTable {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns whether the column has no codes, for too many values or too little memory.
+    /// Returns whether the column gets no codes: for too many values, or for memory that is not free yet.
     pub fn is_given_up(&self) -> bool {
-        self.known().given_up
+        let known = self.known();
+        let free = || self.account.bytes_max().saturating_sub(self.account.used());
+        known.is_given_up || (known.lacked_bytes > 0 && free() < known.lacked_bytes)
     }
 
     /// Returns the values by their codes, as a column of [`SymbolTable::value_type`].
@@ -180,15 +190,15 @@ impl SymbolTable {
 
     /// Returns the codes of a column; none where it has too many values, or there is no memory.
     pub fn encode(self: &Arc<Self>, column: &ArrayRef) -> Option<SegmentCodes> {
-        let memory = self.account.try_reserve(column.len() as u64 * 4)?;
-        let mut known = self.known();
-        if known.given_up {
+        let bytes = column.len() as u64 * 4;
+        let Some(memory) = self.account.try_reserve(bytes) else {
+            self.known().lacked_bytes = bytes;
             return None;
-        }
+        };
         let codes = match column.data_type() {
             DataType::Dictionary(_, values) => {
                 let dictionary = column.as_any_dictionary();
-                let of_values = known.intern(&cast(dictionary.values(), values).ok()?, &self.account)?;
+                let of_values = self.intern(&cast(dictionary.values(), values).ok()?)?;
                 let code =
                     |(row, key): (usize, usize)| if dictionary.keys().is_valid(row) { of_values[key] } else { 0 };
                 match of_values.is_empty() {
@@ -197,12 +207,27 @@ impl SymbolTable {
                     false => dictionary.normalized_keys().into_iter().enumerate().map(code).collect(),
                 }
             }
-            _ => known.intern(column, &self.account)?,
+            _ => self.intern(column)?,
         };
         let nulls = column.logical_nulls().filter(|nulls| nulls.null_count() > 0);
-        let values = Arc::new(NullArray::new(known.count()));
+        let mut known = self.known();
+        if known.is_given_up {
+            return None;
+        }
+        known.given_out = known.count();
+        let values = Arc::new(NullArray::new(known.given_out));
+        drop(known);
         let keys = DictionaryArray::try_new(UInt32Array::new(codes.into(), nulls), values).ok()?;
         Some(SegmentCodes { keys, table: self.clone(), last: OnceLock::new(), _memory: memory })
+    }
+
+    fn intern(&self, column: &ArrayRef) -> Option<Vec<u32>> {
+        let mut codes = Vec::with_capacity(column.len());
+        for from in (0..column.len()).step_by(ENCODED_ROWS) {
+            let part = column.slice(from, ENCODED_ROWS.min(column.len() - from));
+            codes.append(&mut self.known().intern(&part, &self.account)?);
+        }
+        Some(codes)
     }
 }
 
@@ -217,7 +242,11 @@ impl Known {
         self.texts.values.len() + self.wholes.values.len()
     }
 
+    /// Returns the codes of a column's rows; none, and no new value, where it has too many of them, or there is no memory.
     fn intern(&mut self, column: &ArrayRef, account: &MemoryAccount) -> Option<Vec<u32>> {
+        if self.is_given_up {
+            return None;
+        }
         let before = self.count();
         let codes: Option<Vec<u32>> = match column.data_type() {
             DataType::Utf8 => column.as_string::<i32>().iter().map(|text| self.text(text)).collect(),
@@ -229,21 +258,31 @@ impl Known {
             }
             _ => None,
         };
-        if self.count() > before {
+        if codes.is_none() {
+            self.is_given_up = true;
+            self.truncate(self.given_out);
+        } else if self.count() > before {
             self.column = None;
             let texts = self.texts.values.get(before..).unwrap_or_default();
-            let bytes: usize = texts.iter().map(|value| 2 * value.len()).sum::<usize>() + (self.count() - before) * 64;
+            // A text stands here by its code, with its code, and in the column.
+            let bytes = texts.iter().map(|value| 3 * value.len()).sum::<usize>() + (self.count() - before) * 64;
             match (account.try_reserve(bytes as u64), &mut self.memory) {
                 (Some(more), Some(memory)) => memory.join(more),
                 (Some(more), none) => *none = Some(more),
-                (None, _) => self.given_up = true,
+                (None, _) => {
+                    self.lacked_bytes = bytes as u64;
+                    self.truncate(before);
+                    return None;
+                }
             }
         }
-        if codes.is_none() || self.given_up {
-            *self = Self { given_up: true, ..Self::default() };
-            return None;
-        }
         codes
+    }
+
+    /// Forgets the values from a code on.
+    fn truncate(&mut self, count: usize) {
+        self.texts.truncate(count);
+        self.wholes.truncate(count);
     }
 
     fn text(&mut self, text: Option<&str>) -> Option<u32> {
@@ -273,6 +312,12 @@ impl<T: Clone + Eq + Hash> Coded<T> {
         self.codes.insert(value.clone(), code as u32);
         self.values.push(value);
         Some(code as u32)
+    }
+
+    fn truncate(&mut self, count: usize) {
+        for value in self.values.drain(count.min(self.values.len())..) {
+            self.codes.remove(&value);
+        }
     }
 }
 
@@ -330,7 +375,10 @@ mod tests {
         let table = Arc::new(SymbolTable::new(SymbolKind::Text, MemoryAccount::new(1_000)));
         let column: ArrayRef = Arc::new(StringArray::from_iter_values((0..100).map(|n| n.to_string())));
         assert!(table.encode(&column).is_none());
-        assert!(table.encode(&column).is_none(), "it is not tried again");
+        assert!(table.is_given_up(), "it is not tried again until there is as much memory");
+        assert_eq!(table.values().len(), 0);
+        let few: ArrayRef = Arc::new(StringArray::from(vec!["a", "b"]));
+        assert_eq!(table.encode(&few).unwrap().codes(), [0, 1]);
     }
 
     #[test]
@@ -345,5 +393,7 @@ mod tests {
         assert_eq!(table.values().as_primitive::<Int64Type>().values(), &[7, -7, i64::MIN]);
         let names: ArrayRef = Arc::new(Int64Array::from_iter_values(0..WHOLES_MAX as i64 + 1));
         assert!(table.encode(&names).is_none() && table.is_given_up());
+        assert_eq!(table.values().as_primitive::<Int64Type>().values(), &[7, -7, i64::MIN], "what was given out stays");
+        assert!(table.encode(&narrow).is_none(), "it gives out no more");
     }
 }

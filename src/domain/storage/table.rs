@@ -12,7 +12,7 @@ use crate::domain::storage::symbols::{SymbolKind, SymbolTable};
 use crate::ports::{Error, MemoryAccount, Reservation, Result};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
 use tokio::sync::Mutex;
 
 /// Names a table for as long as it exists; another table of the same name has another one. Never used again.
@@ -42,8 +42,20 @@ pub const TIME_NAMES: [&str; 4] = ["timestamp", "timestamp_ns", "ts", "time"];
 /// Rows up to which codes are made by whoever asks first.
 const ENCODED_AT_ONCE: usize = 65_536;
 
-/// The symbols of a table's columns, by their names and what they are.
-type Symbols = std::sync::Mutex<HashMap<(String, SymbolKind), Arc<SymbolTable>>>;
+/// The symbols of a table's columns.
+#[derive(Debug, Default)]
+struct Symbols {
+    /// Those that somebody asked for, by the names of the columns and what they are.
+    wanted: std::sync::Mutex<HashMap<(String, SymbolKind), Arc<SymbolTable>>>,
+    /// Held by whoever makes codes of many rows.
+    encoding: std::sync::Mutex<()>,
+}
+
+impl Symbols {
+    fn wanted(&self) -> MutexGuard<'_, HashMap<(String, SymbolKind), Arc<SymbolTable>>> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Returns the bytes that the names and metadata of columns take, nested ones included.
 pub fn schema_bytes(schema: &Schema) -> u64 {
@@ -142,21 +154,24 @@ impl Table {
         let account = self.segments.first()?.account();
         let field = self.schema.fields().get(index)?;
         let kind = SymbolKind::of(field.data_type())?;
-        let symbols = {
-            let mut known = self.symbols.lock().unwrap_or_else(PoisonError::into_inner);
-            let made = || Arc::new(SymbolTable::new(kind, account.clone()));
-            known.entry((field.name().clone(), kind)).or_insert_with(made).clone()
-        };
-        let missing = self.segments.iter().filter(|segment| segment.lacks_codes(index, &symbols));
+        let made = || Arc::new(SymbolTable::new(kind, account.clone()));
+        let symbols = self.symbols.wanted().entry((field.name().clone(), kind)).or_insert_with(made).clone();
+        let missing = self.segments.iter().filter(|segment| segment.lacks_codes(index));
         if missing.map(|segment| segment.physical_rows()).sum::<usize>() <= ENCODED_AT_ONCE {
             self.encode(index, &symbols);
         }
-        self.segments.iter().all(|segment| segment.known_codes(index, &symbols).is_some()).then_some(symbols)
+        self.segments.iter().all(|segment| segment.codes(index, &symbols).is_some()).then_some(symbols)
     }
 
-    /// Makes the codes that somebody asked for and that are not there yet, which takes some tens of nanoseconds a row.
+    /// Makes the codes that somebody asked for and that are not there yet, which takes some tens of nanoseconds a row; nothing where
+    /// somebody is at it.
     pub fn encode_wanted(&self) {
-        let wanted = self.symbols.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let _held = match self.symbols.encoding.try_lock() {
+            Ok(held) => held,
+            Err(TryLockError::Poisoned(held)) => held.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        let wanted = self.symbols.wanted().clone();
         for ((name, kind), symbols) in wanted {
             if let Some(index) = self.column_of(&name, kind) {
                 self.encode(index, &symbols);
@@ -172,15 +187,15 @@ impl Table {
 
     fn encode(&self, index: usize, symbols: &Arc<SymbolTable>) {
         // Given up for one segment, it is of no use for the others.
-        let _ = self.segments.iter().all(|segment| segment.codes(index, symbols).is_some());
+        let _ = !symbols.is_given_up() && self.segments.iter().all(|segment| segment.encode(index, symbols));
     }
 
-    /// Returns whether codes were asked for that are not there yet.
+    /// Returns whether codes were asked for that are not there yet and could be.
     pub fn wants_codes(&self) -> bool {
-        let wanted = self.symbols.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let wanted = self.symbols.wanted().clone();
         let is_missing = |((name, kind), symbols): (&(String, SymbolKind), &Arc<SymbolTable>)| {
-            let index = self.column_of(name, *kind);
-            index.is_some_and(|index| self.segments.iter().any(|segment| segment.lacks_codes(index, symbols)))
+            let index = self.column_of(name, *kind).filter(|_| !symbols.is_given_up());
+            index.is_some_and(|index| self.segments.iter().any(|segment| segment.lacks_codes(index)))
         };
         wanted.iter().any(is_missing)
     }

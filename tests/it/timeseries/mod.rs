@@ -4,6 +4,7 @@
 //! the order in which rows arrived also with their rows shuffled.
 
 mod both_ways;
+mod exact;
 
 use crate::harness::{Sut, int};
 use crate::timeseries::both_ways::{plan_of, same};

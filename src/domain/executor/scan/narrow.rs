@@ -90,7 +90,7 @@ impl ScanExec {
             let is_in_order = times.is_none_or(|times| {
                 segment.physical_batch().column(times).null_count() == 0 && segment.is_in_order(times)
             });
-            let codes = segment.known_codes(key, &symbols).filter(|_| is_whole && is_in_order);
+            let codes = segment.codes(key, &symbols).filter(|_| is_whole && is_in_order);
             let Some((codes, rows)) = codes.and_then(|codes| Some((codes, codes.last_rows()?))) else {
                 return Some(piece.clone());
             };

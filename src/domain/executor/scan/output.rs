@@ -105,7 +105,7 @@ impl CodedColumn {
 ///
 /// `Internal` where it has none.
 pub fn codes_of<'a>(segment: &'a Segment, column: usize, symbols: &Arc<SymbolTable>) -> Result<&'a SegmentCodes> {
-    match segment.known_codes(column, symbols) {
+    match segment.codes(column, symbols) {
         Some(codes) => Ok(codes),
         None => internal_err!("a segment has lost its codes"),
     }

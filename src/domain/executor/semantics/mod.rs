@@ -6,19 +6,24 @@
 
 mod exact_sum;
 mod extremes;
+mod floored;
 mod guarded_filter;
+mod moving_moments;
 mod moving_sums;
 mod operators;
 mod rules;
 mod sealed_limit;
 mod spans;
 mod sums;
+mod times;
 
 pub use exact_sum::exact_sum;
 pub use extremes::extremes;
 pub use guarded_filter::GuardFilters;
+pub use moving_moments::moving_moments;
 pub use moving_sums::moving;
 pub use rules::ExactOperators;
 pub use sealed_limit::{BEFORE as SEAL_BEFORE, SealLimits};
 pub use spans::CompareSpans;
 pub use sums::WideSums;
+pub use times::CompareTimes;

@@ -2,12 +2,14 @@
 
 use crate::domain::executor::error::unsupported;
 use crate::domain::executor::memory::QueryMemory;
+use crate::domain::executor::semantics::floored::floored;
 use crate::domain::executor::semantics::operators::checked;
+use crate::domain::executor::time_units::unit_ns;
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result, ScalarValue};
-use datafusion::logical_expr::expr::{Cast, InList, ScalarFunction};
+use datafusion::logical_expr::expr::{Cast, InList, ScalarFunction, TryCast};
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     Aggregate, Between, BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ScalarFunctionArgs,
@@ -73,26 +75,25 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema, memory: &QueryMemory) -> Result<T
             }
             Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })))
         }
-        Expr::Negative(inner) => match inner.get_type(schema)? {
-            integer if integer.is_signed_integer() && !matches!(*inner, Expr::Literal(..)) => {
-                let zero = Expr::Literal(ScalarValue::new_zero(&integer)?, None);
-                let shown = format!("(- {})", inner.schema_name());
-                let call = ScalarFunction::new_udf(checked(Operator::Minus, shown, memory), vec![zero, *inner]);
-                Ok(Transformed::yes(Expr::ScalarFunction(call)))
+        Expr::Negative(inner) => negated(inner, schema, memory),
+        Expr::Cast(Cast { expr, field }) => {
+            if let Some(exact) = exact_decimal(&expr, field.data_type()) {
+                return Ok(Transformed::yes(Expr::Literal(exact, None)));
             }
-            // A negated NaN would have a sign.
-            float if float.is_floating() && !matches!(*inner, Expr::Literal(..)) => {
-                let minus_one = Expr::Literal(ScalarValue::new_negative_one(&float)?, None);
-                let shown = format!("(- {})", inner.schema_name());
-                let call = ScalarFunction::new_udf(checked(Operator::Multiply, shown, memory), vec![*inner, minus_one]);
-                Ok(Transformed::yes(Expr::ScalarFunction(call)))
-            }
-            _ => Ok(Transformed::no(Expr::Negative(inner))),
-        },
-        Expr::Cast(cast) => Ok(match exact_decimal(&cast) {
-            Some(exact) => Transformed::yes(Expr::Literal(exact, None)),
-            None => Transformed::no(Expr::Cast(cast)),
-        }),
+            let from = expr.get_type(schema)?;
+            Ok(match floored(*expr, &from, field.data_type()) {
+                Ok(expr) => Transformed::yes(Expr::Cast(Cast { expr: Box::new(expr), field })),
+                Err(expr) => Transformed::no(Expr::Cast(Cast { expr: Box::new(expr), field })),
+            })
+        }
+        Expr::TryCast(TryCast { expr, field }) => {
+            let from = expr.get_type(schema)?;
+            Ok(match floored(*expr, &from, field.data_type()) {
+                Ok(expr) => Transformed::yes(Expr::TryCast(TryCast { expr: Box::new(expr), field })),
+                Err(expr) => Transformed::no(Expr::TryCast(TryCast { expr: Box::new(expr), field })),
+            })
+        }
+        Expr::ScalarFunction(call) => in_whole_units(call, schema),
         Expr::InList(InList { expr, list, negated }) => {
             let expr = opaque(*expr, schema, &list)?;
             let list = InList { expr: Box::new(expr.data), list, negated };
@@ -108,6 +109,26 @@ fn rewrite_expr(expr: Expr, schema: &DFSchema, memory: &QueryMemory) -> Result<T
             Ok(Transformed::new_transformed(Expr::Between(between), expr.transformed))
         }
         other => Ok(Transformed::no(other)),
+    }
+}
+
+/// Makes a minus sign one that does not wrap, and gives no NaN a sign.
+fn negated(inner: Box<Expr>, schema: &DFSchema, memory: &QueryMemory) -> Result<Transformed<Expr>> {
+    match inner.get_type(schema)? {
+        integer if integer.is_signed_integer() && !matches!(*inner, Expr::Literal(..)) => {
+            let zero = Expr::Literal(ScalarValue::new_zero(&integer)?, None);
+            let shown = format!("(- {})", inner.schema_name());
+            let call = ScalarFunction::new_udf(checked(Operator::Minus, shown, memory), vec![zero, *inner]);
+            Ok(Transformed::yes(Expr::ScalarFunction(call)))
+        }
+        // A negated NaN would have a sign.
+        float if float.is_floating() && !matches!(*inner, Expr::Literal(..)) => {
+            let minus_one = Expr::Literal(ScalarValue::new_negative_one(&float)?, None);
+            let shown = format!("(- {})", inner.schema_name());
+            let call = ScalarFunction::new_udf(checked(Operator::Multiply, shown, memory), vec![*inner, minus_one]);
+            Ok(Transformed::yes(Expr::ScalarFunction(call)))
+        }
+        _ => Ok(Transformed::no(Expr::Negative(inner))),
     }
 }
 
@@ -136,19 +157,20 @@ fn needs_check(op: Operator, (left, right): &(DataType, DataType)) -> bool {
 }
 
 fn is_comparison(op: Operator) -> bool {
-    matches!(op, Operator::Eq | Operator::NotEq | Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq)
+    use Operator::{Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq};
+    matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
 }
 
 /// Returns the digits of a number that was written with a point, where it is cast to a decimal: the double that it was read
 /// as has others behind them (apache/datafusion issue 14272). Its shortest text is what was written.
-fn exact_decimal(cast: &Cast) -> Option<ScalarValue> {
-    let text = match cast.expr.as_ref() {
+fn exact_decimal(number: &Expr, to: &DataType) -> Option<ScalarValue> {
+    let text = match number {
         Expr::Literal(ScalarValue::Float64(Some(value)), _) if value.is_finite() => value.to_string(),
         Expr::Literal(ScalarValue::Float32(Some(value)), _) if value.is_finite() => value.to_string(),
         _ => return None,
     };
-    match cast.field.data_type() {
-        to @ (DataType::Decimal128(_, scale) | DataType::Decimal256(_, scale)) => {
+    match to {
+        DataType::Decimal128(_, scale) | DataType::Decimal256(_, scale) => {
             let places = text.split_once('.').map_or(0, |(_, places)| places.len());
             // What has more places is rounded as the statement says.
             let fits = i64::try_from(places).is_ok_and(|places| places <= i64::from(*scale));
@@ -156,6 +178,22 @@ fn exact_decimal(cast: &Cast) -> Option<ScalarValue> {
         }
         _ => None,
     }
+}
+
+/// Rounds down what a function counts in whole units of time.
+fn in_whole_units(mut call: ScalarFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let unit = match call.func.name() {
+        "to_unixtime" | "to_timestamp_seconds" => TimeUnit::Second,
+        "to_timestamp_millis" => TimeUnit::Millisecond,
+        "to_timestamp_micros" => TimeUnit::Microsecond,
+        _ => return Ok(Transformed::no(Expr::ScalarFunction(call))),
+    };
+    let Some(time) = call.args.first_mut() else { return Ok(Transformed::no(Expr::ScalarFunction(call))) };
+    let from = time.get_type(schema)?;
+    let made = floored(std::mem::take(time), &from, &DataType::Timestamp(unit, None));
+    let is_floored = made.is_ok();
+    *time = made.unwrap_or_else(|time| time);
+    Ok(Transformed::new_transformed(Expr::ScalarFunction(call), is_floored))
 }
 
 /// Hides a lossy cast: the optimiser would move it to the other side of a comparison, where it loses something else
@@ -213,18 +251,9 @@ fn loses_a_part(from: &DataType, to: &DataType, others: &[Expr]) -> bool {
             _ => false,
         }
     };
-    coarse_ns > fine_ns && !others.iter().all(is_exact)
-}
-
-fn unit_ns(data_type: &DataType) -> Option<i64> {
-    Some(match data_type {
-        DataType::Date32 => 86_400_000_000_000,
-        DataType::Timestamp(TimeUnit::Second, _) => 1_000_000_000,
-        DataType::Timestamp(TimeUnit::Millisecond, _) | DataType::Date64 => 1_000_000,
-        DataType::Timestamp(TimeUnit::Microsecond, _) => 1_000,
-        DataType::Timestamp(TimeUnit::Nanosecond, _) => 1,
-        _ => return None,
-    })
+    // Nothing is moved to what is no constant.
+    let is_constant = |other: &Expr| !other.any_column_refs() && !other.contains_outer();
+    coarse_ns > fine_ns && others.iter().any(|other| is_constant(other) && !is_exact(other))
 }
 
 /// Keeps the optimiser from merging two IN lists of the same expression: their union and intersection ignore NULL
@@ -261,10 +290,6 @@ struct Opaque {
 impl ScalarUDFImpl for Opaque {
     fn name(&self) -> &str {
         "__zepto_opaque"
-    }
-
-    fn schema_name(&self, args: &[Expr]) -> Result<String> {
-        Ok(args.first().map(|arg| arg.schema_name().to_string()).unwrap_or_default())
     }
 
     fn signature(&self) -> &Signature {

@@ -175,7 +175,7 @@ impl Inequality {
         let is_later = matches!(self.op, Operator::Gt | Operator::GtEq);
         let distance = if is_later { right_ns.checked_sub(left_ns) } else { left_ns.checked_sub(right_ns) };
         let is_strict = matches!(other.op, Operator::Gt | Operator::Lt);
-        match distance.map(|ns| ns - i64::from(is_strict)) {
+        match distance.and_then(|ns| ns.checked_sub(i64::from(is_strict))) {
             Some(ns) if ns >= 0 => Ok(ns),
             _ => Err(refused("the two inequalities of an ASOF JOIN leave no time between them".to_owned())),
         }
@@ -192,7 +192,10 @@ fn spread(expr: &Expr) -> Result<(Expr, i64)> {
     };
     match op {
         Operator::Plus => Ok((left.as_ref().clone(), span)),
-        Operator::Minus => Ok((left.as_ref().clone(), -span)),
+        Operator::Minus => match span.checked_neg() {
+            Some(span) => Ok((left.as_ref().clone(), span)),
+            None => Ok((expr.clone(), 0)),
+        },
         _ => Ok((expr.clone(), 0)),
     }
 }

@@ -5,6 +5,7 @@
 //! clocks jump, so the hour that they show twice is in two of them: instants stay in their order.
 
 use crate::domain::executor::error::refused;
+use crate::domain::executor::time_units::unit_ns;
 use crate::domain::executor::timeseries::civil::{
     DAY_NS, day_of_month_start, instant_ns, jump_ns, month_of_day, offset_ns,
 };
@@ -131,6 +132,17 @@ impl Buckets {
         next_ns.checked_add(self.shift_ns)
     }
 
+    /// Returns whether `data_type` is a TIMESTAMP whose unit holds the start of every bucket.
+    pub fn fit(&self, data_type: &DataType) -> bool {
+        let (DataType::Timestamp(..), Some(unit_ns)) = (data_type, unit_ns(data_type)) else { return false };
+        let is_whole = |ns: i64| ns % unit_ns == 0;
+        is_whole(self.shift_ns)
+            && match self.width {
+                Span::Ns(width) => is_whole(width) && is_whole(self.origin),
+                Span::Months(_) => true,
+            }
+    }
+
     fn is_by_midnight(&self) -> bool {
         match self.width {
             Span::Months(_) => true,
@@ -183,7 +195,7 @@ impl Buckets {
                 start = self.start_ns(at_ns).ok_or_else(beyond)?;
                 end = self.next_ns(start).unwrap_or(i64::MAX);
                 if start.rem_euclid(unit_ns) != 0 {
-                    return Err(refused("the column's unit is too coarse for these buckets".to_owned()));
+                    return Err(too_coarse());
                 }
                 answer = start.div_euclid(unit_ns);
             }
@@ -193,6 +205,11 @@ impl Buckets {
         let starts = starts.with_timezone_opt(zone_of(times.data_type()));
         Ok(Arc::new(starts))
     }
+}
+
+/// Says that a column cannot hold where its buckets begin.
+pub fn too_coarse() -> datafusion::error::DataFusionError {
+    refused("the column's unit is too coarse for these buckets".to_owned())
 }
 
 fn zone_of(data_type: &DataType) -> Option<Arc<str>> {

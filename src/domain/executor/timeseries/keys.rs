@@ -197,7 +197,8 @@ pub fn time_type(left: &DataType, right: &DataType) -> Option<DataType> {
         }
         (Date32, Date32) => Date32,
         (Date64, Date64) => Date64,
-        (a, b) if a.is_integer() && b.is_integer() && *a != DataType::UInt64 && *b != DataType::UInt64 => Int64,
+        // One beyond 63 bits is refused when it is met.
+        (a, b) if a.is_integer() && b.is_integer() => Int64,
         (a, b) if (a.is_integer() || a.is_floating()) && (b.is_integer() || b.is_floating()) => Float64,
         _ => return None,
     })

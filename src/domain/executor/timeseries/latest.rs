@@ -3,9 +3,9 @@
 //! NULL is a key like another, and a row without a time is never the latest. Rows leave in the order in which they arrived.
 
 use crate::domain::executor::timeseries::collected::Collected;
-use crate::domain::executor::timeseries::keys::{KeyCodes, Times, key_type};
+use crate::domain::executor::timeseries::keys::{KeyCodes, Times, key_type, time_type};
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DFSchemaRef, Result, Statistics, internal_err, plan_err};
 use datafusion::execution::memory_pool::MemoryConsumer;
@@ -168,12 +168,10 @@ impl ExecutionPlan for LatestExec {
         let (made, plain) = (schema.clone(), self.input.schema());
         let answered: Vec<usize> = (0..schema.fields().len()).collect();
         let latest = async move {
-            let time_type = time.data_type(&plain)?;
-            if !matches!(time_type, DataType::Timestamp(..) | DataType::Date32 | DataType::Date64)
-                && !time_type.is_numeric()
-            {
-                return plan_err!("LATEST ON takes a time, not {time_type}");
-            }
+            let own_type = time.data_type(&plain)?;
+            let Some(time_type) = time_type(&own_type, &own_type) else {
+                return plan_err!("LATEST ON takes a time, not {own_type}");
+            };
             let types = keys.iter().map(|key| Ok(key_type(&key.data_type(&plain)?))).collect::<Result<Vec<_>>>()?;
             let null_safe = vec![true; types.len()];
             let mut codes = KeyCodes::new(types, null_safe)?;

@@ -4,7 +4,7 @@
 //! the plan; so operators are rewritten as they are planned, BETWEEN and IN before types are settled. Beside a time an integer
 //! is nanoseconds since 1970, or as many nanoseconds more or less.
 
-use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
+use crate::domain::executor::time_units::unit_ns;
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::Transformed;
@@ -12,7 +12,7 @@ use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::{Between, InList, Like};
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
-use datafusion::logical_expr::{Cast, Expr, ExprSchemable, cast};
+use datafusion::logical_expr::{Expr, ExprSchemable, cast};
 use sqlparser::ast::BinaryOperator;
 
 /// Gives integers beside times a meaning.
@@ -24,21 +24,20 @@ impl ExprPlanner for TimeNumbers {
         use BinaryOperator::{Eq, Gt, GtEq, Lt, LtEq, Minus, NotEq, Plus};
         let RawBinaryExpr { op, left, right } = expr;
         let (left_is_time, right_is_time) = (is_time(&left, schema), is_time(&right, schema));
-        let (coarse_left, coarse_right) = (is_coarse_time(&left, schema), is_coarse_time(&right, schema));
+        // A whole number beside a time is a span, before it is asked what the span needs.
+        let is_sum = matches!(op, Plus | Minus);
+        let right = if is_sum && left_is_time && is_integer(&right, schema) { span(right) } else { right };
+        let left = if op == Plus && right_is_time && is_integer(&left, schema) { span(left) } else { left };
         let (left, right) = match op {
-            Eq | NotEq | Lt | LtEq | Gt | GtEq if coarse_left => (left, far_time(time(right, schema))),
-            Eq | NotEq | Lt | LtEq | Gt | GtEq if coarse_right => (far_time(time(left, schema)), right),
             Eq | NotEq | Lt | LtEq | Gt | GtEq => (
                 if right_is_time { time(left, schema) } else { left },
                 if left_is_time { time(right, schema) } else { right },
             ),
-            Plus | Minus if coarse_left && cuts(&left, &right, schema) => (finer(left, &right, schema), right),
-            Plus if coarse_right && cuts(&right, &left, schema) => {
+            Plus | Minus if left_is_time && cuts(&left, &right, schema) => (finer(left, &right, schema), right),
+            Plus if right_is_time && cuts(&right, &left, schema) => {
                 let time = finer(right, &left, schema);
                 (left, time)
             }
-            Plus if right_is_time && is_integer(&left, schema) => (span(left), right),
-            Plus | Minus if left_is_time && is_integer(&right, schema) => (left, span(right)),
             _ => (left, right),
         };
         Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }))
@@ -52,19 +51,11 @@ impl FunctionRewrite for TimeNumbers {
 
     fn rewrite(&self, expr: Expr, schema: &DFSchema, _: &ConfigOptions) -> Result<Transformed<Expr>> {
         Ok(match expr {
-            Expr::Between(Between { expr, negated, low, high }) if is_coarse_time(&expr, schema) => {
-                let [low, high] = [low, high].map(|bound| Box::new(far_time(time(*bound, schema))));
-                Transformed::yes(Expr::Between(Between { expr, negated, low, high }))
-            }
             Expr::Between(Between { expr, negated, low, high })
                 if is_time(&expr, schema) && (is_integer(&low, schema) || is_integer(&high, schema)) =>
             {
                 let [low, high] = [low, high].map(|bound| Box::new(time(*bound, schema)));
                 Transformed::yes(Expr::Between(Between { expr, negated, low, high }))
-            }
-            Expr::InList(InList { expr, list, negated }) if is_coarse_time(&expr, schema) => {
-                let list = list.into_iter().map(|item| far_time(time(item, schema))).collect();
-                Transformed::yes(Expr::InList(InList { expr, list, negated }))
             }
             Expr::InList(InList { expr, list, negated })
                 if is_time(&expr, schema) && list.iter().any(|item| is_integer(item, schema)) =>
@@ -138,9 +129,7 @@ fn written_ns(span: &Expr) -> Option<i64> {
 /// Returns whether a time cannot hold what comes of adding a written span: seconds and a millisecond.
 fn cuts(time: &Expr, span: &Expr, schema: &DFSchema) -> bool {
     let unit_ns = match time.get_type(schema) {
-        Ok(DataType::Timestamp(TimeUnit::Second, _)) => 1_000_000_000,
-        Ok(DataType::Timestamp(TimeUnit::Millisecond, _)) => 1_000_000,
-        Ok(DataType::Timestamp(TimeUnit::Microsecond, _)) => 1_000,
+        Ok(data_type @ DataType::Timestamp(..)) => unit_ns(&data_type).unwrap_or(1),
         _ => return false,
     };
     written_ns(span).is_some_and(|ns| ns % unit_ns != 0)
@@ -153,33 +142,5 @@ fn finer(time: Expr, span: &Expr, schema: &DFSchema) -> Expr {
     match time.get_type(schema) {
         Ok(DataType::Timestamp(_, zone)) => cast(time, DataType::Timestamp(unit, zone)),
         _ => time,
-    }
-}
-
-/// Returns whether an expression is a time of a unit that reaches further than nanoseconds do.
-fn is_coarse_time(expr: &Expr, schema: &DFSchema) -> bool {
-    let data_type = expr.get_type(schema);
-    matches!(data_type, Ok(DataType::Timestamp(TimeUnit::Second | TimeUnit::Millisecond | TimeUnit::Microsecond, _)))
-}
-
-/// Has a written time count in microseconds where that is exact: nanoseconds do not reach `'9999-12-31'`, nor what it is compared with.
-fn far_time(expr: Expr) -> Expr {
-    let text = match &expr {
-        Expr::Literal(text, _) => text,
-        Expr::Cast(Cast { expr: inner, field }) if matches!(field.data_type(), DataType::Timestamp(_, None)) => {
-            match inner.as_ref() {
-                Expr::Literal(text, _) => text,
-                _ => return expr,
-            }
-        }
-        _ => return expr,
-    };
-    let Some(Some(written)) = text.try_as_str() else { return expr };
-    let micros = text.cast_to(&DataType::Timestamp(TimeUnit::Microsecond, None));
-    match micros {
-        Ok(micros) if string_to_timestamp_nanos(written).map_or(true, |ns| ns % 1_000 == 0) => {
-            Expr::Literal(micros, None)
-        }
-        _ => expr,
     }
 }

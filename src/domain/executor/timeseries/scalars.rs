@@ -4,6 +4,7 @@
 //! counts from 1970-01-01, time_bucket (DuckDB, Timescale) from Monday 2000-01-03, timestamp_floor (QuestDB) as calendars do.
 
 use crate::domain::executor::error::refused;
+use crate::domain::executor::time_units;
 use crate::domain::executor::timeseries::buckets::{Buckets, as_nanoseconds};
 use crate::domain::executor::timeseries::spans::Span;
 use arrow::array::timezone::Tz;
@@ -299,12 +300,7 @@ pub fn zone(name: &str) -> Result<Tz> {
 }
 
 fn epoch(times: &ArrayRef, unit_ns: i64) -> Result<ArrayRef> {
-    let column_ns = match times.data_type() {
-        DataType::Timestamp(TimeUnit::Second, _) => 1_000_000_000,
-        DataType::Timestamp(TimeUnit::Millisecond, _) => 1_000_000,
-        DataType::Timestamp(TimeUnit::Microsecond, _) => 1_000,
-        _ => 1,
-    };
+    let column_ns = i128::from(time_units::unit_ns(times.data_type()).unwrap_or(1));
     let counts = cast(times, &DataType::Int64)?;
     let whole =
         counts.as_primitive::<Int64Type>().try_unary::<_, Int64Type, datafusion::error::DataFusionError>(|count| {

@@ -164,6 +164,11 @@ pub fn group_by_sample(select: &mut Select, time: &TimeColumn, is_aggregate: &dy
     if fills.len() > 1 && fills.len() != count {
         return Err(Error::invalid(format!("FILL has {} fills for {count} aggregates", fills.len())));
     }
+    if select.projection.iter().any(has_window) {
+        return Err(Error::unsupported(
+            "a window function beside SAMPLE BY is not supported; put it around: SELECT …, avg(x) OVER (…) FROM (SELECT … SAMPLE BY …)",
+        ));
+    }
     let mut next_fill = 0;
     for (item, is_aggregate_item) in select.projection.iter_mut().zip(&aggregates) {
         let (expr, alias) = match item {
@@ -290,6 +295,21 @@ fn and(selection: &mut Option<Expr>, more: Expr) {
 }
 
 /// Returns whether a selected expression calls an aggregate.
+fn has_window(item: &SelectItem) -> bool {
+    struct Windows;
+    impl Visitor for Windows {
+        type Break = ();
+
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            match expr {
+                Expr::Function(call) if call.over.is_some() => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    item.visit(&mut Windows).is_break()
+}
+
 fn has_aggregate(item: &SelectItem, is_aggregate: &dyn Fn(&str) -> bool) -> bool {
     struct Aggregates<'a>(&'a dyn Fn(&str) -> bool);
     impl Visitor for Aggregates<'_> {

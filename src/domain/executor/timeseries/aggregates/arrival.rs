@@ -90,7 +90,15 @@ pub fn depends_on_arrival(plan: &LogicalPlan) -> Result<bool> {
                 if let Expr::AggregateFunction(call) = expr {
                     depends |= matches!(
                         call.func.name(),
-                        "first" | "last" | "arg_min" | "arg_max" | "selector_first" | "selector_last" | "twap"
+                        "first"
+                            | "last"
+                            | "arg_min"
+                            | "arg_max"
+                            | "selector_first"
+                            | "selector_last"
+                            | "selector_min"
+                            | "selector_max"
+                            | "twap"
                     );
                 }
                 if let Expr::WindowFunction(call) = expr {

@@ -5,14 +5,16 @@
 //! over a time counts nanoseconds, as it does everywhere; DataFusion reads months.
 
 use crate::domain::executor::error::refused;
-use crate::domain::executor::semantics::moving;
+use crate::domain::executor::semantics::{moving, moving_moments};
 use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
-use datafusion::logical_expr::{Expr, ExprSchemable, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition};
+use datafusion::logical_expr::{
+    Expr, ExprSchemable, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition, cast,
+};
 
 /// Aggregates whose answer depends on the order of their rows.
 const ORDERED: [&str; 5] = ["array_agg", "first_value", "last_value", "nth_value", "string_agg"];
@@ -23,6 +25,9 @@ const BY_KEY: [&str; 9] =
 
 /// Our aggregates for which rows of equal values count each.
 const WEIGHTED: [&str; 4] = ["vwap", "wavg", "avgweighted", "twap"];
+
+/// Most rows before or behind its own that a frame reaches: more than there are anywhere.
+const REACH_MAX: u64 = 1 << 40;
 
 /// Puts calls right.
 #[derive(Debug)]
@@ -56,8 +61,9 @@ impl FunctionRewrite for Calls {
                 Ok(Transformed::yes(Expr::AggregateFunction(call)))
             }
             Expr::WindowFunction(mut call) => {
-                let is_moved = move_sum(&mut call, schema)?;
+                let is_moved = stay_right(&mut call, schema)?;
                 let frame = &mut call.params.window_frame;
+                let is_moved = is_moved | reach(&mut frame.start_bound) | reach(&mut frame.end_bound);
                 let is_over_time = match call.params.order_by.as_slice() {
                     [order] => matches!(order.expr.get_type(schema)?, DataType::Timestamp(..)),
                     _ => false,
@@ -73,17 +79,44 @@ impl FunctionRewrite for Calls {
     }
 }
 
-/// Has sums and means of doubles over a window whose start moves be those that stay right; returns whether it is one.
-fn move_sum(call: &mut WindowFunction, schema: &DFSchema) -> Result<bool> {
+/// Has aggregates of numbers over a window whose start moves be those that stay right; returns whether it is one.
+fn stay_right(call: &mut WindowFunction, schema: &DFSchema) -> Result<bool> {
     let WindowFunctionDefinition::AggregateUDF(function) = &call.fun else { return Ok(false) };
-    let [arg] = call.params.args.as_slice() else { return Ok(false) };
-    let Some(moving) = moving(function.name()) else { return Ok(false) };
-    let is_moving = !call.params.window_frame.start_bound.is_unbounded() && !call.params.distinct;
-    if !is_moving || arg.get_type(schema)? != DataType::Float64 {
+    let name = function.name();
+    if call.params.window_frame.start_bound.is_unbounded() || call.params.distinct {
         return Ok(false);
+    }
+    let takes = |data_type: &DataType| match name {
+        // Sums of whole numbers and decimals are exact.
+        "sum" => data_type.is_floating(),
+        "avg" => data_type.is_floating() || data_type.is_integer(),
+        _ => data_type.is_numeric(),
+    };
+    let types = call.params.args.iter().map(|arg| arg.get_type(schema)).collect::<Result<Vec<_>>>()?;
+    let Some(moving) = moving(name).or_else(|| moving_moments(name)).filter(|_| types.iter().all(takes)) else {
+        return Ok(false);
+    };
+    for (arg, data_type) in call.params.args.iter_mut().zip(types) {
+        if data_type != DataType::Float64 {
+            *arg = cast(std::mem::take(arg), DataType::Float64);
+        }
     }
     call.fun = WindowFunctionDefinition::AggregateUDF(moving);
     Ok(true)
+}
+
+/// Bounds how many rows a frame reaches: DataFusion 55.2 adds that to the number of a row. Returns whether it was more.
+fn reach(bound: &mut WindowFrameBound) -> bool {
+    match bound {
+        WindowFrameBound::Preceding(ScalarValue::UInt64(Some(rows)))
+        | WindowFrameBound::Following(ScalarValue::UInt64(Some(rows)))
+            if *rows > REACH_MAX =>
+        {
+            *rows = REACH_MAX;
+            true
+        }
+        _ => false,
+    }
 }
 
 /// Has a bound that is a whole number count nanoseconds; returns whether it was one.

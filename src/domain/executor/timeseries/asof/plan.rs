@@ -1,6 +1,7 @@
 //! Plans joins by time: which rows match, which of them is in force, and what becomes of rows without one.
 
 use crate::domain::executor::error::refused;
+use crate::domain::executor::time_units;
 use crate::domain::executor::timeseries::aggregates::time_of_plan;
 use crate::domain::executor::timeseries::asof::node::{AsOfNode, AsOfSpec, Direction, JoinKey};
 use crate::domain::executor::timeseries::asof_condition::{Conditions, Inequality};
@@ -193,15 +194,11 @@ fn shifted([left, right]: [Expr; 2], offset: Expr) -> [Expr; 2] {
 /// Returns the nanoseconds of one unit in which times are compared.
 fn unit_ns(times: &[Expr; 2], schemas: [&DFSchema; 2]) -> Result<i64> {
     let (left, right) = (times[0].get_type(schemas[0])?, times[1].get_type(schemas[1])?);
-    Ok(match time_type(&left, &right) {
-        Some(DataType::Timestamp(TimeUnit::Second, _)) => 1_000_000_000,
-        Some(DataType::Timestamp(TimeUnit::Millisecond, _) | DataType::Date64) => 1_000_000,
-        Some(DataType::Timestamp(TimeUnit::Microsecond, _)) => 1_000,
-        Some(DataType::Timestamp(TimeUnit::Nanosecond, _)) => 1,
-        Some(DataType::Date32) => 86_400_000_000_000,
-        Some(known) if known.is_integer() => 1,
-        _ => return Err(refused("a tolerance needs times or whole numbers on both sides".to_owned())),
-    })
+    match time_type(&left, &right) {
+        Some(known) if known.is_integer() => Ok(1),
+        Some(known) if let Some(unit_ns) = time_units::unit_ns(&known) => Ok(unit_ns),
+        _ => Err(refused("a tolerance needs times or whole numbers on both sides".to_owned())),
+    }
 }
 
 fn in_unit(literal: &Expr, times: &[Expr; 2], schemas: [&DFSchema; 2]) -> Result<i64> {

@@ -1,6 +1,9 @@
 //! Finds the bounds of a time in the conditions of a plan: through filters, subqueries, projections and joins.
 
+use crate::domain::executor::time_units::unit_ns;
+use crate::domain::executor::timeseries::civil::DAY_NS;
 use crate::domain::executor::timeseries::scalars::instant;
+use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::{Column, DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::simplify::SimplifyContext;
@@ -48,6 +51,25 @@ fn look(time: &Column, plan: &LogicalPlan, context: &SimplifyContext, bounds: &m
             }
             Ok(())
         }
+        LogicalPlan::Union(union) => {
+            // Rows of any of them: from the first bound to the last, where all have one.
+            let Some(at) = plan.schema().maybe_index_of_column(time) else { return Ok(()) };
+            let mut all: Option<Bounds> = None;
+            for input in &union.inputs {
+                let mut own = [None, None];
+                look(&input.schema().columns()[at], input, context, &mut own)?;
+                all = Some(match all {
+                    None => own,
+                    Some([first, last]) => {
+                        [first.zip(own[0]).map(|(a, b)| a.min(b)), last.zip(own[1]).map(|(a, b)| a.max(b))]
+                    }
+                });
+            }
+            let [first, last] = all.unwrap_or_default();
+            first.into_iter().for_each(|at_ns| raise(bounds, at_ns));
+            last.into_iter().for_each(|at_ns| lower(bounds, at_ns));
+            Ok(())
+        }
         other => {
             let inputs = other.inputs();
             inputs
@@ -65,7 +87,12 @@ fn condition_bounds(
     context: &SimplifyContext,
     bounds: &mut Bounds,
 ) -> Result<()> {
-    let is_time = |expr: &Expr| matches!(bare(expr), Expr::Column(column) if schema.maybe_index_of_column(column) == schema.maybe_index_of_column(time));
+    let granule = |expr: &Expr| match bare(expr) {
+        Expr::Column(column) if schema.maybe_index_of_column(column) == schema.maybe_index_of_column(time) => {
+            granule_ns(expr)
+        }
+        _ => None,
+    };
     let constant = |expr: &Expr| -> Option<ScalarValue> {
         let simplifier = ExprSimplifier::new(context.clone());
         match simplifier.simplify(expr.clone()).ok()? {
@@ -75,33 +102,35 @@ fn condition_bounds(
     };
     match condition {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
-            let (op, value) = if is_time(left) {
-                (Some(*op), constant(right))
-            } else if is_time(right) {
-                (op.swap(), constant(left))
+            let (op, value, granule_ns) = if let Some(granule_ns) = granule(left) {
+                (Some(*op), constant(right), granule_ns)
+            } else if let Some(granule_ns) = granule(right) {
+                (op.swap(), constant(left), granule_ns)
             } else {
                 return Ok(());
             };
             let Some(value) = value else { return Ok(()) };
             let at_ns = instant(&value)?;
+            let behind_ns = at_ns.saturating_add(granule_ns);
             match op {
                 Some(Operator::GtEq) => raise(bounds, at_ns),
-                Some(Operator::Gt) => raise(bounds, at_ns.saturating_add(1)),
+                Some(Operator::Gt) => raise(bounds, behind_ns),
                 Some(Operator::Lt) => lower(bounds, at_ns),
-                Some(Operator::LtEq) => lower(bounds, at_ns.saturating_add(1)),
+                Some(Operator::LtEq) => lower(bounds, behind_ns),
                 Some(Operator::Eq) => {
                     raise(bounds, at_ns);
-                    lower(bounds, at_ns.saturating_add(1));
+                    lower(bounds, behind_ns);
                 }
                 _ => {}
             }
         }
-        Expr::Between(Between { expr, negated: false, low, high }) if is_time(expr) => {
+        Expr::Between(Between { expr, negated: false, low, high }) => {
+            let Some(granule_ns) = granule(expr) else { return Ok(()) };
             if let Some(low) = constant(low) {
                 raise(bounds, instant(&low)?);
             }
             if let Some(high) = constant(high) {
-                lower(bounds, instant(&high)?.saturating_add(1));
+                lower(bounds, instant(&high)?.saturating_add(granule_ns));
             }
         }
         _ => {}
@@ -115,6 +144,21 @@ fn raise(bounds: &mut Bounds, at_ns: i64) {
 
 fn lower(bounds: &mut Bounds, at_ns: i64) {
     bounds[1] = Some(bounds[1].map_or(at_ns, |known| known.min(at_ns)));
+}
+
+/// Returns how many nanoseconds have the same value of a time under casts: a day of a DATE. None where a cast is to no time.
+fn granule_ns(expr: &Expr) -> Option<i64> {
+    match expr {
+        Expr::Cast(cast) => {
+            let own_ns = match cast.field.data_type() {
+                DataType::Date64 => DAY_NS,
+                other => unit_ns(other)?,
+            };
+            granule_ns(&cast.expr).map(|inner_ns| inner_ns.max(own_ns))
+        }
+        Expr::Alias(alias) => granule_ns(&alias.expr),
+        _ => Some(1),
+    }
 }
 
 /// Returns an expression without the casts around it.

@@ -1,7 +1,8 @@
 //! Fills gaps: reads all groups, and answers each with every bucket, group by group, in order of time.
 
 use crate::domain::executor::error::refused;
-use crate::domain::executor::timeseries::buckets::Buckets;
+use crate::domain::executor::time_units::unit_ns;
+use crate::domain::executor::timeseries::buckets::{Buckets, too_coarse};
 use crate::domain::executor::timeseries::gaps::node::{Fill, Filled};
 use crate::domain::executor::timeseries::keys::{KeyCodes, key_type};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, UInt32Array};
@@ -168,6 +169,9 @@ fn times_of(times: &[Option<i64>], data_type: &DataType) -> Result<ArrayRef> {
         DataType::Timestamp(_, zone) => zone.clone(),
         _ => None,
     };
+    if unit_ns(data_type).is_some_and(|unit_ns| times.iter().flatten().any(|time| time % unit_ns != 0)) {
+        return Err(too_coarse());
+    }
     let nanoseconds = cast(&nanoseconds, &DataType::Timestamp(TimeUnit::Nanosecond, zone))?;
     Ok(cast(&nanoseconds, data_type)?)
 }

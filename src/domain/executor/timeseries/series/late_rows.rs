@@ -52,7 +52,12 @@ impl LateRows {
             all.memory.try_grow(rows * (ROW_BYTES + WINDOW_ROW_BYTES * all.windows.len()))?;
             all.codes.extend_from_slice(&codes_of(&batch, code.0, code.1)?);
             if let Some(window) = all.windows.first() {
-                all.times.extend_from_slice(window.times(&batch)?.values());
+                // Where it is only their order that counts, times need not be ones that nanoseconds can hold.
+                let times = match all.windows.iter().any(SeriesWindow::needs_time) {
+                    true => window.times(&batch)?,
+                    false => window.places_in_time(&batch)?,
+                };
+                all.times.extend_from_slice(times.values());
             }
             for (window, values) in all.windows.iter().zip(&mut all.values) {
                 values.push(window.value.evaluate(&batch)?.into_array(rows)?);

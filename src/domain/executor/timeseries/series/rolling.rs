@@ -1,11 +1,11 @@
 //! Sums over the last rows of each of many series.
 //!
 //! A sum that is kept by adding what comes and taking away what goes loses digits, and never recovers from a NaN or an infinity; so it is
-//! taken anew from its rows once they have all been replaced, when a value goes that was much larger than the rest, and at every
-//! step while one of them is not finite.
+//! taken anew from its rows once they have all been replaced, when it is much smaller than what has been in it since it was last taken
+//! anew, and at every step while one of them is not finite.
 
-/// How much larger than a sum a value may be that is taken away from it.
-const DIGITS_KEPT: f64 = 1e4;
+/// How much larger than a sum may be what was added to it, or taken away, or was the sum meanwhile: each rounded the sum to its digits.
+const DIGITS_KEPT: f64 = 1e2;
 
 /// The last rows of each series, and their sum.
 pub struct Rolling {
@@ -28,6 +28,8 @@ struct Series {
     /// Values among them that are not finite.
     unbounded: u32,
     sum: f64,
+    /// The largest value and sum since the sum was taken anew.
+    largest: f64,
 }
 
 impl Rolling {
@@ -54,10 +56,11 @@ impl Rolling {
         if is_full && (state.next as usize) + 1 < self.length {
             let place = &mut self.values[series * self.length + state.next as usize];
             let moved = state.sum + value - *place;
-            if moved.is_finite() && place.abs() <= DIGITS_KEPT * moved.abs() {
+            let largest = state.largest.max(value.abs()).max(moved.abs());
+            if largest.is_finite() && largest <= DIGITS_KEPT * moved.abs() {
                 *place = value;
                 state.next += 1;
-                state.sum = moved;
+                (state.sum, state.largest) = (moved, largest);
                 return (moved, state.count);
             }
         }
@@ -84,10 +87,14 @@ impl Rolling {
         state.count = state.count + u32::from(value.is_some()) - u32::from(had_value);
         state.unbounded = state.unbounded + u32::from(!ring[at].is_finite()) - u32::from(!gone.is_finite());
         let moved = state.sum + ring[at] - gone;
-        // What goes was so large that nothing is left of the digits of what stays.
-        let is_drowned = gone.abs() > DIGITS_KEPT * moved.abs();
-        let is_anew = state.unbounded > 0 || !gone.is_finite() || is_drowned || state.next == 0;
+        state.largest = state.largest.max(ring[at].abs()).max(moved.abs());
+        // There was so much that few digits are left of what stays.
+        let is_drowned = state.largest > DIGITS_KEPT * moved.abs();
+        let is_anew = state.unbounded > 0 || !gone.is_finite() || !moved.is_finite() || is_drowned || state.next == 0;
         state.sum = if is_anew { sum(ring) } else { moved };
+        if is_anew {
+            state.largest = ring.iter().fold(state.sum.abs(), |largest, value| largest.max(value.abs()));
+        }
         (state.sum, state.count)
     }
 }
@@ -102,6 +109,19 @@ fn sum(values: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use crate::domain::executor::timeseries::series::rolling::Rolling;
+
+    #[test]
+    fn a_sum_that_becomes_small_step_by_step_keeps_its_digits() {
+        let mut rolling = Rolling::new(1, 4);
+        let mut last = Vec::new();
+        for step in 0..60 {
+            let value = 1e18 * 0.3_f64.powi(step);
+            last.push(value);
+            let (sum, _) = rolling.next_value(0, value);
+            let expected: f64 = last[last.len().saturating_sub(4)..].iter().sum();
+            assert!((sum - expected).abs() <= 1e-12 * expected, "{step}: {sum} {expected}");
+        }
+    }
 
     #[test]
     fn sums_are_those_of_the_last_rows_whatever_was_before() {

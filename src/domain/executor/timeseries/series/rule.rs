@@ -10,7 +10,6 @@ use crate::domain::executor::timeseries::series::exec::{SeriesAggregateExec, Ser
 use crate::domain::executor::timeseries::series::kind::{Kind, kind_of};
 use crate::domain::storage::SymbolKind;
 use arrow::array::Array;
-use arrow::datatypes::DataType;
 use datafusion::common::Result;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
@@ -197,12 +196,10 @@ fn grouped(partial: &AggregateExec) -> Result<Option<Grouped>> {
             .iter()
             .map(|arg| arg.downcast_ref::<Literal>().map(|literal| literal.value().clone()))
             .collect();
-        let Some((time, buckets)) = bucket_call(call.fun(), &literals)? else { return Ok(None) };
+        // What is wrong with the width of a bucket, or of numbers, is said by whoever computes it.
+        let Ok(Some((time, buckets))) = bucket_call(call.fun(), &literals) else { return Ok(None) };
         let time = call.args()[time].clone();
-        if found.bucket.is_some()
-            || !matches!(time.data_type(&schema)?, DataType::Timestamp(..))
-            || !time.is::<Column>()
-        {
+        if found.bucket.is_some() || !buckets.fit(&time.data_type(&schema)?) || !time.is::<Column>() {
             return Ok(None);
         }
         found.bucket = Some((time, buckets));

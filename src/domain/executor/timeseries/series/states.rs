@@ -123,24 +123,26 @@ impl States {
     /// `Internal` for arguments of other types than the kind takes.
     pub fn add(&mut self, rows: &RowsOf<'_>, args: &[ArrayRef]) -> Result<()> {
         self.grow(rows.count);
-        let nulls = args.iter().fold(None, |nulls, arg| NullBuffer::union(nulls.as_ref(), arg.nulls()));
+        // A column of nulls alone has no mask.
+        let nulls =
+            args.iter().fold(None, |nulls, arg| NullBuffer::union(nulls.as_ref(), arg.logical_nulls().as_ref()));
         match nulls.filter(|nulls| nulls.null_count() > 0) {
             None => self.add_all(rows, args),
             Some(nulls) => self.add_some(rows, args, &nulls),
         }
     }
 
-    /// Takes rows in one by one, but for those whose arguments are NULL.
+    /// Takes rows in run by run, but for those whose arguments are NULL.
     fn add_some(&mut self, rows: &RowsOf<'_>, args: &[ArrayRef], nulls: &NullBuffer) -> Result<()> {
-        for (group, at) in rows.groups.iter().zip(rows.range.clone()) {
-            if nulls.is_null(at) {
-                self.missing.resize(rows.count, 0);
-                self.missing[*group as usize] += 1;
-            } else {
-                let groups = std::slice::from_ref(group);
-                let row = RowsOf { groups, range: at..at + 1, count: rows.count, ends: None, ordered: None };
-                self.add_all(&row, args)?;
-            }
+        self.missing.resize(rows.count, 0);
+        let nulls = nulls.slice(rows.range.start, rows.range.len());
+        rows.groups.iter().enumerate().filter(|(row, _)| nulls.is_null(*row)).for_each(|(_, group)| {
+            self.missing[*group as usize] += 1;
+        });
+        for (from, to) in nulls.valid_slices() {
+            let range = rows.range.start + from..rows.range.start + to;
+            let run = RowsOf { groups: &rows.groups[from..to], range, count: rows.count, ends: None, ordered: None };
+            self.add_all(&run, args)?;
         }
         Ok(())
     }
@@ -202,6 +204,11 @@ impl States {
             return;
         };
         if self.bound + more >= 1 << 62 {
+            // Of a few rows their groups alone are looked at: there may be very many.
+            if values.len() < self.sums.len() {
+                rows.for_each(|(group, value)| self.sums[group] += i128::from(*value));
+                return;
+            }
             for (sum, part) in self.sums.iter_mut().zip(&mut self.wholes) {
                 *sum += i128::from(std::mem::take(part));
             }

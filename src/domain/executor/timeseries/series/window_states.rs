@@ -46,6 +46,16 @@ impl SeriesWindow {
         let times = self.time.evaluate(batch)?.into_array(batch.num_rows())?;
         Times::new(&times, &DataType::Timestamp(TimeUnit::Nanosecond, None))
     }
+
+    /// Returns the times of rows in the unit of their column.
+    ///
+    /// # Errors
+    ///
+    /// arrow's, for what is no time.
+    pub fn places_in_time(&self, batch: &RecordBatch) -> Result<Times> {
+        let times = self.time.evaluate(batch)?.into_array(batch.num_rows())?;
+        Times::new(&times, times.data_type())
+    }
 }
 
 /// The states of one function, one for each code.

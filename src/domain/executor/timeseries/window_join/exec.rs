@@ -195,7 +195,7 @@ impl Windows {
         let index = TimeIndex::new(&row_codes, &row_times, |row| valid[row], codes.len())?;
         memory.try_grow(index.rows().len() * KNOWN_ROW_BYTES * values.len())?;
         let mut aggregates = Vec::with_capacity(values.len());
-        for (WindowAggregate { function: aggregate, .. }, values) in exprs.aggregates.iter().zip(values) {
+        for (WindowAggregate { function, filter }, values) in exprs.aggregates.iter().zip(values) {
             let columns = match values.first() {
                 Some(first) => {
                     let mut all = Collected::new(first.schema());
@@ -204,7 +204,7 @@ impl Windows {
                 }
                 None => Vec::new(),
             };
-            aggregates.push(Ordered::new(aggregate.clone(), columns));
+            aggregates.push(Ordered::new(function.clone(), columns, filter.is_some()));
         }
         let near = vec![0; codes.len()];
         Ok(Self { exprs, schema, codes, index, aggregates, near, _memory: memory })
@@ -265,7 +265,8 @@ impl Windows {
     }
 }
 
-/// Returns the arguments of an aggregate; of rows that do not pass its condition they are null.
+/// Returns the arguments of an aggregate; of rows that do not pass its condition they are null. Behind them stands which pass, where it
+/// has a condition.
 fn arguments(aggregate: &WindowAggregate, batch: &RecordBatch) -> Result<RecordBatch> {
     let mut columns = evaluate(&aggregate.function.expressions(), batch)?;
     if let Some(filter) = &aggregate.filter {
@@ -274,6 +275,7 @@ fn arguments(aggregate: &WindowAggregate, batch: &RecordBatch) -> Result<RecordB
         for column in &mut columns {
             *column = arrow::compute::nullif(column, &fails)?;
         }
+        columns.push(Arc::new(arrow::compute::not(&fails)?));
     }
     let fields: Vec<_> =
         columns.iter().enumerate().map(|(at, column)| (format!("a{at}"), column.clone(), true)).collect();

@@ -4,7 +4,8 @@
 //! rows together: sums from the first row on, kept in twice the digits so that their differences are right, and the extremes of blocks.
 //! Everything else asks DataFusion's accumulator, a window at a time.
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, new_empty_array, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, new_empty_array, new_null_array};
+use arrow::compute::filter;
 use arrow::datatypes::{DataType, Float64Type};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
@@ -53,15 +54,19 @@ enum Known {
 pub struct Ordered {
     aggregate: Arc<AggregateFunctionExpr>,
     columns: Vec<ArrayRef>,
+    /// The rows that pass the aggregate's condition, if it has one; those that do not are null in the columns.
+    passes: Option<BooleanArray>,
     kind: Kind,
     known: Known,
 }
 
 impl Ordered {
-    /// Makes the aggregate of arguments in their order.
-    pub fn new(aggregate: Arc<AggregateFunctionExpr>, columns: Vec<ArrayRef>) -> Self {
+    /// Makes the aggregate of arguments in their order; the last column says which rows pass its condition where it `is_filtered`.
+    pub fn new(aggregate: Arc<AggregateFunctionExpr>, mut columns: Vec<ArrayRef>, is_filtered: bool) -> Self {
+        let passes = if is_filtered { columns.pop() } else { None };
+        let passes = passes.and_then(|passes| passes.as_boolean_opt().cloned());
         let kind = kind_of(&aggregate, &columns);
-        Self { aggregate, columns, kind, known: Known::Unasked }
+        Self { aggregate, columns, passes, kind, known: Known::Unasked }
     }
 
     /// Divides windows into runs that take about the same time.
@@ -197,7 +202,16 @@ impl Ordered {
         let of = |window: &Range<usize>| {
             let mut accumulator = self.aggregate.create_accumulator()?;
             if !window.is_empty() {
-                let values: Vec<_> = columns.iter().map(|column| column.slice(window.start, window.len())).collect();
+                let of_window = |column: &ArrayRef| column.slice(window.start, window.len());
+                let values = columns.iter().map(of_window);
+                let values = match &self.passes {
+                    // An aggregate may keep the NULLs that it is given.
+                    Some(passes) => {
+                        let passes = passes.slice(window.start, window.len());
+                        values.map(|column| Ok(filter(&column, &passes)?)).collect::<Result<Vec<_>>>()?
+                    }
+                    None => values.collect(),
+                };
                 accumulator.update_batch(&values)?;
             }
             accumulator.evaluate()

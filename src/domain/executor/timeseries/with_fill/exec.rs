@@ -250,8 +250,8 @@ impl Filler {
             self.open_group();
         }
         let Some(value) = rows.values[rows.at] else {
-            // What is missing comes before the NULLs behind it.
-            if !self.filled.options.nulls_first && self.is_group_open && !self.close_group(rows.at, made)? {
+            // What is missing comes before what no grid has behind it: NULL and NaN.
+            if self.is_behind(rows) && self.is_group_open && !self.close_group(rows.at, made)? {
                 return Ok(());
             }
             made.row(rows.at, Value::Whole(0));
@@ -274,6 +274,16 @@ impl Filler {
         made.row(rows.at, value);
         rows.at += 1;
         Ok(())
+    }
+
+    /// Returns whether the next row, which has no value of a grid, stands behind those that have one: NULL as it is asked for, NaN as the
+    /// greatest of numbers.
+    fn is_behind(&self, rows: &Rows) -> bool {
+        let SortOptions { nulls_first, descending } = self.filled.options;
+        match rows.batch.column(self.filled.index).is_null(rows.at) {
+            true => !nulls_first,
+            false => !descending,
+        }
     }
 
     /// Returns whether a value is to be filled in before another one.

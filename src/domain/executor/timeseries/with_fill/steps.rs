@@ -1,11 +1,12 @@
 //! The values that are filled in: from a first one, by equal steps, up to and without a last one.
 
 use crate::domain::executor::error::refused;
+use crate::domain::executor::time_units::unit_ns;
 use crate::domain::executor::timeseries::civil::{DAY_NS, day_of_month_start, month_of_day};
 use crate::domain::executor::timeseries::spans::Span;
 use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit};
+use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use datafusion::common::{Result, ScalarValue};
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -171,18 +172,8 @@ fn fits_i64(column: &ArrayRef) -> bool {
     values.is_none_or(|values| values.iter().flatten().all(|value| i64::try_from(value).is_ok()))
 }
 
-fn unit_ns(data_type: &DataType) -> i64 {
-    match data_type {
-        DataType::Timestamp(TimeUnit::Second, _) => 1_000_000_000,
-        DataType::Timestamp(TimeUnit::Millisecond, _) => 1_000_000,
-        DataType::Timestamp(TimeUnit::Microsecond, _) => 1_000,
-        DataType::Date32 => DAY_NS,
-        _ => 1,
-    }
-}
-
 fn read_step(data_type: &DataType, step: &ScalarValue) -> Result<Step> {
-    let unit_ns = unit_ns(data_type);
+    let unit_ns = unit_ns(data_type).unwrap_or(1);
     let is_number = step.data_type().is_numeric();
     match data_type {
         DataType::Timestamp(..) | DataType::Date32 if !is_number => match Span::read(step)? {

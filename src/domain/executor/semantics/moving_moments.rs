@@ -1,0 +1,218 @@
+//! Deviations, correlations and regressions over a window whose start moves.
+//!
+//! DataFusion 55.2 takes what leaves a window away from the sums of squares, which after a large value leaves nothing of the digits of the
+//! others, and negative variances; a NaN stays for ever. Here nothing is taken away: the rows of a window lie in two stacks, each row
+//! with the moments of all that lie below it, and the window's are put together of both tops (Chan, Golub, LeVeque 1979).
+
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::datatypes::{DataType, Field, FieldRef, Float64Type};
+use datafusion::common::{Result, ScalarValue, internal_err};
+use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
+use std::sync::{Arc, LazyLock};
+
+/// What a function answers, of how many arguments.
+type Answer = fn(&Moments) -> Option<f64>;
+
+/// The functions. Of two arguments the first is y, the second x.
+const FUNCTIONS: [(&str, usize, Answer); 15] = [
+    ("var", 1, |all| all.per_freedom(all.squares[0])),
+    ("var_pop", 1, |all| all.per_row(all.squares[0])),
+    ("stddev", 1, |all| all.per_freedom(all.squares[0]).map(f64::sqrt)),
+    ("stddev_pop", 1, |all| all.per_row(all.squares[0]).map(f64::sqrt)),
+    ("covar_samp", 2, |all| all.per_freedom(all.product)),
+    ("covar_pop", 2, |all| all.per_row(all.product)),
+    ("corr", 2, Moments::correlation),
+    ("regr_slope", 2, Moments::slope),
+    ("regr_intercept", 2, |all| Some(all.means[0] - all.slope()? * all.means[1])),
+    ("regr_r2", 2, |all| (all.squares[0] != 0.0).then_some(all.slope()? * all.product / all.squares[0])),
+    ("regr_avgx", 2, |all| all.some(all.means[1])),
+    ("regr_avgy", 2, |all| all.some(all.means[0])),
+    ("regr_sxx", 2, |all| all.some(all.squares[1])),
+    ("regr_syy", 2, |all| all.some(all.squares[0])),
+    ("regr_sxy", 2, |all| all.some(all.product)),
+];
+
+/// Returns the function of doubles that takes the place of one over windows; none for another one.
+pub fn moving_moments(name: &str) -> Option<Arc<AggregateUDF>> {
+    static ALL: LazyLock<Vec<Arc<AggregateUDF>>> = LazyLock::new(|| {
+        let made = |(name, args, answer): &(&'static str, usize, Answer)| {
+            let signature = Signature::exact(vec![DataType::Float64; *args], Volatility::Immutable);
+            Arc::new(AggregateUDF::from(MovingMoments { name, answer: *answer, signature }))
+        };
+        FUNCTIONS.iter().map(made).collect()
+    });
+    ALL.iter().find(|function| function.name() == name).cloned()
+}
+
+#[derive(Debug)]
+struct MovingMoments {
+    name: &'static str,
+    answer: Answer,
+    signature: Signature,
+}
+
+impl PartialEq for MovingMoments {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for MovingMoments {}
+
+impl std::hash::Hash for MovingMoments {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+impl AggregateUDFImpl for MovingMoments {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Float64)
+    }
+
+    fn accumulator(&self, _: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        Ok(Box::new(Window { answer: self.answer, old: Vec::new(), new: Vec::new(), all_new: Moments::default() }))
+    }
+
+    fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
+        Ok(vec![Arc::new(Field::new(args.name, DataType::Float64, true))])
+    }
+}
+
+/// The moments of some rows: how many, the means, and the sums of squares and products of what is beside the means.
+#[derive(Debug, Clone, Copy, Default)]
+struct Moments {
+    rows: f64,
+    means: [f64; 2],
+    squares: [f64; 2],
+    product: f64,
+}
+
+impl Moments {
+    fn of(row: [f64; 2]) -> Self {
+        // What is not finite has no distance from its mean.
+        let squares = row.map(|value| if value.is_finite() { 0.0 } else { f64::NAN });
+        Self { rows: 1.0, means: row, squares, product: squares[0] + squares[1] }
+    }
+
+    fn and(&self, other: &Self) -> Self {
+        if self.rows == 0.0 || other.rows == 0.0 {
+            return if self.rows == 0.0 { *other } else { *self };
+        }
+        let rows = self.rows + other.rows;
+        let apart: [f64; 2] = std::array::from_fn(|at| other.means[at] - self.means[at]);
+        let share = self.rows * other.rows / rows;
+        Self {
+            rows,
+            means: std::array::from_fn(|at| self.means[at] + apart[at] * (other.rows / rows)),
+            squares: std::array::from_fn(|at| self.squares[at] + other.squares[at] + apart[at] * apart[at] * share),
+            product: self.product + other.product + apart[0] * apart[1] * share,
+        }
+    }
+
+    fn some(&self, value: f64) -> Option<f64> {
+        (self.rows > 0.0).then_some(value)
+    }
+
+    fn per_row(&self, sum: f64) -> Option<f64> {
+        // A row is no distance from itself, be it infinite: what DataFusion answers without a window.
+        self.some(if self.rows == 1.0 { 0.0 } else { sum / self.rows })
+    }
+
+    fn per_freedom(&self, sum: f64) -> Option<f64> {
+        (self.rows > 1.0).then(|| sum / (self.rows - 1.0))
+    }
+
+    fn slope(&self) -> Option<f64> {
+        (self.rows > 1.0 && self.squares[1] != 0.0).then(|| self.product / self.squares[1])
+    }
+
+    fn correlation(&self) -> Option<f64> {
+        match self.means.map(f64::is_nan) {
+            [true, true] => Some(f64::NAN),
+            [false, false] if self.rows > 1.0 && self.squares.iter().all(|sum| *sum != 0.0) => {
+                Some(self.product / self.squares[0].sqrt() / self.squares[1].sqrt())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The rows of a window that have all arguments.
+#[derive(Debug)]
+struct Window {
+    answer: Answer,
+    /// The older rows, the oldest on top: for each the moments of it and of those below.
+    old: Vec<Moments>,
+    /// The newer rows, the newest on top.
+    new: Vec<[f64; 2]>,
+    all_new: Moments,
+}
+
+/// Returns the rows of columns that have all of them.
+fn rows(columns: &[ArrayRef]) -> impl Iterator<Item = [f64; 2]> {
+    let columns: Vec<_> = columns.iter().map(|column| column.as_primitive::<Float64Type>().clone()).collect();
+    let count = columns.first().map_or(0, |column| column.len());
+    (0..count).filter_map(move |row| {
+        let has_all = columns.iter().all(|column| column.is_valid(row));
+        let value = |at: usize| columns.get(at).map_or(0.0, |column| column.value(row));
+        has_all.then(|| [value(0), value(1)])
+    })
+}
+
+impl Accumulator for Window {
+    fn update_batch(&mut self, columns: &[ArrayRef]) -> Result<()> {
+        for row in rows(columns) {
+            self.all_new = self.all_new.and(&Moments::of(row));
+            self.new.push(row);
+        }
+        Ok(())
+    }
+
+    fn retract_batch(&mut self, columns: &[ArrayRef]) -> Result<()> {
+        for _ in rows(columns) {
+            if self.old.is_empty() {
+                let mut below = Moments::default();
+                while let Some(row) = self.new.pop() {
+                    below = Moments::of(row).and(&below);
+                    self.old.push(below);
+                }
+                self.all_new = Moments::default();
+            }
+            if self.old.pop().is_none() {
+                return internal_err!("a window lost a value");
+            }
+        }
+        Ok(())
+    }
+
+    fn supports_retract_batch(&self) -> bool {
+        true
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        let old = self.old.last().copied().unwrap_or_default();
+        Ok(ScalarValue::Float64((self.answer)(&old.and(&self.all_new))))
+    }
+
+    fn size(&self) -> usize {
+        size_of::<Self>() + self.old.capacity() * size_of::<Moments>() + self.new.capacity() * size_of::<[f64; 2]>()
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        internal_err!("a moving window has no parts")
+    }
+
+    fn merge_batch(&mut self, _: &[ArrayRef]) -> Result<()> {
+        internal_err!("a moving window has no parts")
+    }
+}
