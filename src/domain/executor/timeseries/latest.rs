@@ -2,8 +2,10 @@
 //!
 //! NULL is a key like another, and a row without a time is never the latest. Rows leave in the order in which they arrived.
 
+use crate::domain::executor::scan::ScanExec;
 use crate::domain::executor::timeseries::collected::Collected;
 use crate::domain::executor::timeseries::keys::{KeyCodes, Times, key_type, time_type};
+use crate::domain::storage::slice_bytes;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -167,6 +169,8 @@ impl ExecutionPlan for LatestExec {
         let (time, keys, schema) = (self.time.clone(), self.keys.clone(), self.schema());
         let (made, plain) = (schema.clone(), self.input.schema());
         let answered: Vec<usize> = (0..schema.fields().len()).collect();
+        // Else they are a table's own, which are counted there.
+        let is_computed = !self.input.is::<ScanExec>();
         let latest = async move {
             let own_type = time.data_type(&plain)?;
             let Some(time_type) = time_type(&own_type, &own_type) else {
@@ -183,7 +187,8 @@ impl ExecutionPlan for LatestExec {
                 let row_codes = codes.codes(&columns, batch.num_rows())?;
                 let times = Times::new(&time.evaluate(&batch)?.into_array(batch.num_rows())?, &time_type)?;
                 latest.add(batch.project(&answered)?, &row_codes, &times, codes.len());
-                memory.try_resize(codes.bytes() + latest.best.capacity() * size_of::<Best>())?;
+                let batches = if is_computed { latest.batch_bytes() } else { 0 };
+                memory.try_resize(codes.bytes() + latest.best.capacity() * size_of::<Best>() + batches)?;
             }
             latest.batch(made)
         };
@@ -237,6 +242,12 @@ impl Latest {
         if self.held[number as usize] > 0 {
             self.batches[number as usize] = Some(batch);
         }
+    }
+
+    /// Returns the memory of the batches that are kept, in bytes.
+    fn batch_bytes(&self) -> usize {
+        let columns = self.batches.iter().flatten().flat_map(RecordBatch::columns);
+        columns.map(|column| slice_bytes(column.as_ref())).sum::<u64>() as usize
     }
 
     fn batch(self, schema: SchemaRef) -> Result<RecordBatch> {

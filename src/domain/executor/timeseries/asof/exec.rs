@@ -3,6 +3,7 @@
 //! The right side is read whole (`right`); of it only those columns are kept that are answered. Batches of the left side are shared out
 //! to all cores (`probe`) and pass through: their columns are not copied where every row has a match, or stays without one.
 
+use crate::domain::executor::scan::ScanExec;
 use crate::domain::executor::timeseries::asof::exprs::{AsOfExprs, evaluate};
 use crate::domain::executor::timeseries::asof::node::AsOfSpec;
 use crate::domain::executor::timeseries::asof::probe::Probe;
@@ -124,8 +125,9 @@ impl ExecutionPlan for AsOfExec {
         let memory = MemoryConsumer::new("AsOfExec").register(task.memory_pool());
         let work = Work::new(self.exprs.clone(), self.spec, &self.answered, self.schema());
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let is_computed = !self.right.is::<ScanExec>();
         let joined = stream::once(async move {
-            let mut join = Join::build(right, work, memory).await?;
+            let mut join = Join::build((right, is_computed), work, memory).await?;
             let tasks = left.map(move |batch| join.begin(batch?)).map_ok(|task| async move {
                 match task.join_unwind().await {
                     Ok(joined) => joined,
@@ -152,6 +154,8 @@ struct Join {
     codes: KeyCodes,
     /// Probes that are free. One that sees a later batch goes on from where it is.
     probes: Arc<Mutex<Vec<Probe>>>,
+    /// Of the keys that the left side alone has.
+    left_memory: MemoryReservation,
 }
 
 /// What joining a batch needs to know.
@@ -166,23 +170,29 @@ struct Work {
 }
 
 impl Join {
-    async fn build(right: SendableRecordBatchStream, work: Work, memory: MemoryReservation) -> Result<Self> {
-        let (right, codes) = Right::read(right, &work.exprs, &work.sides[1], memory).await?;
-        Ok(Self { work: Arc::new(work), right: Arc::new(right), codes, probes: Arc::default() })
+    async fn build(
+        (right, is_computed): (SendableRecordBatchStream, bool),
+        work: Work,
+        memory: MemoryReservation,
+    ) -> Result<Self> {
+        let left_memory = memory.new_empty();
+        let (right, codes) = Right::read(right, &work.exprs, (&work.sides[1], is_computed), memory).await?;
+        Ok(Self { work: Arc::new(work), right: Arc::new(right), codes, probes: Arc::default(), left_memory })
     }
 
     /// Begins to join a batch.
     fn begin(&mut self, batch: RecordBatch) -> Result<SpawnedTask<Result<RecordBatch>>> {
         let keys = evaluate(&self.work.exprs.keys[0], &batch)?;
         let codes = self.codes.codes(&keys, batch.num_rows())?;
+        self.left_memory.try_resize(self.codes.bytes())?;
         let free = self.probes.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut probe = match free {
-            Some(probe) => probe,
-            None => Probe::new(self.right.clone(), self.work.spec)?,
-        };
         let (work, right, probes) = (self.work.clone(), self.right.clone(), self.probes.clone());
         Ok(SpawnedTask::spawn(async move {
-            let joined = work.join(&batch, &codes, &mut probe, &right);
+            let mut probe = match free {
+                Some(probe) => probe,
+                None => Probe::new(right.clone(), work.spec).await?,
+            };
+            let joined = work.join(&batch, &codes, &mut probe, &right).await;
             probes.lock().unwrap_or_else(PoisonError::into_inner).push(probe);
             joined
         }))
@@ -201,16 +211,16 @@ impl Work {
         Self { exprs, spec, sides: [wanted, right], order, schema }
     }
 
-    fn join(&self, batch: &RecordBatch, codes: &[u32], probe: &mut Probe, right: &Right) -> Result<RecordBatch> {
+    async fn join(&self, batch: &RecordBatch, codes: &[u32], probe: &mut Probe, right: &Right) -> Result<RecordBatch> {
         let rows = batch.num_rows();
         let times = Times::new(&evaluate(&self.exprs.times[..1], batch)?[0], &self.exprs.time_type)?;
         let mut matches = match &self.exprs.left_condition {
             Some(condition) => {
                 let condition = condition.evaluate(batch)?.into_array(rows)?;
                 let condition = condition.as_boolean();
-                probe.rows(codes, &times, |row| condition.is_valid(row) && condition.value(row))?
+                probe.rows(codes, &times, |row| condition.is_valid(row) && condition.value(row)).await?
             }
-            None => probe.rows(codes, &times, |_| true)?,
+            None => probe.rows(codes, &times, |_| true).await?,
         };
         let mut left = batch.project(&self.sides[0])?;
         if !self.spec.outer && matches.contains(&NO_ROW) {

@@ -4,6 +4,9 @@ use crate::domain::executor::error::refused;
 use crate::domain::executor::timeseries::keys::NO_CODE;
 use datafusion::common::Result;
 
+/// Rows that are put in order between two pauses.
+const STEP_ROWS: usize = 1 << 19;
+
 /// Positions of rows, grouped by the code of their key, in order of their time within a group; equal times in order of arrival.
 #[derive(Debug, Default)]
 pub struct TimeIndex {
@@ -14,22 +17,29 @@ pub struct TimeIndex {
 }
 
 impl TimeIndex {
-    /// Puts rows in order. `codes` and `times` are theirs in the order of arrival; a row without a code or a time is left out.
+    /// Puts rows in order, and lets others run meanwhile. `codes` and `times` are theirs in the order of arrival; a row without a code or a
+    /// time is left out.
     ///
     /// # Errors
     ///
     /// `InvalidQuery` for more rows than 32 bits count.
-    pub fn new(codes: &[u32], times: &[i64], is_valid: impl Fn(usize) -> bool, code_count: usize) -> Result<Self> {
+    pub async fn new(
+        codes: &[u32],
+        times: &[i64],
+        is_valid: impl Fn(usize) -> bool,
+        code_count: usize,
+    ) -> Result<Self> {
         if codes.len() >= u32::MAX as usize {
             return Err(refused("the right side of a join by time has too many rows".to_owned()));
         }
         let taken = |row: usize| codes[row] != NO_CODE && is_valid(row);
         // Counted first, then put in place: a stable sort by code.
         let mut starts = vec![0_u32; code_count + 1];
-        for (row, code) in codes.iter().enumerate() {
-            if taken(row) {
-                starts[*code as usize + 1] += 1;
+        for from in (0..codes.len()).step_by(STEP_ROWS) {
+            for row in (from..codes.len().min(from + STEP_ROWS)).filter(|row| taken(*row)) {
+                starts[codes[row] as usize + 1] += 1;
             }
+            tokio::task::yield_now().await;
         }
         for at in 1..starts.len() {
             starts[at] += starts[at - 1];
@@ -37,22 +47,30 @@ impl TimeIndex {
         let count = starts[code_count] as usize;
         let mut next = starts.clone();
         let (mut ordered, mut rows) = (vec![0_i64; count], vec![0_u32; count]);
-        for (row, code) in codes.iter().enumerate() {
-            if taken(row) {
-                let place = next[*code as usize] as usize;
-                next[*code as usize] += 1;
+        for from in (0..codes.len()).step_by(STEP_ROWS) {
+            for row in (from..codes.len().min(from + STEP_ROWS)).filter(|row| taken(*row)) {
+                let code = codes[row] as usize;
+                let place = next[code] as usize;
+                next[code] += 1;
                 (ordered[place], rows[place]) = (times[row], row as u32);
             }
+            tokio::task::yield_now().await;
         }
         let mut index = Self { starts, times: ordered, rows };
-        index.sort_groups();
+        index.sort_groups().await;
         Ok(index)
     }
 
     /// Puts those groups in order of time that did not arrive in it.
-    fn sort_groups(&mut self) {
+    async fn sort_groups(&mut self) {
+        let mut looked_at = 0;
         for group in self.starts.windows(2) {
             let range = group[0] as usize..group[1] as usize;
+            looked_at += range.len();
+            if looked_at >= STEP_ROWS {
+                looked_at = 0;
+                tokio::task::yield_now().await;
+            }
             let (times, rows) = (&mut self.times[range.clone()], &mut self.rows[range]);
             if times.is_sorted() {
                 continue;
@@ -130,11 +148,11 @@ mod tests {
     use crate::domain::executor::timeseries::asof::index::TimeIndex;
     use crate::domain::executor::timeseries::keys::NO_CODE;
 
-    #[test]
-    fn a_search_from_anywhere_finds_the_place() {
+    #[tokio::test]
+    async fn a_search_from_anywhere_finds_the_place() {
         let times: Vec<i64> = (0..500).map(|n| (n * 7919) % 200).collect();
         let codes: Vec<u32> = (0..500).map(|n| if n % 11 == 0 { NO_CODE } else { n % 3 }).collect();
-        let index = TimeIndex::new(&codes, &times, |row| row % 13 != 0, 3).unwrap();
+        let index = TimeIndex::new(&codes, &times, |row| row % 13 != 0, 3).await.unwrap();
         for code in 0..3 {
             let group = index.group(code);
             let slice = &index.times()[group.clone()];

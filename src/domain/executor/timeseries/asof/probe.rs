@@ -35,10 +35,10 @@ impl Probe {
     /// # Errors
     ///
     /// Where there is no memory for an index.
-    pub fn new(right: Arc<Right>, spec: AsOfSpec) -> Result<Self> {
+    pub async fn new(right: Arc<Right>, spec: AsOfSpec) -> Result<Self> {
         let way = match spec.direction {
             Direction::Backward if right.is_in_order => Way::Walk(Walk::new(&right)),
-            _ => Way::Search(Search::new(&right)?),
+            _ => Way::Search(Search::new(&right).await?),
         };
         Ok(Self { right, spec, way })
     }
@@ -48,12 +48,12 @@ impl Probe {
     /// # Errors
     ///
     /// Where there is no memory for an index.
-    pub fn rows(&mut self, codes: &[u32], times: &Times, may_match: impl Fn(usize) -> bool) -> Result<Vec<u32>> {
+    pub async fn rows(&mut self, codes: &[u32], times: &Times, may_match: impl Fn(usize) -> bool) -> Result<Vec<u32>> {
         if let Way::Walk(walk) = &mut self.way {
             if walk.can_follow(times) {
                 return Ok(walk.rows(&self.right, self.spec, codes, times, may_match));
             }
-            self.way = Way::Search(Search::new(&self.right)?);
+            self.way = Way::Search(Search::new(&self.right).await?);
         }
         let Way::Search(search) = &mut self.way else { return Ok(Vec::new()) };
         let find = |(row, code): (usize, &u32)| match may_match(row) && times.is_valid(row) {
@@ -153,8 +153,8 @@ struct Search {
 }
 
 impl Search {
-    fn new(right: &Right) -> Result<Self> {
-        Ok(Self { index: right.index()?, near: vec![0; right.code_count] })
+    async fn new(right: &Right) -> Result<Self> {
+        Ok(Self { index: right.index().await?, near: vec![0; right.code_count] })
     }
 
     /// Returns the row of the right side that is in force for a key at a time.

@@ -5,12 +5,14 @@ use crate::domain::executor::timeseries::asof::exprs::{AsOfExprs, evaluate};
 use crate::domain::executor::timeseries::asof::index::TimeIndex;
 use crate::domain::executor::timeseries::collected::Collected;
 use crate::domain::executor::timeseries::keys::{KeyCodes, Times};
+use crate::domain::storage::slice_bytes;
 use arrow::buffer::ScalarBuffer;
 use datafusion::common::Result;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
 use futures::StreamExt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use tokio::sync::OnceCell;
 
 /// Memory that a row takes while the index is made, in bytes: its code, its time and its number, twice.
 const INDEX_ROW_BYTES: usize = 32;
@@ -37,12 +39,13 @@ pub struct Right {
     pub code_count: usize,
     /// Whether its rows arrived in order of time, and all have one.
     pub is_in_order: bool,
-    index: Mutex<Option<Arc<TimeIndex>>>,
+    index: OnceCell<Arc<TimeIndex>>,
     memory: MemoryReservation,
 }
 
 impl Right {
-    /// Reads the side whole, and keeps the columns `answered`. Returns it with the codes of its keys.
+    /// Reads the side whole, and keeps the columns `answered`; those take memory where it `is_computed`, and are a table's own where
+    /// not. Returns it with the codes of its keys.
     ///
     /// # Errors
     ///
@@ -50,7 +53,7 @@ impl Right {
     pub async fn read(
         mut input: SendableRecordBatchStream,
         exprs: &AsOfExprs,
-        answered: &[usize],
+        (answered, is_computed): (&[usize], bool),
         memory: MemoryReservation,
     ) -> Result<(Self, KeyCodes)> {
         let mut codes = KeyCodes::new(exprs.key_types.clone(), exprs.null_safe.clone())?;
@@ -71,12 +74,17 @@ impl Right {
             batches.push(RightBatch { start, codes: row_codes, times });
             let next = u32::try_from(count).ok().and_then(|count| start.checked_add(count));
             start = next.ok_or_else(|| refused("the right side of a join by time has too many rows".to_owned()))?;
-            rows.push(batch.project(answered)?);
+            let kept = batch.project(answered)?;
+            if is_computed {
+                memory
+                    .try_grow(kept.columns().iter().map(|column| slice_bytes(column.as_ref())).sum::<u64>() as usize)?;
+            }
+            rows.push(kept);
         }
         // The codes, and a place for each in a few probes.
         memory.try_grow(codes.bytes() + codes.len() * 16)?;
         let code_count = codes.len();
-        Ok((Self { rows, batches, code_count, is_in_order, index: Mutex::default(), memory }, codes))
+        Ok((Self { rows, batches, code_count, is_in_order, index: OnceCell::new(), memory }, codes))
     }
 
     /// Returns its rows by key and time; they are put in that order when it is first asked for.
@@ -84,11 +92,11 @@ impl Right {
     /// # Errors
     ///
     /// Where there is no memory for it.
-    pub fn index(&self) -> Result<Arc<TimeIndex>> {
-        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(index) = &*index {
-            return Ok(index.clone());
-        }
+    pub async fn index(&self) -> Result<Arc<TimeIndex>> {
+        self.index.get_or_try_init(|| self.make_index()).await.cloned()
+    }
+
+    async fn make_index(&self) -> Result<Arc<TimeIndex>> {
         let count = self.batches.iter().map(|batch| batch.codes.len()).sum::<usize>();
         self.memory.try_grow(count * INDEX_ROW_BYTES)?;
         let (mut codes, mut times, mut valid) = (Vec::new(), Vec::new(), Vec::new());
@@ -96,9 +104,8 @@ impl Right {
             codes.extend_from_slice(&batch.codes);
             times.extend_from_slice(batch.times.values());
             valid.extend((0..batch.codes.len()).map(|row| batch.times.is_valid(row)));
+            tokio::task::consume_budget().await;
         }
-        let made = Arc::new(TimeIndex::new(&codes, &times, |row| valid[row], self.code_count)?);
-        *index = Some(made.clone());
-        Ok(made)
+        Ok(Arc::new(TimeIndex::new(&codes, &times, |row| valid[row], self.code_count).await?))
     }
 }

@@ -1,4 +1,4 @@
-//! Fills gaps: reads all groups, and answers each with every bucket, group by group, in order of time.
+//! Fills gaps: reads all groups, and answers each with every bucket, group by group, in order of time; some groups at a time.
 
 use crate::domain::executor::error::refused;
 use crate::domain::executor::time_units::unit_ns;
@@ -11,6 +11,7 @@ use arrow::compute::{cast, concat_batches, take};
 use arrow::datatypes::{DataType, Float64Type, Int64Type, SchemaRef, TimeUnit};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, ScalarValue, Statistics, internal_err};
+use datafusion::error::DataFusionError;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{Distribution, EquivalenceProperties, PhysicalExpr};
@@ -18,8 +19,9 @@ use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
-use futures::stream::{self, StreamExt};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Most rows that filling may make.
@@ -57,7 +59,7 @@ impl GapFillExec {
         let properties = PlanProperties::new(
             EquivalenceProperties::new(schema),
             Partitioning::UnknownPartitioning(1),
-            EmissionType::Final,
+            EmissionType::Incremental,
             Boundedness::Bounded,
         );
         Self { input, plan, properties: Arc::new(properties) }
@@ -110,25 +112,36 @@ impl ExecutionPlan for GapFillExec {
         let memory = MemoryConsumer::new("GapFillExec").register(task.memory_pool());
         let (plan, schema) = (self.plan.clone(), self.schema());
         let made = schema.clone();
-        let filled = async move {
+        let batches = stream::once(async move {
             let mut batches = Vec::new();
             while let Some(batch) = input.next().await {
                 let batch = batch?;
-                memory.try_grow(batch.get_array_memory_size())?;
+                memory.try_grow(2 * batch.get_array_memory_size())?;
                 batches.push(batch);
             }
             let all = concat_batches(&input.schema(), &batches)?;
-            fill(&all, &plan, &made, &memory)
-        };
-        let batches = stream::once(filled).flat_map(|filled| match filled {
-            Ok(batch) => {
-                let rows = batch.num_rows();
-                let slices =
-                    (0..rows).step_by(BATCH_ROWS).map(move |from| Ok(batch.slice(from, BATCH_ROWS.min(rows - from))));
-                stream::iter(slices.collect::<Vec<_>>())
-            }
-            Err(error) => stream::iter(vec![Err(error)]),
+            let groups = Groups::new(all, plan, &memory)?;
+            let piece = memory.new_empty();
+            Ok::<_, DataFusionError>(stream::try_unfold((groups, 0, memory, piece), move |(mut groups, from, memory, piece)| {
+                let schema = made.clone();
+                async move {
+                    if from == groups.ends.len() {
+                        return Ok::<_, DataFusionError>(None);
+                    }
+                    // Others run between two pieces.
+                    tokio::task::consume_budget().await;
+                    let codes = groups.next_piece(from);
+                    let (to, filled) = (codes.end, groups.fill(codes, &schema, &piece)?);
+                    Ok(Some((filled, (groups, to, memory, piece))))
+                }
+            }))
         });
+        let batches = batches.try_flatten().map_ok(|filled| {
+            let rows = filled.num_rows();
+            let slices = (0..rows).step_by(BATCH_ROWS).map(move |from| filled.slice(from, BATCH_ROWS.min(rows - from)));
+            stream::iter(slices.map(Ok))
+        });
+        let batches = batches.try_flatten();
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)))
     }
 
@@ -137,30 +150,100 @@ impl ExecutionPlan for GapFillExec {
     }
 }
 
-/// A row of the answer: of which group it is, when, and from which row it comes.
+/// All rows by their groups, of which each is filled by itself.
+struct Groups {
+    all: RecordBatch,
+    plan: GapPlan,
+    times: Int64Array,
+    /// The starts of all buckets within the bounds.
+    starts: Vec<i64>,
+    /// The rows of each group in their order, group by group.
+    rows: Vec<u32>,
+    /// Where the rows of each group end.
+    ends: Vec<usize>,
+}
+
+/// Rows of the answer: of which group each is, when, and from which row it comes.
 struct Grid {
     groups: Vec<u32>,
     times: Vec<Option<i64>>,
     rows: Vec<Option<u32>>,
-    /// A row of each group.
+    /// A row of the group.
     examples: Vec<u32>,
 }
 
-fn fill(all: &RecordBatch, plan: &GapPlan, schema: &SchemaRef, memory: &MemoryReservation) -> Result<RecordBatch> {
-    let grid = grid(all, plan, memory)?;
-    let mut columns = Vec::with_capacity(schema.fields().len());
-    let rows: UInt32Array = grid.rows.iter().copied().collect();
-    let examples: UInt32Array = grid.groups.iter().map(|group| Some(grid.examples[*group as usize])).collect();
-    for column in 0..plan.groups {
-        columns.push(match column == plan.time {
-            true => times_of(&grid.times, all.column(column).data_type())?,
-            false => take(all.column(column), &examples, None)?,
-        });
+impl Groups {
+    fn new(all: RecordBatch, plan: GapPlan, memory: &MemoryReservation) -> Result<Self> {
+        let keys: Vec<_> = (0..plan.groups).filter(|column| *column != plan.time).collect();
+        let types = keys.iter().map(|key| key_type(all.column(*key).data_type())).collect::<Vec<_>>();
+        let safe = vec![true; types.len()];
+        let columns: Vec<_> = keys.iter().map(|key| all.column(*key).clone()).collect();
+        let codes = KeyCodes::new(types, safe)?.codes(&columns, all.num_rows())?;
+        let nanoseconds = cast(all.column(plan.time), &DataType::Timestamp(TimeUnit::Nanosecond, None))?;
+        let times = cast(&nanoseconds, &DataType::Int64)?.as_primitive::<Int64Type>().clone();
+        let starts = starts(&times, &plan)?;
+        let count = codes.iter().max().map_or(0, |code| *code as usize + 1);
+        let rows_max = count.saturating_mul(starts.len()).saturating_add(all.num_rows());
+        if rows_max > GRID_ROWS_MAX {
+            return Err(refused(format!(
+                "{count} groups of {} buckets would be filled, more than {GRID_ROWS_MAX} rows; widen the buckets or narrow the bounds",
+                starts.len()
+            )));
+        }
+        memory.try_grow(8 * starts.len() + 16 * all.num_rows() + 8 * count)?;
+        let (rows, ends) = rows_by_code(&codes, count);
+        Ok(Self { all, plan, times, starts, rows, ends })
     }
-    for (filled, field) in plan.filled.iter().zip(&schema.fields()[plan.groups..]) {
-        columns.push(fill_column(all.column(filled.column), &filled.fill, &grid, &rows, field.data_type())?);
+
+    /// Returns the next groups that make a batch together, or one that makes several.
+    fn next_piece(&self, from: usize) -> Range<usize> {
+        let (mut to, mut rows) = (from, 0);
+        while to < self.ends.len() && rows < BATCH_ROWS {
+            rows += self.starts.len() + self.ends[to] - self.begin(to);
+            to += 1;
+        }
+        from..to
     }
-    Ok(RecordBatch::try_new(schema.clone(), columns)?)
+
+    fn begin(&self, group: usize) -> usize {
+        if group == 0 { 0 } else { self.ends[group - 1] }
+    }
+
+    /// Answers groups; `memory` holds what the last ones took.
+    fn fill(&mut self, groups: Range<usize>, schema: &SchemaRef, memory: &MemoryReservation) -> Result<RecordBatch> {
+        let rows_max = self.ends[groups.end - 1] - self.begin(groups.start) + groups.len() * self.starts.len();
+        memory.try_resize(rows_max * (32 + 16 * self.plan.filled.len()))?;
+        let mut grid = Grid {
+            groups: Vec::with_capacity(rows_max),
+            times: Vec::with_capacity(rows_max),
+            rows: Vec::with_capacity(rows_max),
+            examples: Vec::with_capacity(rows_max),
+        };
+        for code in groups {
+            let range = self.begin(code)..self.ends[code];
+            let group = &mut self.rows[range];
+            let time = |row: &u32| self.times.is_valid(*row as usize).then(|| self.times.value(*row as usize));
+            // Groups mostly come in order of time.
+            if !group.is_sorted_by_key(time) {
+                group.sort_by_key(time);
+            }
+            merge(&mut grid, code as u32, group, &self.times, &self.starts);
+        }
+        let (all, plan) = (&self.all, &self.plan);
+        let mut columns = Vec::with_capacity(schema.fields().len());
+        let rows: UInt32Array = grid.rows.iter().copied().collect();
+        let examples = UInt32Array::from(std::mem::take(&mut grid.examples));
+        for column in 0..plan.groups {
+            columns.push(match column == plan.time {
+                true => times_of(&grid.times, all.column(column).data_type())?,
+                false => take(all.column(column), &examples, None)?,
+            });
+        }
+        for (filled, field) in plan.filled.iter().zip(&schema.fields()[plan.groups..]) {
+            columns.push(fill_column(all.column(filled.column), &filled.fill, &grid, &rows, field.data_type())?);
+        }
+        Ok(RecordBatch::try_new(schema.clone(), columns)?)
+    }
 }
 
 fn times_of(times: &[Option<i64>], data_type: &DataType) -> Result<ArrayRef> {
@@ -174,47 +257,6 @@ fn times_of(times: &[Option<i64>], data_type: &DataType) -> Result<ArrayRef> {
     }
     let nanoseconds = cast(&nanoseconds, &DataType::Timestamp(TimeUnit::Nanosecond, zone))?;
     Ok(cast(&nanoseconds, data_type)?)
-}
-
-fn grid(all: &RecordBatch, plan: &GapPlan, memory: &MemoryReservation) -> Result<Grid> {
-    let keys: Vec<_> = (0..plan.groups).filter(|column| *column != plan.time).collect();
-    let types = keys.iter().map(|key| key_type(all.column(*key).data_type())).collect::<Vec<_>>();
-    let safe = vec![true; types.len()];
-    let columns: Vec<_> = keys.iter().map(|key| all.column(*key).clone()).collect();
-    let codes = KeyCodes::new(types, safe)?.codes(&columns, all.num_rows())?;
-    let nanoseconds = cast(all.column(plan.time), &DataType::Timestamp(TimeUnit::Nanosecond, None))?;
-    let nanoseconds = cast(&nanoseconds, &DataType::Int64)?;
-    let times = nanoseconds.as_primitive::<Int64Type>();
-    let starts = starts(times, plan)?;
-    let group_count = codes.iter().max().map_or(0, |code| *code as usize + 1);
-    let rows_max = group_count.saturating_mul(starts.len()).saturating_add(all.num_rows());
-    if rows_max > GRID_ROWS_MAX {
-        return Err(refused(format!(
-            "{group_count} groups of {} buckets would be filled, more than {GRID_ROWS_MAX} rows; widen the buckets or narrow the bounds",
-            starts.len()
-        )));
-    }
-    memory.try_grow(rows_max * (32 + 16 * plan.filled.len()))?;
-    let mut grid = Grid {
-        groups: Vec::with_capacity(rows_max),
-        times: Vec::with_capacity(rows_max),
-        rows: Vec::with_capacity(rows_max),
-        examples: vec![0; group_count],
-    };
-    let (mut rows, ends) = rows_by_code(&codes, group_count);
-    let mut from = 0;
-    for (code, end) in ends.into_iter().enumerate() {
-        let group = &mut rows[from..end];
-        let time = |row: &u32| times.is_valid(*row as usize).then(|| times.value(*row as usize));
-        // Groups mostly come in order of time.
-        if !group.is_sorted_by_key(time) {
-            group.sort_by_key(time);
-        }
-        grid.examples[code] = group[0];
-        merge(&mut grid, code as u32, group, times, &starts);
-        from = end;
-    }
-    Ok(grid)
 }
 
 /// Returns rows by their codes, in their order, and where the rows of each code end; every code has some.
@@ -237,8 +279,10 @@ fn rows_by_code(codes: &[u32], count: usize) -> (Vec<u32>, Vec<usize>) {
 /// Adds a group: its rows, in order of time, and the buckets in which it has none.
 fn merge(grid: &mut Grid, code: u32, rows: &[u32], times: &Int64Array, starts: &[i64]) {
     let mut starts = starts.iter().copied().peekable();
+    let example = rows[0];
     let mut push = |time, row| {
         grid.groups.push(code);
+        grid.examples.push(example);
         grid.times.push(time);
         grid.rows.push(row);
     };

@@ -10,6 +10,7 @@ use arrow::datatypes::{DataType, Int64Type, SchemaRef, TimeUnit, UInt32Type};
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, Statistics, internal_err};
+use datafusion::error::DataFusionError;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
@@ -19,10 +20,13 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties,
 };
-use futures::stream::{self, StreamExt};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+
+/// Rows of one batch.
+const BATCH_ROWS: usize = 8_192;
 
 /// What is grouped by, and aggregated.
 #[derive(Debug, Clone)]
@@ -125,16 +129,26 @@ impl ExecutionPlan for SeriesAggregateExec {
                     None => part,
                     Some(mut whole) => {
                         whole.partial.merge(&part.partial);
+                        whole.memory.try_resize(whole.partial.bytes())?;
+                        tokio::task::consume_budget().await;
                         whole
                     }
                 });
             }
-            match whole {
-                Some(whole) => whole.finish(&plan, &made),
-                None => Ok(RecordBatch::new_empty(made)),
-            }
+            let Some(whole) = whole else { return Ok((RecordBatch::new_empty(made), memory)) };
+            // A number of eight bytes and what says that it is NULL, for each column.
+            memory.try_grow(whole.partial.groups.met().len() * 9 * made.fields().len())?;
+            Ok::<_, DataFusionError>((whole.finish(&plan, &made)?, memory))
         };
-        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream::once(all))))
+        let batches = stream::once(all).map_ok(|(all, memory)| {
+            let rows = all.num_rows();
+            let slices = (0..rows).step_by(BATCH_ROWS).map(move |from| {
+                let _held = &memory;
+                Ok(all.slice(from, BATCH_ROWS.min(rows - from)))
+            });
+            stream::iter(slices)
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches.try_flatten())))
     }
 
     fn statistics_from_inputs(&self, _: &[Arc<Statistics>], _: &StatisticsArgs) -> Result<Arc<Statistics>> {
@@ -145,7 +159,7 @@ impl ExecutionPlan for SeriesAggregateExec {
 /// The groups and states of one partition, and the memory that they take.
 struct Part {
     partial: Partial,
-    _memory: MemoryReservation,
+    memory: MemoryReservation,
 }
 
 async fn partial(mut input: SendableRecordBatchStream, plan: SeriesPlan, memory: MemoryReservation) -> Result<Part> {
@@ -169,7 +183,7 @@ async fn partial(mut input: SendableRecordBatchStream, plan: SeriesPlan, memory:
     }
     partial.close();
     memory.try_resize(partial.bytes())?;
-    Ok(Part { partial, _memory: memory })
+    Ok(Part { partial, memory })
 }
 
 fn arguments(kind: Kind, args: &[Arc<dyn PhysicalExpr>], batch: &RecordBatch) -> Result<Vec<ArrayRef>> {

@@ -159,6 +159,7 @@ struct Windows {
     index: TimeIndex,
     aggregates: Vec<Ordered>,
     near: Vec<u32>,
+    left_memory: MemoryReservation,
     _memory: MemoryReservation,
 }
 
@@ -192,7 +193,7 @@ impl Windows {
                 values.push(columns);
             }
         }
-        let index = TimeIndex::new(&row_codes, &row_times, |row| valid[row], codes.len())?;
+        let index = TimeIndex::new(&row_codes, &row_times, |row| valid[row], codes.len()).await?;
         memory.try_grow(index.rows().len() * KNOWN_ROW_BYTES * values.len())?;
         let mut aggregates = Vec::with_capacity(values.len());
         for (WindowAggregate { function, filter }, values) in exprs.aggregates.iter().zip(values) {
@@ -207,13 +208,16 @@ impl Windows {
             aggregates.push(Ordered::new(function.clone(), columns, filter.is_some()));
         }
         let near = vec![0; codes.len()];
-        Ok(Self { exprs, schema, codes, index, aggregates, near, _memory: memory })
+        let left_memory = memory.new_empty();
+        Ok(Self { exprs, schema, codes, index, aggregates, near, left_memory, _memory: memory })
     }
 
     /// Joins a batch of the left side. It lets others run between windows, of which one may be as long as the right side.
     async fn probe(&mut self, batch: &RecordBatch) -> Result<RecordBatch> {
         let rows = batch.num_rows();
         let codes = self.codes.codes(&evaluate(&self.exprs.keys[0], batch)?, rows)?;
+        // The keys of the left side are known from then on, too.
+        self.left_memory.try_resize(self.codes.bytes())?;
         let ends = evaluate(&self.exprs.window, batch)?;
         let [low, high] = [Times::new(&ends[0], &self.exprs.time_type)?, Times::new(&ends[1], &self.exprs.time_type)?];
         let condition = evaluate(&self.exprs.left_condition, batch)?.pop();
