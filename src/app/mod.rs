@@ -117,8 +117,10 @@ pub async fn serve(
 ) -> Result<()> {
     let settings = &config.settings;
     let limits = config.limits();
-    let backend =
-        connect(&settings.backend, EngineOptions { limits: limits.clone(), create_tables: settings.create_tables })?;
+    let backend = connect(
+        &settings.backend,
+        EngineOptions { limits: limits.clone(), create_tables: settings.create_tables, ..EngineOptions::default() },
+    )?;
     if settings.ticks > 0 {
         sample::seed(backend.query.as_ref(), backend.ingest.as_ref(), settings.ticks).await?;
     }
@@ -220,5 +222,5 @@ fn without_password(url: &str) -> String {
 ///
 /// Those of [`connect`].
 pub fn in_memory() -> Result<Backend> {
-    connect("memory:", EngineOptions { limits: Limits::default(), create_tables: true })
+    connect("memory:", EngineOptions { limits: Limits::default(), create_tables: true, ..EngineOptions::default() })
 }

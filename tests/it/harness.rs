@@ -8,8 +8,10 @@ use tokio::sync::oneshot;
 use zepto_flight::adapters::serving::{ServerInfo, ServerOptions};
 use zepto_flight::adapters::{flight, http};
 use zepto_flight::app::{self, Backend};
-use zepto_flight::domain::EngineOptions;
-use zepto_flight::ports::{Append, BatchStream, IngestPort, IngestSummary, Limits, Query, QueryPort, Reply, Result};
+use zepto_flight::domain::{EngineOptions, Parallelism};
+use zepto_flight::ports::{
+    Append, BatchStream, IngestPort, IngestSummary, Limits, MemoryAccount, Query, QueryPort, Reply, Result,
+};
 
 /// What a case is run against.
 #[derive(Clone)]
@@ -36,7 +38,7 @@ pub fn memory() -> Backend {
 }
 
 pub fn memory_with(limits: Limits) -> Backend {
-    app::connect("memory:", EngineOptions { limits, create_tables: true }).unwrap()
+    app::connect("memory:", EngineOptions { limits, create_tables: true, ..EngineOptions::default() }).unwrap()
 }
 
 pub fn server_options(limits: Limits) -> ServerOptions {
@@ -84,6 +86,22 @@ impl Sut {
     pub async fn in_process() -> Self {
         let backend = memory();
         Self::of(backend, Vec::new())
+    }
+
+    /// An engine that divides every statement into so many parts, however few rows there are.
+    pub async fn in_parts(partitions: usize) -> Self {
+        let parallelism = Parallelism { partitions, rows_min: 0 };
+        Self::of(
+            app::connect("memory:", EngineOptions { parallelism, ..EngineOptions::default() }).unwrap(),
+            Vec::new(),
+        )
+    }
+
+    /// An engine whose data may take so many bytes, and their account.
+    pub fn with_memory(memory_bytes_max: u64) -> (Self, MemoryAccount) {
+        let backend = memory_with(Limits { memory_bytes_max, ..Limits::default() });
+        let account = backend.memory.clone();
+        (Self::of(backend, Vec::new()), account)
     }
 
     pub async fn flight() -> Self {

@@ -158,7 +158,8 @@ async fn a_connection_too_many_waits_for_its_place() {
 async fn plans_are_kept_up_to_their_number_and_never_past_their_moment() {
     let limits = Limits { plans_max: 2, ..Limits::default() };
     let runtime = tokio::runtime::Handle::current();
-    let engine = Engine::new(runtime, EngineOptions { limits, create_tables: true }).unwrap();
+    let engine =
+        Engine::new(runtime, EngineOptions { limits, create_tables: true, ..EngineOptions::default() }).unwrap();
     let ask = |sql: &'static str| {
         let engine = engine.clone();
         async move { engine.query(Query::read(sql)).await.unwrap().batches.collect().await.unwrap() }

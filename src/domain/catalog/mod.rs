@@ -112,6 +112,11 @@ impl Catalog {
         self.pins.evict_one(self.current().version())
     }
 
+    /// Gives up the codes of the first table that has some, which can be made again; false where there is none.
+    pub fn forget_codes(&self) -> bool {
+        self.current().tables().any(|table| table.forget_codes())
+    }
+
     /// Drops the pins whose time is over.
     pub fn expire_pins(&self) {
         self.pins.expire();

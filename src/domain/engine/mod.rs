@@ -29,7 +29,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-pub use crate::domain::executor::{Lanes, PlanCounts, STACK_BYTES};
+pub use crate::domain::executor::{Lanes, Parallelism, PlanCounts, STACK_BYTES};
 
 /// How an [`Engine`] is to behave.
 #[derive(Debug, Clone)]
@@ -38,11 +38,13 @@ pub struct EngineOptions {
     pub limits: Limits,
     /// Whether a stream into an unknown table makes that table.
     pub create_tables: bool,
+    /// How much of a statement runs at once.
+    pub parallelism: Parallelism,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { limits: Limits::default(), create_tables: true }
+        Self { limits: Limits::default(), create_tables: true, parallelism: Parallelism::default() }
     }
 }
 
@@ -88,14 +90,16 @@ impl Engine {
         let allocations = Allocations::new(account.clone());
         let inner = Arc::new(Inner {
             catalog: Catalog::new(limits, allocations.clone(), first_version()),
-            executor: Executor::new(lanes.clone(), limits)?,
+            executor: Executor::new(lanes.clone(), limits, options.parallelism)?,
             allocations,
             backpressure: Backpressure::new(options.limits.staged_bytes_max),
             options,
             lanes: lanes.clone(),
         });
         let weak = Arc::downgrade(&inner);
-        account.relieved_by(move || weak.upgrade().is_some_and(|inner| inner.catalog.evict_pin()));
+        account.relieved_by(move || {
+            weak.upgrade().is_some_and(|inner| inner.catalog.forget_codes() || inner.catalog.evict_pin())
+        });
         lanes.quick.spawn(expire_pins(Arc::downgrade(&inner)));
         lanes.quick.spawn(compact_tables(Arc::downgrade(&inner)));
         Ok(Self { inner, _runtime: None })

@@ -25,9 +25,6 @@ use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use std::sync::Arc;
 
-/// Tables up to this many rows are read by one core: starting more takes longer.
-const SERIAL_ROWS_MAX: u64 = 65_536;
-
 /// The data that a plan reads.
 #[derive(Debug)]
 pub struct PlanInput {
@@ -67,7 +64,7 @@ impl Executor {
         let is_empty = !prepared.partitionable && input.part.is_some_and(|part| part.index() > 0);
         let (logical, rows, tables) = with_data(prepared, &input).map_err(from_datafusion)?;
         prepared.constants.check(rows)?;
-        let is_serial = prepared.preserves_order || prepared.by_arrival || rows <= SERIAL_ROWS_MAX;
+        let is_serial = prepared.preserves_order || prepared.by_arrival || rows < self.parallel_rows_min;
         let session = if is_serial { &self.serial } else { &self.parallel };
         let physical = if prepared.cacheable {
             session.physical_plan(&logical, &session.state).await?

@@ -118,8 +118,12 @@ fn condition(text: &str) -> Option<String> {
 }
 
 fn moving_window(text: &str) -> Option<String> {
-    let (_, call) = text.split_once("`retract_batch` is not implemented: ")?;
-    Some(format!("{} is not supported over a window whose start moves", call.split(' ').next().unwrap_or(call)))
+    let call = match text.split_once("`retract_batch` is not implemented: ") {
+        Some((_, call)) => call.split('(').next().unwrap_or(call),
+        None if text.starts_with("SUM(DISTINCT) over sliding window frames") => "sum(DISTINCT …)",
+        None => return None,
+    };
+    Some(format!("{call} is not supported over a window whose start moves"))
 }
 
 #[cfg(test)]
@@ -163,6 +167,10 @@ mod tests {
             (
                 "Cannot create filter with non-boolean predicate 'a' returning Float64",
                 "a condition has to be true or false, and a is a Float64",
+            ),
+            (
+                "Aggregate can not be used as a sliding accumulator because `retract_batch` is not implemented: f(w.p, w.x) ORDER BY [w.ts]",
+                "f is not supported over a window whose start moves",
             ),
             ("Parser error: Invalid input", "Invalid input"),
             ("something else", "something else"),

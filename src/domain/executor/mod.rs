@@ -78,10 +78,28 @@ pub struct Executor {
     lanes: Lanes,
     /// One partition: for statements whose rows come out in the order of the table, and for small tables.
     serial: Session,
-    /// A partition for each core.
+    /// As many partitions as its options say.
     parallel: Session,
+    parallel_rows_min: u64,
     plans: PlanCache,
     plan_limits: PlanLimits,
+}
+
+/// Into how many parts a statement is divided, and from which size on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parallelism {
+    /// Parts of a plan.
+    pub partitions: usize,
+    /// Rows of the tables that a statement reads from which on it is divided.
+    pub rows_min: u64,
+}
+
+impl Default for Parallelism {
+    /// A part for each core, where that costs less than it saves.
+    fn default() -> Self {
+        let partitions = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { partitions, rows_min: 65_537 }
+    }
 }
 
 impl Executor {
@@ -90,14 +108,14 @@ impl Executor {
     /// # Errors
     ///
     /// `Internal` where DataFusion does not start.
-    pub fn new(lanes: Lanes, limits: &Limits) -> Result<Self> {
+    pub fn new(lanes: Lanes, limits: &Limits, parallelism: Parallelism) -> Result<Self> {
         let memory = QueryMemory::new(limits.query_memory_bytes_max);
         let runtime = shared_runtime(&memory)?;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             lanes,
             serial: Session::new(1, runtime.clone(), &memory)?,
-            parallel: Session::new(cores, runtime, &memory)?,
+            parallel: Session::new(parallelism.partitions, runtime, &memory)?,
+            parallel_rows_min: parallelism.rows_min,
             plans: PlanCache::new(limits.plans_max),
             plan_limits: limits.into(),
         })

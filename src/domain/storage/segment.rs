@@ -17,7 +17,7 @@ use arrow::compute::{self, cast};
 use arrow::datatypes::{ArrowNumericType, DataType, Int64Type};
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 /// Names the rows of a segment. Never used again in the same process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,7 +40,7 @@ struct Columns {
     bare: Reservation,
     stats: Vec<OnceLock<Option<ColumnStats>>>,
     signed_nans: Vec<OnceLock<bool>>,
-    codes: Vec<OnceLock<SegmentCodes>>,
+    codes: Vec<RwLock<Option<Arc<SegmentCodes>>>>,
     in_order: Vec<OnceLock<bool>>,
     account: MemoryAccount,
     batch: RecordBatch,
@@ -167,24 +167,28 @@ impl Segment {
 
     /// Makes the codes of column `index` in `symbols`, unless they are there; returns whether they are.
     pub fn encode(&self, index: usize, symbols: &Arc<SymbolTable>) -> bool {
-        let Some(codes) = self.columns.codes.get(index) else { return false };
-        if codes.get().is_none()
-            && let Some(made) = symbols.encode(self.columns.batch.column(index))
-        {
-            // Whoever made them meanwhile made the same.
-            let _ = codes.set(made);
+        if self.codes(index, symbols).is_some() {
+            return true;
         }
-        self.codes(index, symbols).is_some()
+        // Whoever makes them meanwhile makes the same.
+        let made = symbols.encode(self.columns.batch.column(index)).map(Arc::new);
+        let is_made = made.is_some();
+        if let (Some(codes), true) = (self.columns.codes.get(index), is_made) {
+            *codes.write().unwrap_or_else(PoisonError::into_inner) = made;
+        }
+        is_made
     }
 
-    /// Returns the codes of column `index` in `symbols`, where they are there; then they stay for as long as the segment.
-    pub fn codes(&self, index: usize, symbols: &Arc<SymbolTable>) -> Option<&SegmentCodes> {
-        self.columns.codes.get(index)?.get().filter(|codes| codes.is_of(symbols))
+    /// Returns the codes of column `index` in `symbols`, where they are there.
+    pub fn codes(&self, index: usize, symbols: &Arc<SymbolTable>) -> Option<Arc<SegmentCodes>> {
+        let codes = self.columns.codes.get(index)?.read().unwrap_or_else(PoisonError::into_inner);
+        codes.as_ref().filter(|codes| codes.is_of(symbols)).cloned()
     }
 
-    /// Returns whether column `index` has no codes yet.
-    pub fn lacks_codes(&self, index: usize) -> bool {
-        self.columns.codes.get(index).is_some_and(|codes| codes.get().is_none())
+    /// Forgets the codes of all columns; returns whether there were any. Queries that hold them go on.
+    pub fn forget_codes(&self) -> bool {
+        let taken = |codes: &RwLock<Option<_>>| codes.write().unwrap_or_else(PoisonError::into_inner).take().is_some();
+        self.columns.codes.iter().fold(false, |any, codes| taken(codes) | any)
     }
 
     /// Returns the memory that its columns added to what there was, in bytes: a dictionary that many segments share counts for
@@ -221,7 +225,7 @@ impl Columns {
     fn claimed(batch: RecordBatch, claim: Claim, bare: Reservation, account: &MemoryAccount) -> Self {
         let stats = batch.columns().iter().map(|_| OnceLock::new()).collect();
         let signed_nans = batch.columns().iter().map(|_| OnceLock::new()).collect();
-        let codes = batch.columns().iter().map(|_| OnceLock::new()).collect();
+        let codes = batch.columns().iter().map(|_| RwLock::default()).collect();
         let in_order = batch.columns().iter().map(|_| OnceLock::new()).collect();
         Self { claim, bare, stats, signed_nans, codes, in_order, account: account.clone(), batch }
     }

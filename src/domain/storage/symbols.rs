@@ -2,7 +2,8 @@
 //!
 //! A table has one [`SymbolTable`] for each column that was used as a key: every distinct value has a code, counted from 0 in the order in
 //! which values were first seen. A segment keeps the codes of its rows once somebody asked for them. Codes take memory from the
-//! account where it is free; where it is not, or a column has too many values, whoever asks does without. A code that was given out
+//! account where it is free; where it is not, or a column has too many values, whoever asks does without. They are the first that
+//! memory is taken back from. A code that was given out
 //! stays what it is for as long as anybody holds the table of symbols.
 
 use crate::ports::{MemoryAccount, Reservation};
@@ -74,6 +75,8 @@ struct Known {
     given_out: usize,
     /// Whether there are too many.
     is_given_up: bool,
+    /// Rows of segments that have codes of them, or had.
+    coded_rows: u64,
     /// Bytes that were not free when they were last wanted.
     lacked_bytes: u64,
 }
@@ -153,6 +156,15 @@ impl SymbolTable {
         Self { kind, known: Mutex::default(), account }
     }
 
+    /// Makes a table without values of the same kind, which gets some once twice the memory is free that this one and its codes take: what
+    /// was given up because memory was short would else be made again at once.
+    pub fn emptied(&self) -> Self {
+        let known = self.known();
+        let bytes = known.memory.as_ref().map_or(0, Reservation::bytes) + known.coded_rows * 4;
+        let given = Known { is_given_up: known.is_given_up, lacked_bytes: 2 * bytes, ..Known::default() };
+        Self { kind: self.kind, known: Mutex::new(given), account: self.account.clone() }
+    }
+
     /// Returns the type in which its values are given.
     pub fn value_type(&self) -> DataType {
         match self.kind {
@@ -215,6 +227,7 @@ impl SymbolTable {
             return None;
         }
         known.given_out = known.count();
+        known.coded_rows += column.len() as u64;
         let values = Arc::new(NullArray::new(known.given_out));
         drop(known);
         let keys = DictionaryArray::try_new(UInt32Array::new(codes.into(), nulls), values).ok()?;

@@ -156,7 +156,7 @@ impl Table {
         let kind = SymbolKind::of(field.data_type())?;
         let made = || Arc::new(SymbolTable::new(kind, account.clone()));
         let symbols = self.symbols.wanted().entry((field.name().clone(), kind)).or_insert_with(made).clone();
-        let missing = self.segments.iter().filter(|segment| segment.lacks_codes(index));
+        let missing = self.segments.iter().filter(|segment| segment.codes(index, &symbols).is_none());
         if missing.map(|segment| segment.physical_rows()).sum::<usize>() <= ENCODED_AT_ONCE {
             self.encode(index, &symbols);
         }
@@ -195,9 +195,21 @@ impl Table {
         let wanted = self.symbols.wanted().clone();
         let is_missing = |((name, kind), symbols): (&(String, SymbolKind), &Arc<SymbolTable>)| {
             let index = self.column_of(name, *kind).filter(|_| !symbols.is_given_up());
-            index.is_some_and(|index| self.segments.iter().any(|segment| segment.lacks_codes(index)))
+            index.is_some_and(|index| self.segments.iter().any(|segment| segment.codes(index, symbols).is_none()))
         };
         wanted.iter().any(is_missing)
+    }
+
+    /// Forgets the codes of all segments, and what symbols there are; returns whether that freed anything. They are made again when they
+    /// are asked for and there is more memory than they took.
+    pub fn forget_codes(&self) -> bool {
+        let is_freed = self.segments.iter().fold(false, |any, segment| segment.forget_codes() | any);
+        if is_freed {
+            let wanted: Vec<_> = self.symbols.wanted().drain().collect();
+            let lacking = wanted.into_iter().map(|(name, symbols)| (name, Arc::new(symbols.emptied())));
+            self.symbols.wanted().extend(lacking);
+        }
+        is_freed
     }
 
     /// Returns the lock that serialises what rewrites segments; all states of the table share it.

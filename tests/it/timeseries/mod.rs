@@ -203,6 +203,13 @@ async fn golden_answers_in_process_however_rows_arrive() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn golden_answers_in_several_parts() {
+    for partitions in [2, 8] {
+        run_all(Sut::in_parts(partitions).await, &[Arrival::Cut(1), Arrival::Cut(3), Arrival::Shuffled]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn golden_answers_over_flight() {
     run_all(Sut::flight().await, &[Arrival::Whole]).await;
 }
@@ -445,7 +452,7 @@ async fn joins_by_time_stand_wherever_a_relation_may() {
         ("SELECT ts, sum(v) AS s, count() AS n FROM t SAMPLE BY 1s FILL(NONE, LINEAR)", "for all aggregates"),
         ("SELECT first(v ORDER BY id) FROM t", "first_value(x ORDER BY"),
         ("SELECT vwap(DISTINCT v, v) FROM t", "vwap(DISTINCT"),
-        ("SELECT vwap(v, v) OVER (ORDER BY ts ROWS 1 PRECEDING) FROM t", "not supported over a window"),
+        ("SELECT twap(v, ts) OVER (ORDER BY ts ROWS 1 PRECEDING) FROM t", "twap is not supported over a window"),
     ] {
         let answer = sut.read(sql).await;
         match answer {

@@ -91,9 +91,8 @@ impl ScanExec {
                 segment.physical_batch().column(times).null_count() == 0 && segment.is_in_order(times)
             });
             let codes = segment.codes(key, &symbols).filter(|_| is_whole && is_in_order);
-            let Some((codes, rows)) = codes.and_then(|codes| Some((codes, codes.last_rows()?))) else {
-                return Some(piece.clone());
-            };
+            let Some(codes) = codes else { return Some(piece.clone()) };
+            let Some(rows) = codes.last_rows() else { return Some(piece.clone()) };
             is_less = true;
             let null = is_found.len() - 1;
             let code = |row: usize| if codes.is_null(row) { null } else { codes.codes()[row] as usize };

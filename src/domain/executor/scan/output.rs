@@ -5,7 +5,7 @@ use crate::domain::storage::{Segment, SegmentCodes, SymbolTable, without_signed_
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array, UInt64Array};
 use arrow::compute::take;
 use arrow::datatypes::SchemaRef;
-use datafusion::common::{Result, internal_err};
+use datafusion::common::{Result, resources_err};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -92,21 +92,24 @@ impl CodedColumn {
     ///
     /// # Errors
     ///
-    /// `Internal` for a segment without codes.
+    /// Those of [`codes_of`].
     pub fn of(&self, segment: &Segment) -> Result<ArrayRef> {
         let codes = codes_of(segment, self.column, &self.symbols)?;
         Ok(codes.column(&self.values, 0, segment.physical_rows()))
     }
 }
 
-/// Returns the codes of a segment.
+/// Returns the codes of a segment; makes them where memory was short since the plan was made.
 ///
 /// # Errors
 ///
-/// `Internal` where it has none.
-pub fn codes_of<'a>(segment: &'a Segment, column: usize, symbols: &Arc<SymbolTable>) -> Result<&'a SegmentCodes> {
-    match segment.codes(column, symbols) {
-        Some(codes) => Ok(codes),
-        None => internal_err!("a segment has lost its codes"),
+/// `ResourcesExhausted` where it still is.
+pub fn codes_of(segment: &Segment, column: usize, symbols: &Arc<SymbolTable>) -> Result<Arc<SegmentCodes>> {
+    if let Some(codes) = segment.codes(column, symbols) {
+        return Ok(codes);
+    }
+    match symbols.encode(segment.physical_batch().column(column)) {
+        Some(codes) => Ok(Arc::new(codes)),
+        None => resources_err!("memory for the codes of a column's symbols is not free (memory_bytes_max)"),
     }
 }

@@ -1,36 +1,47 @@
-//! Deviations, correlations and regressions over a window whose start moves.
+//! Deviations, correlations, regressions and weighted means over a window whose start moves.
 //!
 //! DataFusion 55.2 takes what leaves a window away from the sums of squares, which after a large value leaves nothing of the digits of the
 //! others, and negative variances; a NaN stays for ever. Here nothing is taken away: the rows of a window lie in two stacks, each row
-//! with the moments of all that lie below it, and the window's are put together of both tops (Chan, Golub, LeVeque 1979).
+//! with what is known of all that lie below it, and a window is put together of both tops (of moments: Chan, Golub, LeVeque 1979).
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Field, FieldRef, Float64Type};
 use datafusion::common::{Result, ScalarValue, internal_err};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
+use std::fmt;
 use std::sync::{Arc, LazyLock};
 
-/// What a function answers, of how many arguments.
-type Answer = fn(&Moments) -> Option<f64>;
+/// What a function answers.
+#[derive(Debug, Clone, Copy)]
+enum Answer {
+    Moments(fn(&Moments) -> Option<f64>),
+    Weighted(fn([f64; 2]) -> Weighted),
+}
 
-/// The functions. Of two arguments the first is y, the second x.
-const FUNCTIONS: [(&str, usize, Answer); 15] = [
-    ("var", 1, |all| all.per_freedom(all.squares[0])),
-    ("var_pop", 1, |all| all.per_row(all.squares[0])),
-    ("stddev", 1, |all| all.per_freedom(all.squares[0]).map(f64::sqrt)),
-    ("stddev_pop", 1, |all| all.per_row(all.squares[0]).map(f64::sqrt)),
-    ("covar_samp", 2, |all| all.per_freedom(all.product)),
-    ("covar_pop", 2, |all| all.per_row(all.product)),
-    ("corr", 2, Moments::correlation),
-    ("regr_slope", 2, Moments::slope),
-    ("regr_intercept", 2, |all| Some(all.means[0] - all.slope()? * all.means[1])),
-    ("regr_r2", 2, |all| (all.squares[0] != 0.0).then_some(all.slope()? * all.product / all.squares[0])),
-    ("regr_avgx", 2, |all| all.some(all.means[1])),
-    ("regr_avgy", 2, |all| all.some(all.means[0])),
-    ("regr_sxx", 2, |all| all.some(all.squares[1])),
-    ("regr_syy", 2, |all| all.some(all.squares[0])),
-    ("regr_sxy", 2, |all| all.some(all.product)),
+/// The functions, and how many arguments each has. Of two the first is y, the second x.
+const FUNCTIONS: [(&str, usize, Answer); 17] = [
+    ("var", 1, Answer::Moments(|all| all.per_freedom(all.squares[0]))),
+    ("var_pop", 1, Answer::Moments(|all| all.per_row(all.squares[0]))),
+    ("stddev", 1, Answer::Moments(|all| all.per_freedom(all.squares[0]).map(f64::sqrt))),
+    ("stddev_pop", 1, Answer::Moments(|all| all.per_row(all.squares[0]).map(f64::sqrt))),
+    ("covar_samp", 2, Answer::Moments(|all| all.per_freedom(all.product))),
+    ("covar_pop", 2, Answer::Moments(|all| all.per_row(all.product))),
+    ("corr", 2, Answer::Moments(Moments::correlation)),
+    ("regr_slope", 2, Answer::Moments(Moments::slope)),
+    ("regr_intercept", 2, Answer::Moments(|all| Some(all.means[0] - all.slope()? * all.means[1]))),
+    (
+        "regr_r2",
+        2,
+        Answer::Moments(|all| (all.squares[0] != 0.0).then_some(all.slope()? * all.product / all.squares[0])),
+    ),
+    ("regr_avgx", 2, Answer::Moments(|all| all.some(all.means[1]))),
+    ("regr_avgy", 2, Answer::Moments(|all| all.some(all.means[0]))),
+    ("regr_sxx", 2, Answer::Moments(|all| all.some(all.squares[1]))),
+    ("regr_syy", 2, Answer::Moments(|all| all.some(all.squares[0]))),
+    ("regr_sxy", 2, Answer::Moments(|all| all.some(all.product))),
+    ("vwap", 2, Answer::Weighted(|[value, weight]| Weighted { product: value * weight, weight })),
+    ("wavg", 2, Answer::Weighted(|[weight, value]| Weighted { product: value * weight, weight })),
 ];
 
 /// Returns the function of doubles that takes the place of one over windows; none for another one.
@@ -80,11 +91,39 @@ impl AggregateUDFImpl for MovingMoments {
     }
 
     fn accumulator(&self, _: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        Ok(Box::new(Window { answer: self.answer, old: Vec::new(), new: Vec::new(), all_new: Moments::default() }))
+        Ok(match self.answer {
+            Answer::Moments(answer) => Box::new(Window::new(Moments::of, answer)),
+            Answer::Weighted(of) => Box::new(Window::new(of, Weighted::mean)),
+        })
     }
 
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
         Ok(vec![Arc::new(Field::new(args.name, DataType::Float64, true))])
+    }
+}
+
+/// What is known of some rows together.
+trait Known: fmt::Debug + Copy + Default + Send + Sync + 'static {
+    /// Returns what is known of these rows, and of others behind them.
+    fn and(&self, others: &Self) -> Self;
+}
+
+/// The sums of weights, and of values by their weights.
+#[derive(Debug, Clone, Copy, Default)]
+struct Weighted {
+    product: f64,
+    weight: f64,
+}
+
+impl Known for Weighted {
+    fn and(&self, others: &Self) -> Self {
+        Self { product: self.product + others.product, weight: self.weight + others.weight }
+    }
+}
+
+impl Weighted {
+    fn mean(&self) -> Option<f64> {
+        (self.weight != 0.0).then(|| self.product / self.weight)
     }
 }
 
@@ -97,13 +136,7 @@ struct Moments {
     product: f64,
 }
 
-impl Moments {
-    fn of(row: [f64; 2]) -> Self {
-        // What is not finite has no distance from its mean.
-        let squares = row.map(|value| if value.is_finite() { 0.0 } else { f64::NAN });
-        Self { rows: 1.0, means: row, squares, product: squares[0] + squares[1] }
-    }
-
+impl Known for Moments {
     fn and(&self, other: &Self) -> Self {
         if self.rows == 0.0 || other.rows == 0.0 {
             return if self.rows == 0.0 { *other } else { *self };
@@ -117,6 +150,14 @@ impl Moments {
             squares: std::array::from_fn(|at| self.squares[at] + other.squares[at] + apart[at] * apart[at] * share),
             product: self.product + other.product + apart[0] * apart[1] * share,
         }
+    }
+}
+
+impl Moments {
+    fn of(row: [f64; 2]) -> Self {
+        // What is not finite has no distance from its mean.
+        let squares = row.map(|value| if value.is_finite() { 0.0 } else { f64::NAN });
+        Self { rows: 1.0, means: row, squares, product: squares[0] + squares[1] }
     }
 
     fn some(&self, value: f64) -> Option<f64> {
@@ -149,13 +190,20 @@ impl Moments {
 
 /// The rows of a window that have all arguments.
 #[derive(Debug)]
-struct Window {
-    answer: Answer,
-    /// The older rows, the oldest on top: for each the moments of it and of those below.
-    old: Vec<Moments>,
+struct Window<K> {
+    of: fn([f64; 2]) -> K,
+    answer: fn(&K) -> Option<f64>,
+    /// The older rows, the oldest on top: for each what is known of it and of those below.
+    old: Vec<K>,
     /// The newer rows, the newest on top.
     new: Vec<[f64; 2]>,
-    all_new: Moments,
+    all_new: K,
+}
+
+impl<K: Known> Window<K> {
+    fn new(of: fn([f64; 2]) -> K, answer: fn(&K) -> Option<f64>) -> Self {
+        Self { of, answer, old: Vec::new(), new: Vec::new(), all_new: K::default() }
+    }
 }
 
 /// Returns the rows of columns that have all of them.
@@ -169,10 +217,10 @@ fn rows(columns: &[ArrayRef]) -> impl Iterator<Item = [f64; 2]> {
     })
 }
 
-impl Accumulator for Window {
+impl<K: Known> Accumulator for Window<K> {
     fn update_batch(&mut self, columns: &[ArrayRef]) -> Result<()> {
         for row in rows(columns) {
-            self.all_new = self.all_new.and(&Moments::of(row));
+            self.all_new = self.all_new.and(&(self.of)(row));
             self.new.push(row);
         }
         Ok(())
@@ -181,12 +229,12 @@ impl Accumulator for Window {
     fn retract_batch(&mut self, columns: &[ArrayRef]) -> Result<()> {
         for _ in rows(columns) {
             if self.old.is_empty() {
-                let mut below = Moments::default();
+                let mut below = K::default();
                 while let Some(row) = self.new.pop() {
-                    below = Moments::of(row).and(&below);
+                    below = (self.of)(row).and(&below);
                     self.old.push(below);
                 }
-                self.all_new = Moments::default();
+                self.all_new = K::default();
             }
             if self.old.pop().is_none() {
                 return internal_err!("a window lost a value");
@@ -205,7 +253,7 @@ impl Accumulator for Window {
     }
 
     fn size(&self) -> usize {
-        size_of::<Self>() + self.old.capacity() * size_of::<Moments>() + self.new.capacity() * size_of::<[f64; 2]>()
+        size_of::<Self>() + self.old.capacity() * size_of::<K>() + self.new.capacity() * size_of::<[f64; 2]>()
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {

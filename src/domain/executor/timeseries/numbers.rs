@@ -12,7 +12,7 @@ use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::{Between, InList, Like};
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
-use datafusion::logical_expr::{Expr, ExprSchemable, cast};
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator, cast};
 use sqlparser::ast::BinaryOperator;
 
 /// Gives integers beside times a meaning.
@@ -56,6 +56,14 @@ impl FunctionRewrite for TimeNumbers {
             {
                 let [low, high] = [low, high].map(|bound| Box::new(time(*bound, schema)));
                 Transformed::yes(Expr::Between(Between { expr, negated, low, high }))
+            }
+            Expr::BinaryExpr(BinaryExpr {
+                left,
+                op: op @ (Operator::IsDistinctFrom | Operator::IsNotDistinctFrom),
+                right,
+            }) if is_time(&left, schema) != is_time(&right, schema) => {
+                let [left, right] = [left, right].map(|side| Box::new(time(*side, schema)));
+                Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right }))
             }
             Expr::InList(InList { expr, list, negated })
                 if is_time(&expr, schema) && list.iter().any(|item| is_integer(item, schema)) =>

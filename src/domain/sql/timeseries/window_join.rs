@@ -3,8 +3,8 @@
 use crate::domain::sql::timeseries::expressions::{name_of, rename};
 use crate::ports::{Error, Result};
 use sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, JoinOperator, Select, SelectItem,
-    TableFactor, VisitMut, VisitorMut,
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArguments, Ident, JoinOperator,
+    Select, SelectItem, TableFactor, VisitMut, VisitorMut,
 };
 use std::ops::ControlFlow;
 
@@ -62,7 +62,9 @@ pub fn lift_window_aggregates(select: &mut Select, is_aggregate: &dyn Fn(&str) -
         };
         let before = lifter.lifted.len();
         let mut made = expr;
-        let _ = made.visit(&mut lifter);
+        if let ControlFlow::Break(name) = made.visit(&mut lifter) {
+            return Err(Error::unsupported(format!("ORDER BY within {name} of a WINDOW JOIN is not supported")));
+        }
         if lifter.lifted.len() == before {
             continue;
         }
@@ -85,13 +87,18 @@ struct Lifter<'a> {
 }
 
 impl VisitorMut for Lifter<'_> {
-    type Break = ();
+    /// The name of an aggregate that has an order.
+    type Break = String;
 
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<String> {
         let Expr::Function(call) = expr else { return ControlFlow::Continue(()) };
         let Some(name) = name_of(call) else { return ControlFlow::Continue(()) };
         let plain = name.strip_prefix("wj_");
         if call.over.is_none() && (plain.is_some() || (self.is_aggregate)(&name)) {
+            let is_order = |clause: &FunctionArgumentClause| matches!(clause, FunctionArgumentClause::OrderBy(_));
+            if matches!(&call.args, FunctionArguments::List(list) if list.clauses.iter().any(is_order)) {
+                return ControlFlow::Break(name);
+            }
             if let Some(plain) = plain {
                 rename(call, plain);
             }

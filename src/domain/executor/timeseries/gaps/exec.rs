@@ -122,19 +122,22 @@ impl ExecutionPlan for GapFillExec {
             let all = concat_batches(&input.schema(), &batches)?;
             let groups = Groups::new(all, plan, &memory)?;
             let piece = memory.new_empty();
-            Ok::<_, DataFusionError>(stream::try_unfold((groups, 0, memory, piece), move |(mut groups, from, memory, piece)| {
-                let schema = made.clone();
-                async move {
-                    if from == groups.ends.len() {
-                        return Ok::<_, DataFusionError>(None);
+            Ok::<_, DataFusionError>(stream::try_unfold(
+                (groups, 0, memory, piece),
+                move |(mut groups, from, memory, piece)| {
+                    let schema = made.clone();
+                    async move {
+                        if from == groups.ends.len() {
+                            return Ok::<_, DataFusionError>(None);
+                        }
+                        // Others run between two pieces.
+                        tokio::task::consume_budget().await;
+                        let codes = groups.next_piece(from);
+                        let (to, filled) = (codes.end, groups.fill(codes, &schema, &piece)?);
+                        Ok(Some((filled, (groups, to, memory, piece))))
                     }
-                    // Others run between two pieces.
-                    tokio::task::consume_budget().await;
-                    let codes = groups.next_piece(from);
-                    let (to, filled) = (codes.end, groups.fill(codes, &schema, &piece)?);
-                    Ok(Some((filled, (groups, to, memory, piece))))
-                }
-            }))
+                },
+            ))
         });
         let batches = batches.try_flatten().map_ok(|filled| {
             let rows = filled.num_rows();
