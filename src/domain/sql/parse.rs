@@ -8,7 +8,7 @@ use crate::domain::sql::dml::{delete, insert, truncate, update};
 use crate::domain::sql::literals::keep_digits;
 use crate::domain::sql::statement::{Parsed, Statement, first_words, refusal, table_name_of};
 use crate::domain::sql::timeseries::{
-    nest_joins, rewrite_expressions, rewrite_fills, rewrite_joins, rewrite_time_clause,
+    nest_joins, rewrite_aj, rewrite_expressions, rewrite_fills, rewrite_joins, rewrite_time_clause,
 };
 use crate::domain::sql::tokens::{Tokens, tokenize};
 use crate::ports::{Error, Limits, Result, StatementKind};
@@ -24,7 +24,7 @@ use sqlparser::tokenizer::Token;
 /// would ignore.
 pub fn parse(sql: &str, limits: &Limits) -> Result<Parsed> {
     let Tokens { tokens, params } = tokenize(sql, limits)?;
-    let tokens = rewrite_joins(rewrite_time_clause(tokens))?;
+    let tokens = rewrite_joins(rewrite_aj(rewrite_time_clause(tokens))?)?;
     // More than `tokenize` lets through: when the parser meets its own limit it backtracks and tries again, many times.
     let depth_max = limits.sql_operators_max.saturating_add(limits.sql_depth_max.saturating_mul(16));
     let depth_max = usize::try_from(depth_max).unwrap_or(usize::MAX);

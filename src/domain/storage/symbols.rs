@@ -184,6 +184,11 @@ impl SymbolTable {
         known.is_given_up || (known.lacked_bytes > 0 && free() < known.lacked_bytes)
     }
 
+    /// Returns the number of values.
+    pub fn count(&self) -> usize {
+        self.known().count()
+    }
+
     /// Returns the values by their codes, as a column of [`SymbolTable::value_type`].
     pub fn values(&self) -> ArrayRef {
         let mut known = self.known();

@@ -368,3 +368,29 @@ async fn codes_make_room_for_rows() {
     .await;
     check(&sut, &[(sums, expected)]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn aj_is_a_left_asof_join() {
+    let sut = Sut::in_process().await;
+    sut.define("CREATE TABLE t (s VARCHAR, ts TIMESTAMP, p INT)").await;
+    sut.define("CREATE TABLE q (s VARCHAR, ts TIMESTAMP, bid INT)").await;
+    sut.count("INSERT INTO t VALUES ('a', '2024-01-01 00:00:02', 1), ('b', '2024-01-01 00:00:02', 2)").await;
+    sut.count("INSERT INTO q VALUES ('a', '2024-01-01 00:00:01', 10), ('a', '2024-01-01 00:00:03', 11)").await;
+    check(
+        &sut,
+        &[
+            ("SELECT p, bid FROM aj(t, q, 's', 'ts') ORDER BY p", "1 10|2 null"),
+            ("SELECT p, bid FROM AJ((SELECT * FROM t WHERE p > 1) AS x, q, s, ts)", "2 null"),
+            ("SELECT x.p, a.bid FROM t AS x JOIN aj(t, q, 's', 'ts') AS a ON x.p = a.p ORDER BY 1", "1 10|2 null"),
+            (
+                "SELECT p, q.bid, r.bid FROM aj(aj(t, q, 's', 'ts'), q AS r, 's', 'ts') ORDER BY p",
+                "1 10 10|2 null null",
+            ),
+            ("SELECT * FROM aj(t, q)", "error: aj takes two tables"),
+            ("SELECT * FROM aj(t, q, 1)", "error: aj takes two tables"),
+            ("SELECT * FROM aj(t, 's', 'ts')", "error: not found"),
+            ("SELECT count(*) FROM t AS aj WHERE aj.p > 0", "2"),
+        ],
+    )
+    .await;
+}

@@ -307,9 +307,11 @@ impl ExecutionPlan for ScanExec {
 
     fn statistics_from_inputs(&self, _: &[Arc<Statistics>], args: &StatisticsArgs) -> Result<Arc<Statistics>> {
         let mut statistics = Statistics::new_unknown(&self.schema());
-        statistics.num_rows = match self.wanted {
-            None => Precision::Exact(self.rows(args.partition())),
-            Some(_) => Precision::Absent,
+        let rows = self.rows(args.partition());
+        statistics.num_rows = match &self.wanted {
+            None => Precision::Exact(rows),
+            // Which side of a join is kept, and how it is shared out, hangs on it.
+            Some(wanted) => Precision::Inexact((rows as f64 * wanted.share()).ceil() as usize),
         };
         if args.partition().is_none() {
             for (at, statistics) in statistics.column_statistics.iter_mut().enumerate() {

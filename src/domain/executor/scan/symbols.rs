@@ -48,6 +48,11 @@ impl WantedSymbols {
         self.codes.len()
     }
 
+    /// Returns the share of all rows that have one of them, as if every symbol had as many.
+    pub fn share(&self) -> f64 {
+        (self.codes.len() as f64 / self.symbols.count().max(1) as f64).min(1.0)
+    }
+
     /// Returns the rows of part of a piece that have one of them.
     fn rows(&self, piece: &Piece, part: Range<usize>) -> Result<UInt32Array> {
         let codes = codes_of(&piece.segment, self.column, &self.symbols)?;

@@ -158,6 +158,18 @@ impl Cursor {
         follows_as || qualifies
     }
 
+    /// Returns whether one of these words or tokens stands before.
+    pub fn follows(&self, words: &[&str], tokens: &[Token]) -> bool {
+        let Some(before) = self.at.checked_sub(1).and_then(|before| self.tokens.get(before)) else { return false };
+        tokens.contains(&before.token)
+            || word(before).is_some_and(|found| words.iter().any(|word| word.eq_ignore_ascii_case(found)))
+    }
+
+    /// Returns whether a token is this one.
+    pub fn is_token(&self, ahead: usize, expected: &Token) -> bool {
+        self.token(ahead) == Some(expected)
+    }
+
     pub fn skip(&mut self, count: usize) {
         self.at += count;
     }

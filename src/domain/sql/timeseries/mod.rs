@@ -3,6 +3,7 @@
 //! Tokens that do not parse are rewritten before the parser sees them (`joins`), the rest on the parsed form (`expressions`). What
 //! stands for a rewritten clause begins with `__zepto`, which no statement may name, so nobody can write it by hand.
 
+mod aj;
 mod cursor;
 mod expressions;
 mod joins;
@@ -12,6 +13,7 @@ mod time_clause;
 mod window_join;
 mod with_fill;
 
+pub use aj::rewrite_aj;
 pub use expressions::rewrite_expressions;
 pub use joins::rewrite_joins;
 pub use relations::nest_joins;
