@@ -387,3 +387,37 @@ async fn deleted_rows_are_nowhere_and_all_others_are_in_place() {
     }
     delete("DELETE FROM t WHERE n > 1300000 OR n < 50", &mut model, &|n| !(50..=1_300_000).contains(&n)).await;
 }
+
+/// IN chooses before FROM's joins run, where it has a condition of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_in_chooses_is_joined_and_nothing_else() {
+    let sut = Sut::in_process().await;
+    sut.define("CREATE TABLE a AS SELECT value AS k, value % 3 AS g FROM generate_series(1, 30)").await;
+    sut.define("CREATE TABLE b AS SELECT value % 30 + 1 AS k, value AS v FROM generate_series(1, 300)").await;
+    let of = |condition: &str| {
+        format!(
+            "SELECT sum(v), count(*), count(DISTINCT a.k) FROM a JOIN b ON a.k = b.k JOIN (VALUES (0), (1)) AS c(g) ON a.g = c.g WHERE {condition}"
+        )
+    };
+    let chosen = "SELECT k FROM b GROUP BY k HAVING sum(v) > 1600";
+    let explained = sut.read(&format!("EXPLAIN {}", of(&format!("a.k IN ({chosen})")))).await.unwrap();
+    let plan = explained[0].column(1).as_string::<i32>().value(0).to_owned();
+    let (semi, inner) = (plan.find("LeftSemi Join").unwrap(), plan.find("Inner Join").unwrap());
+    assert!(inner < semi, "{plan}");
+    for (condition, same) in [
+        (format!("a.k IN ({chosen})"), format!("EXISTS (SELECT 1 FROM ({chosen}) AS x WHERE x.k = a.k)")),
+        (
+            format!("a.k IN ({chosen}) AND b.k IN (SELECT k FROM a WHERE g = 1)"),
+            format!("a.k IN (SELECT * FROM ({chosen})) AND a.g = 1"),
+        ),
+        ("b.v IN (SELECT k FROM a WHERE g = 0)".to_owned(), "b.v <= 30 AND b.v % 3 = 0".to_owned()),
+        ("a.g IN (SELECT g FROM a WHERE k > 40)".to_owned(), "false".to_owned()),
+    ] {
+        let [one, other] = [condition, same].map(|condition| of(&condition));
+        assert_eq!(
+            format!("{:?}", sut.read(&one).await.unwrap()),
+            format!("{:?}", sut.read(&other).await.unwrap()),
+            "{one}"
+        );
+    }
+}

@@ -25,6 +25,7 @@ mod run;
 mod running;
 mod scan;
 mod semantics;
+mod semi_joins;
 mod sequential_gather;
 mod session;
 mod slices;

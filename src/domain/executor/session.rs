@@ -12,6 +12,7 @@ use crate::domain::executor::scan::NarrowScans;
 use crate::domain::executor::semantics::{
     CompareSpans, CompareTimes, ExactOperators, GuardFilters, SEAL_BEFORE, SealLimits, WideSums, extremes,
 };
+use crate::domain::executor::semi_joins::SemiJoinsFirst;
 use crate::domain::executor::timeseries;
 use crate::domain::executor::top_rows::SkipBehindLimit;
 use crate::ports::Result;
@@ -52,6 +53,7 @@ impl Session {
             .with_analyzer_rule(Arc::new(timeseries::FillGaps))
             .with_analyzer_rule(Arc::new(ExactOperators { memory: memory.clone() }))
             .with_analyzer_rule(Arc::new(WideSums))
+            .with_optimizer_rule(Arc::new(SemiJoinsFirst))
             .with_physical_optimizer_rules(physical_rules())
             .build();
         for function in replacements(state.scalar_functions().clone().values(), memory) {

@@ -5,51 +5,9 @@ use sqlparser::keywords::{Keyword, RESERVED_FOR_TABLE_ALIAS};
 use sqlparser::tokenizer::{Span, Token, TokenWithSpan};
 
 /// Words that end a table, a condition or a span, beside those that the parser reserves.
-const CLAUSES: &[&str] = &[
-    "AJ0",
-    "ASOF",
-    "CLUSTER",
-    "CROSS",
-    "DISTRIBUTE",
-    "EXCEPT",
-    "EXCLUDE",
-    "FETCH",
-    "FILL",
-    "FOR",
-    "FORMAT",
-    "FULL",
-    "GROUP",
-    "HAVING",
-    "HORIZON",
-    "INCLUDE",
-    "INNER",
-    "INTERSECT",
-    "JOIN",
-    "LATEST",
-    "LEFT",
-    "LIMIT",
-    "LT",
-    "NATURAL",
-    "OFFSET",
-    "ON",
-    "ORDER",
-    "PLUS",
-    "PREWHERE",
-    "QUALIFY",
-    "RANGE",
-    "RIGHT",
-    "SAMPLE",
-    "SETTINGS",
-    "SORT",
-    "SPLICE",
-    "TOLERANCE",
-    "UNION",
-    "USING",
-    "WHERE",
-    "WINDOW",
-    "ALIGN",
-    "MATCH_CONDITION",
-];
+const CLAUSES: &str = "AJ0 ASOF CLUSTER CROSS DISTRIBUTE EXCEPT EXCLUDE FETCH FILL FOR FORMAT FULL GROUP HAVING HORIZON INCLUDE INNER \
+    INTERSECT JOIN LATEST LEFT LIMIT LT NATURAL OFFSET ON ORDER PLUS PREWHERE QUALIFY RANGE RIGHT SAMPLE SETTINGS \
+    SORT SPLICE TOLERANCE UNION USING WHERE WINDOW ALIGN MATCH_CONDITION";
 
 /// Words that are a clause only before another one: they may also name a column or an alias.
 const FOLLOWED: &[(&str, &[&str])] = &[
@@ -271,7 +229,7 @@ impl Cursor {
             return false;
         }
         let is_call = next == Some(&Token::LParen) && matches!(found.keyword, Keyword::LEFT | Keyword::RIGHT);
-        !is_call && (CLAUSES.iter().any(is) || RESERVED_FOR_TABLE_ALIAS.contains(&found.keyword))
+        !is_call && (CLAUSES.split(' ').any(|word| is(&word)) || RESERVED_FOR_TABLE_ALIAS.contains(&found.keyword))
     }
 
     /// Takes tokens up to the next clause, comma or closing parenthesis.

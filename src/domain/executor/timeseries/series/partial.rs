@@ -48,6 +48,8 @@ struct Open {
     /// For each code its place among the ends of the rows that are being taken in.
     places: Vec<u32>,
     ends: Vec<GroupEnds>,
+    /// Whether a state asks for them.
+    needs_ends: bool,
     states: Vec<States>,
 }
 
@@ -62,6 +64,7 @@ impl Partial {
             touched: Vec::new(),
             places: vec![NO_PLACE; codes],
             ends: Vec::new(),
+            needs_ends: kinds.iter().any(|kind| matches!(kind, Kind::First | Kind::Last)),
             states: states(),
         };
         Self { groups: Groups::new(codes, buckets), rows: Vec::new(), states: states(), open, found: Vec::new() }
@@ -159,24 +162,33 @@ impl Open {
         ordered: Option<&[i64]>,
         args: &[Vec<ArrayRef>],
     ) -> Result<()> {
-        for (row, code) in codes.iter().enumerate() {
-            let at = *code as usize;
-            let row = row as u32;
-            match self.ends.get_mut(self.places[at] as usize) {
-                Some(ends) => ends.last = row,
-                None => {
-                    self.places[at] = self.ends.len() as u32;
-                    self.ends.push(GroupEnds { group: *code, first: row, last: row });
-                    if self.rows[at] == 0 {
-                        self.touched.push(*code);
-                    }
-                }
+        for code in codes {
+            let rows = &mut self.rows[*code as usize];
+            if *rows == 0 {
+                self.touched.push(*code);
             }
-            self.rows[at] += 1;
+            *rows += 1;
         }
-        let rows = RowsOf { groups: codes, range, count: self.codes, ends: Some(&self.ends), ordered };
+        if self.needs_ends {
+            self.find_ends(codes);
+        }
+        let ends = self.needs_ends.then_some(self.ends.as_slice());
+        let rows = RowsOf { groups: codes, range, count: self.codes, ends, ordered };
         let added = self.states.iter_mut().zip(args).try_for_each(|(states, args)| states.add(&rows, args));
         self.ends.drain(..).for_each(|ends| self.places[ends.group as usize] = NO_PLACE);
         added
+    }
+
+    fn find_ends(&mut self, codes: &[u32]) {
+        for (row, code) in (0..).zip(codes) {
+            let place = &mut self.places[*code as usize];
+            match self.ends.get_mut(*place as usize) {
+                Some(ends) => ends.last = row,
+                None => {
+                    *place = self.ends.len() as u32;
+                    self.ends.push(GroupEnds { group: *code, first: row, last: row });
+                }
+            }
+        }
     }
 }

@@ -4,12 +4,17 @@
 //! taken anew from its rows once they have all been replaced, when it is much smaller than what has been in it since it was last taken
 //! anew, and at every step while one of them is not finite.
 
-/// How much larger than a sum may be what was added to it, or taken away, or was the sum meanwhile: each rounded the sum to its digits.
+/// How much larger than a sum may be what was added to it or taken away: each rounded the sum to its digits.
 const DIGITS_KEPT: f64 = 1e2;
+
+/// Rows from which on less is kept: each rounds, and their sum on the way may be as much larger as there are rows.
+const SHORT: usize = 64;
 
 /// The last rows of each series, and their sum.
 pub struct Rolling {
     length: usize,
+    /// [`DIGITS_KEPT`], for so many rows.
+    kept: f64,
     /// For each series its last rows, in a ring; 0 for those without a value.
     values: Vec<f64>,
     /// Which of those have none; empty as long as all have one.
@@ -28,7 +33,7 @@ struct Series {
     /// Values among them that are not finite.
     unbounded: u32,
     sum: f64,
-    /// The largest value and sum since the sum was taken anew.
+    /// The largest value since the sum was taken anew.
     largest: f64,
 }
 
@@ -37,6 +42,7 @@ impl Rolling {
     pub fn new(series: usize, length: usize) -> Self {
         Self {
             length,
+            kept: DIGITS_KEPT * SHORT as f64 / length.max(SHORT) as f64,
             values: vec![0.0; series * length],
             missing: Vec::new(),
             series: vec![Series::default(); series],
@@ -56,11 +62,15 @@ impl Rolling {
         if is_full && (state.next as usize) + 1 < self.length {
             let place = &mut self.values[series * self.length + state.next as usize];
             let moved = state.sum + value - *place;
-            let largest = state.largest.max(value.abs()).max(moved.abs());
-            if largest.is_finite() && largest <= DIGITS_KEPT * moved.abs() {
+            if value.abs() > state.largest {
+                state.largest = value.abs();
+            }
+            // Neither is true of NaN.
+            let bound = self.kept * moved.abs();
+            if state.largest <= bound && bound < f64::INFINITY {
                 *place = value;
                 state.next += 1;
-                (state.sum, state.largest) = (moved, largest);
+                state.sum = moved;
                 return (moved, state.count);
             }
         }
@@ -87,13 +97,13 @@ impl Rolling {
         state.count = state.count + u32::from(value.is_some()) - u32::from(had_value);
         state.unbounded = state.unbounded + u32::from(!ring[at].is_finite()) - u32::from(!gone.is_finite());
         let moved = state.sum + ring[at] - gone;
-        state.largest = state.largest.max(ring[at].abs()).max(moved.abs());
+        state.largest = state.largest.max(ring[at].abs());
         // There was so much that few digits are left of what stays.
-        let is_drowned = state.largest > DIGITS_KEPT * moved.abs();
+        let is_drowned = state.largest > self.kept * moved.abs();
         let is_anew = state.unbounded > 0 || !gone.is_finite() || !moved.is_finite() || is_drowned || state.next == 0;
         state.sum = if is_anew { sum(ring) } else { moved };
         if is_anew {
-            state.largest = ring.iter().fold(state.sum.abs(), |largest, value| largest.max(value.abs()));
+            state.largest = ring.iter().fold(0.0, |largest, value| largest.max(value.abs()));
         }
         (state.sum, state.count)
     }
