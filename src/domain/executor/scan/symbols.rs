@@ -24,6 +24,9 @@ const BATCH_ROWS: usize = 8_192;
 /// Rows that are compared before one of them is looked at.
 const CHUNK: usize = 32;
 
+/// Rows of a chunk in which one was found that are compared before each of them is looked at.
+const FEW: usize = 8;
+
 /// The symbols of a column whose rows alone are read.
 #[derive(Debug, Clone)]
 pub struct WantedSymbols {
@@ -83,13 +86,17 @@ impl WantedSymbols {
 
 /// Finds the rows of a range that have a code.
 fn find_one(codes: &[u32], range: Range<usize>, wanted: u32, rows: &mut Vec<u32>) {
-    let start = range.start;
-    for (number, chunk) in codes[range].chunks(CHUNK).enumerate() {
-        // Without a way out of the loop, which so becomes a few instructions.
-        if chunk.iter().fold(false, |found, code| found | (*code == wanted)) {
-            let from = start + number * CHUNK;
-            find(codes, from..from + chunk.len(), |code| code == wanted, rows);
+    // Without a way out of the loops, which so become a few instructions.
+    let has = |codes: &[u32]| codes.iter().fold(false, |found, code| found | (*code == wanted));
+    let mut from = range.start;
+    for chunk in codes[range].chunks(CHUNK) {
+        if has(chunk) {
+            for (at, few) in chunk.chunks(FEW).enumerate().filter(|(_, few)| has(few)) {
+                let rows_of = (from + at * FEW) as u32..;
+                rows.extend(rows_of.zip(few).filter(|(_, code)| **code == wanted).map(|(row, _)| row));
+            }
         }
+        from += chunk.len();
     }
 }
 

@@ -15,6 +15,9 @@ use datafusion::common::Result;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// Rows from which on a walk looks back from where it is to go.
+const JUMP_ROWS: usize = 8_192;
+
 /// Looks rows up for batches of the left side that come one after the other; several may share a right side.
 #[derive(Debug)]
 pub struct Probe {
@@ -73,11 +76,20 @@ struct Walk {
     last: Vec<u32>,
     /// The time that the left side has reached.
     reached: i64,
+    /// For each code the last jump that met it, and the number of jumps.
+    met: Vec<u32>,
+    jumps: u32,
 }
 
 impl Walk {
     fn new(right: &Right) -> Self {
-        Self { next: (0, 0), last: vec![NO_ROW; right.code_count + 1], reached: i64::MIN }
+        Self {
+            next: (0, 0),
+            last: vec![NO_ROW; right.code_count + 1],
+            reached: i64::MIN,
+            met: vec![0; right.code_count],
+            jumps: 0,
+        }
     }
 
     fn can_follow(&self, times: &Times) -> bool {
@@ -102,6 +114,9 @@ impl Walk {
         };
         let strict = i64::from(spec.strict);
         let mut row = 0;
+        if let Some(end) = times.values().first().and_then(|first| first.checked_sub(strict)) {
+            self.jump(right, end);
+        }
         while let Some(batch) = right.batches.get(self.next.0) {
             let (right_times, right_codes) = (batch.times.values(), batch.codes.as_ref());
             let mut at = self.next.1;
@@ -136,6 +151,46 @@ impl Walk {
             }
         }
         found
+    }
+}
+
+impl Walk {
+    /// Goes on to the first row of the right side behind `end`, of which the last rows of all codes lie close before: other cores have
+    /// joined the rows between.
+    fn jump(&mut self, right: &Right, end: i64) {
+        let mut to = self.next;
+        while let Some(batch) = right.batches.get(to.0) {
+            let times = batch.times.values();
+            if times.last().is_some_and(|last| *last > end) {
+                to.1 += times[to.1..].partition_point(|time| *time <= end);
+                break;
+            }
+            to = (to.0 + 1, 0);
+        }
+        let number = |(batch, row): (usize, usize)| right.batches.get(batch).map(|batch| batch.start as usize + row);
+        let distance = number(self.next).map(|from| number(to).unwrap_or(usize::MAX) - from);
+        if distance.is_none_or(|distance| distance < JUMP_ROWS) {
+            return;
+        }
+        self.jumps = self.jumps.wrapping_add(1);
+        let mut missing = right.code_count;
+        for at in (self.next.0..=to.0).rev() {
+            let Some(batch) = right.batches.get(at) else { continue };
+            let from = if at == self.next.0 { self.next.1 } else { 0 };
+            let end = if at == to.0 { to.1 } else { batch.codes.len() };
+            for row in (from..end).rev() {
+                let code = batch.codes[row] as usize;
+                if self.met.get(code).is_some_and(|met| *met != self.jumps) {
+                    (self.met[code], self.last[code]) = (self.jumps, batch.start + row as u32);
+                    missing -= 1;
+                }
+                if missing == 0 {
+                    self.next = to;
+                    return;
+                }
+            }
+        }
+        self.next = to;
     }
 }
 
