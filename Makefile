@@ -48,7 +48,7 @@ bench: $(PEERS)/ready ## Measure against peers and write docs/benchmarks.md
 	$(PEERS)/bin/python bench/batches.py target/bench/results.json
 	$(PEERS)/bin/python bench/report.py target/bench/results.json docs/benchmarks.md
 
-bench-timeseries: $(PEERS)/ready ## Measure time-series SQL beside Polars and DuckDB, and write docs/timeseries-benchmarks.md
+bench-timeseries: $(PEERS)/ready ## Measure time-series SQL beside Polars, DuckDB and DataFusion, and write docs/timeseries-benchmarks.md
 	cargo build --release
 	$(PEERS)/bin/python bench/timeseries.py --server $(RELEASE)
 

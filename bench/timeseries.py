@@ -205,6 +205,17 @@ def peer(kind, made, questions, pipe):
         def run(query):
             sql = query[1] if query[2] is None else query[2]
             return engine.execute(sql).to_arrow_table() if sql else None
+    elif kind == "datafusion":
+        import datafusion
+
+        engine = datafusion.SessionContext()
+        for name, table in made.items():
+            engine.from_arrow(table, name)
+
+        def run(query):
+            # DuckDB's SQL, as far as it goes.
+            sql = query[1] if query[2] is None else query[2]
+            return engine.sql(sql).to_arrow_table() if sql else None
     else:
         import polars
 
@@ -315,7 +326,7 @@ def page(results):
         "# Benchmarks of time-series SQL",
         "",
         "Written by `make bench-timeseries`. Milliseconds, the median of the rounds; in each the best of three. We are asked over Flight, from the ticket",
-        "to the table in the client; Polars and DuckDB answer in process. The ratio is the fastest peer's time to ours, the median of each round's:",
+        "to the table in the client; Polars, DuckDB and DataFusion answer in process, as far as they can. The ratio is the fastest peer's time to ours, the median of each round's:",
         "above 1 we are faster. Every answer in order was compared with the peers'. *At least* says what a query cannot do without, as two cores would take for it by",
         "arithmetic; what the wire takes comes on top. *MiB* is what the server's memory rose by while it ran, what the answer needs on its way included.",
         "",
@@ -344,16 +355,17 @@ def main():
     parser.add_argument("--runs", default="1000000:100:0,10000000:100:0,1000000:100000:0,1000000:100:2,100000000:100:0:alone")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("docs"))
     options = parser.parse_args()
+    import datafusion
     import duckdb
     import polars
 
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "")
-    versions = {"Polars": polars.__version__, "DuckDB": duckdb.__version__, "pyarrow": pyarrow.__version__}
+    versions = {"Polars": polars.__version__, "DuckDB": duckdb.__version__, "DataFusion": datafusion.__version__, "pyarrow": pyarrow.__version__}
     machine = f"{multiprocessing.cpu_count()} cores, {cpu}, {platform.system()}"
     results = {"machine": machine, "versions": versions, "runs": []}
     for spec in options.runs.split(","):
         rows, symbols, late, *alone = spec.split(":")
-        peers = [] if alone else ["polars", "duckdb"]
+        peers = [] if alone else ["polars", "duckdb", "datafusion"]
         run = {"rows": int(rows), "symbols": int(symbols), "late": int(late), "peers": peers}
         run["results"] = measure(options.server, run["rows"], run["symbols"], run["late"], options.rounds, peers)
         results["runs"].append(run)
