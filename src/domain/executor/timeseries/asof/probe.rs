@@ -72,7 +72,7 @@ impl Probe {
 struct Walk {
     /// The batch and the row of the right side that come next.
     next: (usize, usize),
-    /// The last row of each code so far, and of those without a key.
+    /// The last row of each code so far; behind them none, for rows of the left side without a key, and a place for what nobody reads.
     last: Vec<u32>,
     /// The time that the left side has reached.
     reached: i64,
@@ -85,7 +85,7 @@ impl Walk {
     fn new(right: &Right) -> Self {
         Self {
             next: (0, 0),
-            last: vec![NO_ROW; right.code_count + 1],
+            last: vec![NO_ROW; right.code_count + 2],
             reached: i64::MIN,
             met: vec![0; right.code_count],
             jumps: 0,
@@ -105,43 +105,28 @@ impl Walk {
         times: &Times,
         may_match: impl Fn(usize) -> bool,
     ) -> Vec<u32> {
-        let mut found = Vec::with_capacity(codes.len());
-        let none = right.code_count as u32;
-        let mut take = |row: usize, last: &[u32]| {
-            let code = codes[row].min(none) as usize;
-            // The place behind the codes has rows without a key.
-            found.push(if code < right.code_count && may_match(row) { last[code] } else { NO_ROW });
-        };
-        let strict = i64::from(spec.strict);
-        let mut row = 0;
-        if let Some(end) = times.values().first().and_then(|first| first.checked_sub(strict)) {
+        if let Some(end) = times.values().first().and_then(|first| first.checked_sub(i64::from(spec.strict))) {
             self.jump(right, end);
         }
-        while let Some(batch) = right.batches.get(self.next.0) {
-            let (right_times, right_codes) = (batch.times.values(), batch.codes.as_ref());
-            let mut at = self.next.1;
-            while let Some(time) = times.values().get(row) {
-                // Before the first instant there is nothing.
-                if *time > i64::MIN || !spec.strict {
-                    let end = *time - strict;
-                    while at < right_times.len() && right_times[at] <= end {
-                        self.last[right_codes[at].min(none) as usize] = batch.start + at as u32;
-                        at += 1;
-                    }
-                }
-                if at == right_times.len() {
-                    break;
-                }
-                take(row, &self.last);
-                row += 1;
-            }
-            if at < right_times.len() {
-                self.next.1 = at;
-                break;
-            }
-            self.next = (self.next.0 + 1, 0);
+        let mut found = vec![NO_ROW; codes.len()];
+        let mut row = 0;
+        while let Some(batch) = right.batches.get(self.next.0).filter(|_| row < codes.len()) {
+            let at = self.next.1;
+            let rights = Rows { times: &batch.times.values()[at..], codes: &batch.codes[at..] };
+            let lefts = Rows { times: &times.values()[row..], codes: &codes[row..] };
+            let first = batch.start + at as u32;
+            let (left, gone) = match spec.strict {
+                true => merge(lefts, rights, first, |right, left| right < left, &mut self.last, &mut found[row..]),
+                false => merge(lefts, rights, first, |right, left| right <= left, &mut self.last, &mut found[row..]),
+            };
+            row += left;
+            self.next = if at + gone < batch.codes.len() { (self.next.0, at + gone) } else { (self.next.0 + 1, 0) };
         }
-        (row..codes.len()).for_each(|row| take(row, &self.last));
+        // Behind the last row of the right side.
+        for (found, code) in found[row..].iter_mut().zip(&codes[row..]) {
+            *found = self.last[(*code as usize).min(right.code_count)];
+        }
+        found.iter_mut().enumerate().filter(|(row, _)| !may_match(*row)).for_each(|(_, found)| *found = NO_ROW);
         self.reached = times.values().last().copied().unwrap_or(self.reached);
         if let Some(tolerance) = spec.tolerance {
             for (last, time) in found.iter_mut().zip(times.values()).filter(|(last, _)| **last != NO_ROW) {
@@ -152,6 +137,42 @@ impl Walk {
         }
         found
     }
+}
+
+/// The times of rows, in order, and the codes of their keys.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    times: &'a [i64],
+    codes: &'a [u32],
+}
+
+/// Walks over both sides as far as both have rows: writes for each left row the last right row of its code into `found`. `first` is the
+/// number of the first right row, and `precedes` says whether a right row is in force at a left row's time. Returns how many rows of each
+/// side are done.
+///
+/// Which side has the next row is as good as random, so nothing is decided by a branch: every step writes what either side would, the
+/// other one's to a place that is written again or never read. A function of its own, so that all it needs stays in registers.
+#[inline(never)]
+fn merge(
+    left: Rows<'_>,
+    right: Rows<'_>,
+    first: u32,
+    precedes: impl Fn(i64, i64) -> bool,
+    last: &mut [u32],
+    found: &mut [u32],
+) -> (usize, usize) {
+    let none = last.len() - 2;
+    let nowhere = none + 1;
+    let (mut row, mut at) = (0, 0);
+    while row < left.times.len() && at < right.times.len() {
+        let is_right = precedes(right.times[at], left.times[row]);
+        found[row] = last[(left.codes[row] as usize).min(none)];
+        let code = right.codes[at] as usize;
+        last[if is_right && code < none { code } else { nowhere }] = first + at as u32;
+        at += usize::from(is_right);
+        row += usize::from(!is_right);
+    }
+    (row, at)
 }
 
 impl Walk {
