@@ -2,22 +2,17 @@
 //!
 //! NULL is a key like another, and a row without a time is never the latest. Rows leave in the order in which they arrived.
 
-use crate::domain::executor::scan::ScanExec;
 use crate::domain::executor::timeseries::collected::Collected;
 use crate::domain::executor::timeseries::keys::{KeyCodes, Times, key_type, time_type};
+use crate::domain::executor::timeseries::operator::{Operator, OperatorExec, Run};
 use crate::domain::storage::slice_bytes;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
-use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{DFSchemaRef, Result, Statistics, internal_err, plan_err};
-use datafusion::execution::memory_pool::MemoryConsumer;
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::common::{DFSchemaRef, Result, internal_err, plan_err};
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNodeCore};
-use datafusion::physical_expr::{Distribution, EquivalenceProperties, PhysicalExpr};
-use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
-use datafusion::physical_plan::statistics::StatisticsArgs;
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
 use futures::stream::{self, StreamExt};
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -95,82 +90,29 @@ impl UserDefinedLogicalNodeCore for LatestNode {
 
 /// LATEST ON as an operator. It answers the first columns of its input; those behind them are for the expressions alone.
 #[derive(Debug)]
-pub struct LatestExec {
-    input: Arc<dyn ExecutionPlan>,
-    time: Arc<dyn PhysicalExpr>,
-    keys: Vec<Arc<dyn PhysicalExpr>>,
-    properties: Arc<PlanProperties>,
+pub struct LatestOn {
+    /// The time.
+    pub time: Arc<dyn PhysicalExpr>,
+    /// The keys.
+    pub keys: Vec<Arc<dyn PhysicalExpr>>,
 }
 
-impl LatestExec {
-    /// Makes the operator.
-    pub fn new(
-        input: Arc<dyn ExecutionPlan>,
-        schema: SchemaRef,
-        time: Arc<dyn PhysicalExpr>,
-        keys: Vec<Arc<dyn PhysicalExpr>>,
-    ) -> Self {
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(schema),
-            Partitioning::UnknownPartitioning(1),
-            EmissionType::Final,
-            Boundedness::Bounded,
-        );
-        Self { input, time, keys, properties: Arc::new(properties) }
-    }
-}
+/// LATEST ON in a plan.
+pub type LatestExec = OperatorExec<LatestOn>;
 
-impl DisplayAs for LatestExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "LatestExec: time={}, keys={}", self.time, self.keys.len())
-    }
-}
+impl Operator for LatestOn {
+    const NAME: &'static str = "LatestExec";
 
-impl ExecutionPlan for LatestExec {
-    fn name(&self) -> &str {
-        "LatestExec"
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "time={}, keys={}", self.time, self.keys.len())
     }
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn required_input_distribution(&self) -> Vec<Distribution> {
-        vec![Distribution::SinglePartition]
-    }
-
-    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
-        vec![false]
-    }
-
-    fn apply_expressions(
-        &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        match children.pop() {
-            Some(input) if children.is_empty() => {
-                Ok(Arc::new(Self::new(input, self.schema(), self.time.clone(), self.keys.clone())))
-            }
-            _ => internal_err!("LATEST ON has one input"),
-        }
-    }
-
-    fn execute(&self, _: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let mut input = self.input.execute(0, task.clone())?;
-        let memory = MemoryConsumer::new("LatestExec").register(task.memory_pool());
-        let (time, keys, schema) = (self.time.clone(), self.keys.clone(), self.schema());
-        let (made, plain) = (schema.clone(), self.input.schema());
+    fn run(&self, mut run: Run) -> Result<SendableRecordBatchStream> {
+        let [mut input] = run.inputs()?;
+        let (time, keys, plain) = (self.time.clone(), self.keys.clone(), input.schema());
+        let Run { is_table, schema, memory, .. } = run;
+        let made = schema.clone();
         let answered: Vec<usize> = (0..schema.fields().len()).collect();
-        // Else they are a table's own, which are counted there.
-        let is_computed = !self.input.is::<ScanExec>();
         let latest = async move {
             let own_type = time.data_type(&plain)?;
             let Some(time_type) = time_type(&own_type, &own_type) else {
@@ -187,16 +129,12 @@ impl ExecutionPlan for LatestExec {
                 let row_codes = codes.codes(&columns, batch.num_rows())?;
                 let times = Times::new(&time.evaluate(&batch)?.into_array(batch.num_rows())?, &time_type)?;
                 latest.add(batch.project(&answered)?, &row_codes, &times, codes.len());
-                let batches = if is_computed { latest.batch_bytes() } else { 0 };
+                let batches = if is_table { 0 } else { latest.batch_bytes() };
                 memory.try_resize(codes.bytes() + latest.best.capacity() * size_of::<Best>() + batches)?;
             }
             latest.batch(made)
         };
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream::once(latest))))
-    }
-
-    fn statistics_from_inputs(&self, _: &[Arc<Statistics>], _: &StatisticsArgs) -> Result<Arc<Statistics>> {
-        Ok(Arc::new(Statistics::new_unknown(&self.schema())))
     }
 }
 

@@ -16,6 +16,7 @@ mod keys;
 mod latest;
 mod marker;
 mod numbers;
+mod operator;
 mod planner;
 mod relations;
 mod sampling;

@@ -2,13 +2,13 @@
 
 use crate::domain::executor::scan::ScanExec;
 use crate::domain::executor::semantics::exact_sum;
-use crate::domain::executor::timeseries::asof::{AsOfExec, AsOfExprs, AsOfNode, JoinKey};
+use crate::domain::executor::timeseries::asof::{AsOf, AsOfExec, AsOfExprs, AsOfNode, JoinKey};
 use crate::domain::executor::timeseries::gaps::{GapFillExec, GapFillNode, GapPlan};
 use crate::domain::executor::timeseries::keys::{key_type, time_type};
-use crate::domain::executor::timeseries::latest::{LatestExec, LatestNode};
+use crate::domain::executor::timeseries::latest::{LatestExec, LatestNode, LatestOn};
 use crate::domain::executor::timeseries::scalars::gap_buckets;
 use crate::domain::executor::timeseries::window_join::{WindowAggregate, WindowExprs, WindowJoinExec, WindowJoinNode};
-use crate::domain::executor::timeseries::with_fill::{FillOrder, Steps, WithFillExec, WithFillNode};
+use crate::domain::executor::timeseries::with_fill::{FillOrder, Steps, WithFill, WithFillExec, WithFillNode};
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
@@ -70,7 +70,7 @@ impl ExtensionPlanner for Operators {
             let time = physical(&node.time, schema)?;
             let answered = input.schema();
             let input = by_codes(last_rows(input.clone(), &time, &keys), &mut keys)?;
-            return Ok(Some(Arc::new(LatestExec::new(input, answered, time, keys))));
+            return Ok(Some(Arc::new(LatestExec::new(LatestOn { time, keys }, vec![input], answered))));
         }
         if let Some(node) = node.as_any().downcast_ref::<GapFillNode>() {
             let [input] = inputs else { return internal_err!("filling gaps has one input") };
@@ -79,7 +79,7 @@ impl ExtensionPlanner for Operators {
             };
             let (filled, bounds) = (node.filled.clone(), node.bounds);
             let plan = GapPlan { buckets, time: node.time, groups: node.groups, filled, bounds };
-            return Ok(Some(Arc::new(GapFillExec::new(input.clone(), plan, node.arrow_schema()))));
+            return Ok(Some(Arc::new(GapFillExec::new(plan, vec![input.clone()], node.arrow_schema()))));
         }
         if let Some(node) = node.as_any().downcast_ref::<WithFillNode>() {
             let [input] = inputs else { return internal_err!("WITH FILL has one input") };
@@ -100,7 +100,8 @@ fn with_fill(node: &WithFillNode, input: Arc<dyn ExecutionPlan>) -> Result<Arc<d
     let schema = input.schema();
     let data_type = schema.field(filled.index).data_type();
     let steps = Steps::new(data_type, node.bounds.clone(), filled.options.descending)?;
-    Ok(Arc::new(WithFillExec::try_new(input, filled, orders, steps, node.arrow_schema())?))
+    let schema = node.arrow_schema();
+    Ok(Arc::new(WithFillExec::new(WithFill::try_new(filled, orders, steps, &schema)?, vec![input], schema)))
 }
 
 fn asof(
@@ -135,7 +136,7 @@ fn asof(
         widths,
         left_condition,
     };
-    Ok(Arc::new(AsOfExec::new(inputs, exprs, node.spec, node.arrow_schema())))
+    Ok(Arc::new(AsOfExec::new(AsOf::new(exprs, node.spec), inputs.into(), node.arrow_schema())))
 }
 
 fn windows(
@@ -177,7 +178,7 @@ fn windows(
         aggregates,
         prevailing: node.prevailing,
     };
-    Ok(Arc::new(WindowJoinExec::new(inputs, exprs, node.arrow_schema())))
+    Ok(Arc::new(WindowJoinExec::new(exprs, inputs.into(), node.arrow_schema())))
 }
 
 fn aggregate(

@@ -3,29 +3,22 @@
 //! The right side is read whole (`right`); of it only those columns are kept that are answered. Batches of the left side are shared out
 //! to all cores (`probe`) and pass through: their columns are not copied where every row has a match, or stays without one.
 
-use crate::domain::executor::scan::ScanExec;
 use crate::domain::executor::timeseries::asof::exprs::{AsOfExprs, evaluate};
 use crate::domain::executor::timeseries::asof::node::AsOfSpec;
 use crate::domain::executor::timeseries::asof::probe::Probe;
 use crate::domain::executor::timeseries::asof::right::Right;
 use crate::domain::executor::timeseries::collected::NO_ROW;
 use crate::domain::executor::timeseries::keys::{KeyCodes, Times};
+use crate::domain::executor::timeseries::operator::{Operator, OperatorExec, Run};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::runtime::SpawnedTask;
-use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{Result, Statistics, internal_err};
+use datafusion::common::{Result, internal_err};
 use datafusion::error::DataFusionError;
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::expressions::Column;
-use datafusion::physical_expr::{Distribution, EquivalenceProperties, PhysicalExpr};
-use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
-use datafusion::physical_plan::projection::ProjectionExec;
-use datafusion::physical_plan::statistics::StatisticsArgs;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
 use futures::future;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use std::fmt;
@@ -33,101 +26,43 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// A join by time.
 #[derive(Debug)]
-pub struct AsOfExec {
-    left: Arc<dyn ExecutionPlan>,
-    right: Arc<dyn ExecutionPlan>,
+pub struct AsOf {
     exprs: AsOfExprs,
     spec: AsOfSpec,
     /// The columns that are answered, counted through those of both sides.
     answered: Vec<usize>,
-    properties: Arc<PlanProperties>,
 }
 
-impl AsOfExec {
-    /// Makes the operator, which answers all columns of both sides, of `schema`.
-    pub fn new(sides: [Arc<dyn ExecutionPlan>; 2], exprs: AsOfExprs, spec: AsOfSpec, schema: SchemaRef) -> Self {
-        let answered = (0..exprs.widths.iter().sum()).collect();
-        Self::answering(sides, exprs, spec, answered, schema)
-    }
+/// A join by time in a plan.
+pub type AsOfExec = OperatorExec<AsOf>;
 
-    fn answering(
-        [left, right]: [Arc<dyn ExecutionPlan>; 2],
-        exprs: AsOfExprs,
-        spec: AsOfSpec,
-        answered: Vec<usize>,
-        schema: SchemaRef,
-    ) -> Self {
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(schema),
-            Partitioning::UnknownPartitioning(1),
-            EmissionType::Incremental,
-            Boundedness::Bounded,
-        );
-        Self { left, right, exprs, spec, answered, properties: Arc::new(properties) }
+impl AsOf {
+    /// Makes the operator, which answers all columns of both sides.
+    pub fn new(exprs: AsOfExprs, spec: AsOfSpec) -> Self {
+        Self { answered: (0..exprs.widths.iter().sum()).collect(), exprs, spec }
     }
 }
 
-impl DisplayAs for AsOfExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "AsOfExec: {:?}, keys={}, outer={}", self.spec.direction, self.exprs.key_types.len(), self.spec.outer)
-    }
-}
+impl Operator for AsOf {
+    const NAME: &'static str = "AsOfExec";
 
-impl ExecutionPlan for AsOfExec {
-    fn name(&self) -> &str {
-        "AsOfExec"
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.left, &self.right]
-    }
-
-    fn required_input_distribution(&self) -> Vec<Distribution> {
-        vec![Distribution::SinglePartition, Distribution::SinglePartition]
-    }
-
-    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
-        vec![false, false]
-    }
-
-    fn apply_expressions(
-        &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        match <[Arc<dyn ExecutionPlan>; 2]>::try_from(children) {
-            Ok(sides) => {
-                let (exprs, answered) = (self.exprs.clone(), self.answered.clone());
-                Ok(Arc::new(Self::answering(sides, exprs, self.spec, answered, self.schema())))
-            }
-            Err(_) => internal_err!("a join has two inputs"),
-        }
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}, keys={}, outer={}", self.spec.direction, self.exprs.key_types.len(), self.spec.outer)
     }
 
     /// Answers the columns of a projection alone: the others need not be put together.
-    fn try_swapping_with_projection(&self, projection: &ProjectionExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
-        let columns = projection.expr().iter().map(|expr| expr.expr.downcast_ref::<Column>());
-        let Some(columns) = columns.collect::<Option<Vec<_>>>() else { return Ok(None) };
-        let answered = columns.iter().map(|column| self.answered[column.index()]).collect();
-        let sides = [self.left.clone(), self.right.clone()];
-        Ok(Some(Arc::new(Self::answering(sides, self.exprs.clone(), self.spec, answered, projection.schema()))))
+    fn answering(&self, columns: &[usize]) -> Option<Self> {
+        let answered = columns.iter().map(|column| self.answered[*column]).collect();
+        Some(Self { exprs: self.exprs.clone(), spec: self.spec, answered })
     }
 
-    fn execute(&self, _: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let (left, right) = (self.left.execute(0, task.clone())?, self.right.execute(0, task.clone())?);
-        let memory = MemoryConsumer::new("AsOfExec").register(task.memory_pool());
-        let work = Work::new(self.exprs.clone(), self.spec, &self.answered, self.schema());
+    fn run(&self, mut run: Run) -> Result<SendableRecordBatchStream> {
+        let [left, right] = run.inputs()?;
+        let Run { is_table, schema, memory, .. } = run;
+        let work = Work::new(self.exprs.clone(), self.spec, &self.answered, schema.clone());
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let is_computed = !self.right.is::<ScanExec>();
         let joined = stream::once(async move {
-            let mut join = Join::build((right, is_computed), work, memory).await?;
+            let mut join = Join::build((right, !is_table), work, memory).await?;
             let tasks = left.map(move |batch| join.begin(batch?)).map_ok(|task| async move {
                 match task.join_unwind().await {
                     Ok(joined) => joined,
@@ -138,11 +73,7 @@ impl ExecutionPlan for AsOfExec {
             Ok::<_, DataFusionError>(joined.try_filter(|batch| future::ready(batch.num_rows() > 0)))
         });
         let joined = joined.try_flatten();
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), joined)))
-    }
-
-    fn statistics_from_inputs(&self, _: &[Arc<Statistics>], _: &StatisticsArgs) -> Result<Arc<Statistics>> {
-        Ok(Arc::new(Statistics::new_unknown(&self.schema())))
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, joined)))
     }
 }
 

@@ -12,7 +12,7 @@ mod plan;
 mod probe;
 mod right;
 
-pub use exec::AsOfExec;
+pub use exec::{AsOf, AsOfExec};
 pub use exprs::AsOfExprs;
 pub use index::TimeIndex;
 pub use node::{AsOfNode, JoinKey};

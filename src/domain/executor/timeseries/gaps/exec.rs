@@ -5,20 +5,16 @@ use crate::domain::executor::time_units::unit_ns;
 use crate::domain::executor::timeseries::buckets::{Buckets, too_coarse};
 use crate::domain::executor::timeseries::gaps::node::{Fill, Filled};
 use crate::domain::executor::timeseries::keys::{KeyCodes, key_type};
+use crate::domain::executor::timeseries::operator::{Operator, OperatorExec, Run};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::kernels::zip::zip;
 use arrow::compute::{cast, concat_batches, take};
 use arrow::datatypes::{DataType, Float64Type, Int64Type, SchemaRef, TimeUnit};
-use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{Result, ScalarValue, Statistics, internal_err};
+use datafusion::common::{Result, ScalarValue};
 use datafusion::error::DataFusionError;
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{Distribution, EquivalenceProperties, PhysicalExpr};
-use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
-use datafusion::physical_plan::statistics::StatisticsArgs;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use std::fmt;
 use std::ops::Range;
@@ -29,14 +25,6 @@ const GRID_ROWS_MAX: usize = 20_000_000;
 
 /// Rows of one batch.
 const BATCH_ROWS: usize = 8_192;
-
-/// The filling of gaps as an operator.
-#[derive(Debug)]
-pub struct GapFillExec {
-    input: Arc<dyn ExecutionPlan>,
-    plan: GapPlan,
-    properties: Arc<PlanProperties>,
-}
 
 /// What is filled, and how.
 #[derive(Debug, Clone)]
@@ -53,65 +41,20 @@ pub struct GapPlan {
     pub bounds: [Option<i64>; 2],
 }
 
-impl GapFillExec {
-    /// Makes the operator, whose batches have `schema`.
-    pub fn new(input: Arc<dyn ExecutionPlan>, plan: GapPlan, schema: SchemaRef) -> Self {
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(schema),
-            Partitioning::UnknownPartitioning(1),
-            EmissionType::Incremental,
-            Boundedness::Bounded,
-        );
-        Self { input, plan, properties: Arc::new(properties) }
-    }
-}
+/// The filling of gaps in a plan.
+pub type GapFillExec = OperatorExec<GapPlan>;
 
-impl DisplayAs for GapFillExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "GapFillExec: groups={}", self.plan.groups)
-    }
-}
+impl Operator for GapPlan {
+    const NAME: &'static str = "GapFillExec";
 
-impl ExecutionPlan for GapFillExec {
-    fn name(&self) -> &str {
-        "GapFillExec"
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "groups={}", self.groups)
     }
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn required_input_distribution(&self) -> Vec<Distribution> {
-        vec![Distribution::SinglePartition]
-    }
-
-    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
-        vec![false]
-    }
-
-    fn apply_expressions(
-        &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        match children.pop() {
-            Some(input) if children.is_empty() => Ok(Arc::new(Self::new(input, self.plan.clone(), self.schema()))),
-            _ => internal_err!("filling gaps has one input"),
-        }
-    }
-
-    fn execute(&self, _: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let mut input = self.input.execute(0, task.clone())?;
-        let memory = MemoryConsumer::new("GapFillExec").register(task.memory_pool());
-        let (plan, schema) = (self.plan.clone(), self.schema());
-        let made = schema.clone();
+    fn run(&self, mut run: Run) -> Result<SendableRecordBatchStream> {
+        let [mut input] = run.inputs()?;
+        let Run { schema, memory, .. } = run;
+        let (plan, made) = (self.clone(), schema.clone());
         let batches = stream::once(async move {
             let mut batches = Vec::new();
             while let Some(batch) = input.next().await {
@@ -146,10 +89,6 @@ impl ExecutionPlan for GapFillExec {
         });
         let batches = batches.try_flatten();
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)))
-    }
-
-    fn statistics_from_inputs(&self, _: &[Arc<Statistics>], _: &StatisticsArgs) -> Result<Arc<Statistics>> {
-        Ok(Arc::new(Statistics::new_unknown(&self.schema())))
     }
 }
 

@@ -2,24 +2,19 @@
 
 use crate::domain::executor::timeseries::buckets::Buckets;
 use crate::domain::executor::timeseries::keys::Times;
+use crate::domain::executor::timeseries::operator::{Operator, OperatorExec, Run};
 use crate::domain::executor::timeseries::series::kind::Kind;
 use crate::domain::executor::timeseries::series::partial::Partial;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, Int64Type, SchemaRef, TimeUnit, UInt32Type};
 use datafusion::common::runtime::SpawnedTask;
-use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{Result, Statistics, internal_err};
+use datafusion::common::{Result, internal_err};
 use datafusion::error::DataFusionError;
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
-use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
-use datafusion::physical_plan::statistics::StatisticsArgs;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::MemoryReservation;
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties,
-};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use std::borrow::Cow;
 use std::fmt;
@@ -43,77 +38,22 @@ pub struct SeriesPlan {
     pub aggregates: Vec<(Kind, Vec<Arc<dyn PhysicalExpr>>)>,
 }
 
-/// Aggregates by code.
-#[derive(Debug)]
-pub struct SeriesAggregateExec {
-    input: Arc<dyn ExecutionPlan>,
-    plan: SeriesPlan,
-    properties: Arc<PlanProperties>,
-}
+/// Aggregates by code in a plan.
+pub type SeriesAggregateExec = OperatorExec<SeriesPlan>;
 
-impl SeriesAggregateExec {
-    /// Makes the operator, whose batches have `schema`.
-    pub fn new(input: Arc<dyn ExecutionPlan>, plan: SeriesPlan, schema: SchemaRef) -> Self {
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(schema),
-            Partitioning::UnknownPartitioning(1),
-            EmissionType::Final,
-            Boundedness::Bounded,
-        );
-        Self { input, plan, properties: Arc::new(properties) }
-    }
-}
+impl Operator for SeriesPlan {
+    const NAME: &'static str = "SeriesAggregateExec";
 
-impl DisplayAs for SeriesAggregateExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
-        let kinds: Vec<_> = self.plan.aggregates.iter().map(|(kind, _)| *kind).collect();
-        write!(
-            f,
-            "SeriesAggregateExec: by code={}, by bucket={}, {kinds:?}",
-            self.plan.code.is_some(),
-            self.plan.bucket.is_some()
-        )
-    }
-}
+    const READS_PARTITIONS: bool = true;
 
-impl ExecutionPlan for SeriesAggregateExec {
-    fn name(&self) -> &str {
-        "SeriesAggregateExec"
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kinds: Vec<_> = self.aggregates.iter().map(|(kind, _)| *kind).collect();
+        write!(f, "by code={}, by bucket={}, {kinds:?}", self.code.is_some(), self.bucket.is_some())
     }
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
-        vec![false]
-    }
-
-    fn apply_expressions(
-        &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        match children.pop() {
-            Some(input) if children.is_empty() => Ok(Arc::new(Self::new(input, self.plan.clone(), self.schema()))),
-            _ => internal_err!("an aggregate has one input"),
-        }
-    }
-
-    fn execute(&self, _: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let memory = MemoryConsumer::new("SeriesAggregateExec").register(task.memory_pool());
-        let partitions = self.input.output_partitioning().partition_count();
-        let inputs = (0..partitions).map(|partition| self.input.execute(partition, task.clone()));
-        let inputs = inputs.collect::<Result<Vec<_>>>()?;
-        let (plan, schema) = (self.plan.clone(), self.schema());
-        let made = schema.clone();
+    fn run(&self, run: Run) -> Result<SendableRecordBatchStream> {
+        let Run { inputs, schema, memory, .. } = run;
+        let (plan, made) = (self.clone(), schema.clone());
         let all = async move {
             let mut tasks = Vec::with_capacity(inputs.len());
             for input in inputs {
@@ -149,10 +89,6 @@ impl ExecutionPlan for SeriesAggregateExec {
             stream::iter(slices)
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches.try_flatten())))
-    }
-
-    fn statistics_from_inputs(&self, _: &[Arc<Statistics>], _: &StatisticsArgs) -> Result<Arc<Statistics>> {
-        Ok(Arc::new(Statistics::new_unknown(&self.schema())))
     }
 }
 

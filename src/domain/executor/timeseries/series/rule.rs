@@ -116,7 +116,7 @@ fn by_codes(whole: &AggregateExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
     };
     let Grouped { bucket, symbol_first, .. } = grouped;
     let plan = SeriesPlan { code, symbols, bucket, symbol_first, aggregates };
-    Ok(Some(Arc::new(SeriesAggregateExec::new(input, plan, whole.schema()))))
+    Ok(Some(Arc::new(SeriesAggregateExec::new(plan, vec![input], whole.schema()))))
 }
 
 /// Has what is grouped by and aggregated be computed of the input of a projection. Returns whether the symbol and the time are columns

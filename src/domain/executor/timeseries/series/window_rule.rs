@@ -4,7 +4,7 @@
 //! `window_states` knows. Of rows of equal time the one that arrived first comes first.
 
 use crate::domain::executor::scan::ScanExec;
-use crate::domain::executor::timeseries::series::window_exec::SeriesWindowExec;
+use crate::domain::executor::timeseries::series::window_exec::{SeriesWindowExec, SeriesWindows};
 use crate::domain::executor::timeseries::series::window_states::{SeriesWindow, WindowKind};
 use crate::domain::executor::timeseries::windows::step_of;
 use arrow::array::Array;
@@ -115,7 +115,8 @@ fn by_codes(
     }
     let code = coded.as_ref().map(|coded| coded.schema().fields().len() - 1);
     let whole = coded.as_ref().unwrap_or(scan).in_one_partition();
-    Ok(Some(Arc::new(SeriesWindowExec::new(Arc::new(whole), code, codes, known, in_order, node.schema()))))
+    let windows = SeriesWindows { code, codes, windows: known, in_order };
+    Ok(Some(Arc::new(SeriesWindowExec::new(windows, vec![Arc::new(whole)], node.schema()))))
 }
 
 /// Returns what a window function computes, and of what; none for one that is DataFusion's.

@@ -6,20 +6,17 @@
 use crate::domain::executor::timeseries::asof::TimeIndex;
 use crate::domain::executor::timeseries::collected::Collected;
 use crate::domain::executor::timeseries::keys::{KeyCodes, Times};
+use crate::domain::executor::timeseries::operator::{Operator, OperatorExec, Run};
 use crate::domain::executor::timeseries::window_join::ordered::{KNOWN_ROW_BYTES, Ordered};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, new_empty_array};
 use arrow::compute::concat;
 use arrow::datatypes::{DataType, SchemaRef};
-use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{Result, Statistics, internal_err};
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::common::Result;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::MemoryReservation;
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
-use datafusion::physical_expr::{Distribution, EquivalenceProperties, PhysicalExpr};
-use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
-use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
 use futures::stream::{self, StreamExt};
 use std::fmt;
 use std::ops::Range;
@@ -59,76 +56,23 @@ pub struct WindowAggregate {
     pub filter: Option<Arc<dyn PhysicalExpr>>,
 }
 
-/// A window join.
-#[derive(Debug)]
-pub struct WindowJoinExec {
-    left: Arc<dyn ExecutionPlan>,
-    right: Arc<dyn ExecutionPlan>,
-    exprs: WindowExprs,
-    properties: Arc<PlanProperties>,
-}
+/// A window join in a plan.
+pub type WindowJoinExec = OperatorExec<WindowExprs>;
 
-impl WindowJoinExec {
-    /// Makes the operator, whose batches have `schema`.
-    pub fn new([left, right]: [Arc<dyn ExecutionPlan>; 2], exprs: WindowExprs, schema: SchemaRef) -> Self {
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new(schema),
-            Partitioning::UnknownPartitioning(1),
-            EmissionType::Incremental,
-            Boundedness::Bounded,
-        );
-        Self { left, right, exprs, properties: Arc::new(properties) }
-    }
-}
+impl Operator for WindowExprs {
+    const NAME: &'static str = "WindowJoinExec";
 
-impl DisplayAs for WindowJoinExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
-        let (keys, aggregates) = (self.exprs.key_types.len(), self.exprs.aggregates.len());
-        write!(f, "WindowJoinExec: keys={keys}, aggregates={aggregates}, prevailing={}", self.exprs.prevailing)
-    }
-}
-
-impl ExecutionPlan for WindowJoinExec {
-    fn name(&self) -> &str {
-        "WindowJoinExec"
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (keys, aggregates) = (self.key_types.len(), self.aggregates.len());
+        write!(f, "keys={keys}, aggregates={aggregates}, prevailing={}", self.prevailing)
     }
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.left, &self.right]
-    }
-
-    fn required_input_distribution(&self) -> Vec<Distribution> {
-        vec![Distribution::SinglePartition, Distribution::SinglePartition]
-    }
-
-    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
-        vec![false, false]
-    }
-
-    fn apply_expressions(
-        &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        match <[Arc<dyn ExecutionPlan>; 2]>::try_from(children) {
-            Ok(sides) => Ok(Arc::new(Self::new(sides, self.exprs.clone(), self.schema()))),
-            Err(_) => internal_err!("a join has two inputs"),
-        }
-    }
-
-    fn execute(&self, _: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let (left, right) = (self.left.execute(0, task.clone())?, self.right.execute(0, task.clone())?);
-        let memory = MemoryConsumer::new("WindowJoinExec").register(task.memory_pool());
-        let (exprs, schema) = (self.exprs.clone(), self.schema());
+    fn run(&self, mut run: Run) -> Result<SendableRecordBatchStream> {
+        let [left, right] = run.inputs()?;
+        let Run { schema, memory, .. } = run;
+        let (exprs, made) = (self.clone(), schema.clone());
         let joined = stream::once(async move {
-            let join = Windows::build(right, exprs, schema, memory).await?;
+            let join = Windows::build(right, exprs, made, memory).await?;
             Ok::<_, datafusion::error::DataFusionError>(stream::unfold(
                 (join, left),
                 |(mut join, mut left)| async move {
@@ -144,11 +88,7 @@ impl ExecutionPlan for WindowJoinExec {
             Ok(batches) => batches.left_stream(),
             Err(error) => stream::iter([Err(error)]).right_stream(),
         });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), joined)))
-    }
-
-    fn statistics_from_inputs(&self, _: &[Arc<Statistics>], _: &StatisticsArgs) -> Result<Arc<Statistics>> {
-        Ok(Arc::new(Statistics::new_unknown(&self.schema())))
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, joined)))
     }
 }
 

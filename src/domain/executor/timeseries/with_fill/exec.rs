@@ -4,22 +4,17 @@
 //! and do not move it.
 
 use crate::domain::executor::error::refused;
+use crate::domain::executor::timeseries::operator::{Operator, OperatorExec, Run};
 use crate::domain::executor::timeseries::with_fill::steps::{Cursor, Steps, Value};
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array, new_null_array};
 use arrow::compute::kernels::zip::zip;
 use arrow::compute::{SortOptions, concat_batches, partition, take};
 use arrow::datatypes::SchemaRef;
-use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{Result, Statistics, internal_err};
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::common::{Result, internal_err};
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_expr::expressions::Column;
-use datafusion::physical_expr::{
-    Distribution, EquivalenceProperties, LexOrdering, OrderingRequirements, PhysicalSortExpr,
-};
-use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
-use datafusion::physical_plan::statistics::StatisticsArgs;
+use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
 use futures::stream::{self, StreamExt};
 use std::fmt;
 use std::iter::Peekable;
@@ -43,102 +38,58 @@ pub struct FillOrder {
 
 /// The operator.
 #[derive(Debug)]
-pub struct WithFillExec {
-    input: Arc<dyn ExecutionPlan>,
+pub struct WithFill {
     filled: FillOrder,
     groups: Vec<FillOrder>,
     steps: Steps,
     ordering: LexOrdering,
-    properties: Arc<PlanProperties>,
 }
 
-impl WithFillExec {
-    /// Makes the operator; `groups` are the columns before the filled one.
+/// The operator in a plan.
+pub type WithFillExec = OperatorExec<WithFill>;
+
+impl WithFill {
+    /// Makes the operator over rows of `schema`; `groups` are the columns before the filled one.
     ///
     /// # Errors
     ///
     /// None in fact: there is always a column that orders.
-    pub fn try_new(
-        input: Arc<dyn ExecutionPlan>,
-        filled: FillOrder,
-        groups: Vec<FillOrder>,
-        steps: Steps,
-        schema: SchemaRef,
-    ) -> Result<Self> {
+    pub fn try_new(filled: FillOrder, groups: Vec<FillOrder>, steps: Steps, schema: &SchemaRef) -> Result<Self> {
         let sort = |order: &FillOrder| {
             let column = Column::new(schema.field(order.index).name(), order.index);
             PhysicalSortExpr::new(Arc::new(column), order.options)
         };
         let sorts = groups.iter().chain([&filled]).map(sort);
-        let Some(ordering) = LexOrdering::new(sorts) else { return internal_err!("WITH FILL has an order") };
-        let properties = PlanProperties::new(
-            EquivalenceProperties::new_with_orderings(schema, [ordering.clone()]),
-            Partitioning::UnknownPartitioning(1),
-            EmissionType::Incremental,
-            Boundedness::Bounded,
-        );
-        Ok(Self { input, filled, groups, steps, ordering, properties: Arc::new(properties) })
-    }
-}
-
-impl DisplayAs for WithFillExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "WithFillExec: filled={}, groups={}", self.filled.index, self.groups.len())
-    }
-}
-
-impl ExecutionPlan for WithFillExec {
-    fn name(&self) -> &str {
-        "WithFillExec"
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn required_input_distribution(&self) -> Vec<Distribution> {
-        vec![Distribution::SinglePartition]
-    }
-
-    fn required_input_ordering(&self) -> Vec<Option<OrderingRequirements>> {
-        vec![Some(OrderingRequirements::from(self.ordering.clone()))]
-    }
-
-    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
-        vec![false]
-    }
-
-    fn apply_expressions(
-        &self,
-        _: &mut dyn FnMut(&Arc<dyn datafusion::physical_plan::PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        let (filled, groups, steps) = (self.filled.clone(), self.groups.clone(), self.steps.clone());
-        match children.pop() {
-            Some(input) => Ok(Arc::new(Self::try_new(input, filled, groups, steps, self.schema())?)),
-            None => internal_err!("WITH FILL has one input"),
+        match LexOrdering::new(sorts) {
+            Some(ordering) => Ok(Self { filled, groups, steps, ordering }),
+            None => internal_err!("WITH FILL has an order"),
         }
     }
+}
 
-    fn execute(&self, _: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+impl Operator for WithFill {
+    const NAME: &'static str = "WithFillExec";
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "filled={}, groups={}", self.filled.index, self.groups.len())
+    }
+
+    fn ordering(&self) -> Option<LexOrdering> {
+        Some(self.ordering.clone())
+    }
+
+    fn run(&self, mut run: Run) -> Result<SendableRecordBatchStream> {
+        let ([input], schema) = (run.inputs()?, run.schema);
         let filler = Filler {
             filled: self.filled.clone(),
             groups: self.groups.iter().map(|group| group.index).collect(),
             steps: self.steps.clone(),
-            schema: self.schema(),
+            schema: schema.clone(),
             rows: None,
             cursor: None,
             is_group_open: false,
             made: 0,
         };
-        let input = self.input.execute(0, task)?;
         let batches = stream::try_unfold((filler, input, false), |(mut filler, mut input, mut is_over)| async move {
             loop {
                 if let Some(batch) = filler.next(is_over)? {
@@ -153,11 +104,7 @@ impl ExecutionPlan for WithFillExec {
                 }
             }
         });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches)))
-    }
-
-    fn statistics_from_inputs(&self, _: &[Arc<Statistics>], _: &StatisticsArgs) -> Result<Arc<Statistics>> {
-        Ok(Arc::new(Statistics::new_unknown(&self.schema())))
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)))
     }
 }
 

@@ -6,6 +6,6 @@ mod exec;
 mod node;
 mod steps;
 
-pub use exec::{FillOrder, WithFillExec};
+pub use exec::{FillOrder, WithFill, WithFillExec};
 pub use node::WithFillNode;
 pub use steps::Steps;
