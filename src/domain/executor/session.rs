@@ -129,6 +129,7 @@ fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     // First, as long as both halves of an aggregate stand above each other.
     rules.insert(0, Arc::new(timeseries::AggregateByCodes));
     rules.insert(0, Arc::new(timeseries::WindowByCodes));
+    rules.insert(0, Arc::new(timeseries::LatestByHand));
     rules.insert(0, Arc::new(NarrowScans));
     rules.push(Arc::new(SkipBehindLimit));
     // Behind all that reads conditions, and checks what follows from them.

@@ -175,3 +175,58 @@ pub async fn same(sut: &Sut, sql: &str, other: &str) {
         answers[1].len()
     );
 }
+
+/// The latest row of each symbol, however it is written.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_latest_rows_written_by_hand_are_those_of_latest_on() {
+    let sut = Sut::in_process().await;
+    sut.define("CREATE TABLE t (s VARCHAR, ts TIMESTAMP, p DOUBLE, n TIMESTAMP)").await;
+    for from in [0, 400, 800] {
+        sut.count(&format!(
+            "INSERT INTO t SELECT CASE value % 7 WHEN 0 THEN NULL ELSE chr(65 + CAST(value % 7 AS INT)) END, \
+             to_timestamp_nanos(1704187800000000000 + value * 7919 % 1201), CASE WHEN value % 5 = 0 THEN NULL ELSE value * 0.5 END, \
+             CASE WHEN value % 3 = 0 THEN NULL ELSE to_timestamp_nanos(value) END FROM generate_series({}, {})",
+            from + 1,
+            from + 400
+        ))
+        .await;
+    }
+    let latest = "SELECT s, ts, p FROM t LATEST ON ts PARTITION BY s ORDER BY s";
+    for deleted in [false, true] {
+        if deleted {
+            sut.count("DELETE FROM t WHERE p > 500 AND p < 560").await;
+        }
+        for by_hand in [
+            "SELECT s, ts, p FROM t QUALIFY row_number() OVER (PARTITION BY s ORDER BY ts DESC) = 1 ORDER BY s",
+            "SELECT s, ts, p FROM (SELECT *, row_number() OVER (PARTITION BY s ORDER BY ts DESC) AS rn FROM t) WHERE rn = 1 ORDER BY s",
+            "SELECT DISTINCT ON (s) s, ts, p FROM t ORDER BY s, ts DESC",
+            "SELECT s, last_value(ts ORDER BY ts) AS ts, last_value(p ORDER BY ts) AS p FROM t GROUP BY s ORDER BY s",
+            "SELECT s, first_value(ts ORDER BY ts DESC) AS ts, first_value(p ORDER BY ts DESC) AS p FROM t GROUP BY s ORDER BY s",
+        ] {
+            same(&sut, latest, by_hand).await;
+            let plan = plan_of(&sut, &format!("EXPLAIN {by_hand}")).await;
+            assert!(plan.contains("LatestExec"), "{by_hand}\n{plan}");
+        }
+    }
+    same(
+        &sut,
+        "SELECT s, ts, p FROM t LATEST ON ts PARTITION BY s ORDER BY s",
+        "SELECT s, ts, p FROM (SELECT *, row_number() OVER (PARTITION BY s ORDER BY ts DESC) AS rn FROM t WHERE p IS NULL OR p >= 0) WHERE rn = 1 ORDER BY s",
+    )
+    .await;
+    for other in [
+        "SELECT s, ts, p FROM t QUALIFY row_number() OVER (PARTITION BY s ORDER BY ts) = 1",
+        "SELECT s, ts, p FROM t QUALIFY row_number() OVER (PARTITION BY s ORDER BY n DESC) = 1",
+        "SELECT s, ts, p FROM t QUALIFY rank() OVER (PARTITION BY s ORDER BY ts DESC) = 1",
+        "SELECT s, ts, p FROM t QUALIFY row_number() OVER (PARTITION BY s ORDER BY ts DESC) = 2",
+        "SELECT s, last_value(p ORDER BY n) AS p FROM t GROUP BY s",
+        "SELECT s, first_value(p ORDER BY ts) AS p FROM t GROUP BY s",
+        "SELECT s, last_value(p ORDER BY ts) FILTER (WHERE p > 1) AS p FROM t GROUP BY s",
+        "SELECT s, last_value(p ORDER BY ts) AS p, last_value(ts ORDER BY n) AS q FROM t GROUP BY s",
+        "SELECT s, last_value(p ORDER BY ts) AS p, count(*) AS q FROM t GROUP BY s",
+        "SELECT s, last_value(p) IGNORE NULLS OVER (PARTITION BY s ORDER BY ts) AS p FROM t",
+    ] {
+        let plan = plan_of(&sut, &format!("EXPLAIN {other}")).await;
+        assert!(!plan.contains("LatestExec"), "{other}\n{plan}");
+    }
+}

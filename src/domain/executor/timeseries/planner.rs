@@ -3,9 +3,11 @@
 use crate::domain::executor::scan::ScanExec;
 use crate::domain::executor::semantics::exact_sum;
 use crate::domain::executor::timeseries::asof::{AsOf, AsOfExec, AsOfExprs, AsOfNode, JoinKey};
+use crate::domain::executor::timeseries::coded_keys::by_codes;
 use crate::domain::executor::timeseries::gaps::{GapFillExec, GapFillNode, GapPlan};
 use crate::domain::executor::timeseries::keys::{key_type, time_type};
-use crate::domain::executor::timeseries::latest::{LatestExec, LatestNode, LatestOn};
+use crate::domain::executor::timeseries::latest::LatestNode;
+use crate::domain::executor::timeseries::latest_rule::latest_rows;
 use crate::domain::executor::timeseries::scalars::gap_buckets;
 use crate::domain::executor::timeseries::window_join::{WindowAggregate, WindowExprs, WindowJoinExec, WindowJoinNode};
 use crate::domain::executor::timeseries::with_fill::{FillOrder, Steps, WithFill, WithFillExec, WithFillNode};
@@ -21,9 +23,7 @@ use datafusion::logical_expr::type_coercion::binary::comparison_coercion;
 use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNode};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateExprBuilder;
-use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::filter::{FilterExec, FilterExecBuilder};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use std::sync::Arc;
 
@@ -66,11 +66,9 @@ impl ExtensionPlanner for Operators {
         if let Some(node) = node.as_any().downcast_ref::<LatestNode>() {
             let [input] = inputs else { return internal_err!("LATEST ON has one input") };
             let schema = node.input_schema();
-            let mut keys = node.keys.iter().map(|key| physical(key, schema)).collect::<Result<Vec<_>>>()?;
+            let keys = node.keys.iter().map(|key| physical(key, schema)).collect::<Result<Vec<_>>>()?;
             let time = physical(&node.time, schema)?;
-            let answered = input.schema();
-            let input = by_codes(last_rows(input.clone(), &time, &keys), &mut keys)?;
-            return Ok(Some(Arc::new(LatestExec::new(LatestOn { time, keys }, vec![input], answered))));
+            return latest_rows(input.clone(), time, keys).map(Some);
         }
         if let Some(node) = node.as_any().downcast_ref::<GapFillNode>() {
             let [input] = inputs else { return internal_err!("filling gaps has one input") };
@@ -203,45 +201,6 @@ fn aggregate(
         .build()?;
     let filter = call.params.filter.as_ref().map(|filter| physical(filter, schema)).transpose()?;
     Ok(WindowAggregate { function: Arc::new(built), filter })
-}
-
-/// Reads only the last row of each symbol where that is the latest one.
-fn last_rows(
-    input: Arc<dyn ExecutionPlan>,
-    time: &Arc<dyn PhysicalExpr>,
-    keys: &[Arc<dyn PhysicalExpr>],
-) -> Arc<dyn ExecutionPlan> {
-    let narrowed = || {
-        let scan = input.downcast_ref::<ScanExec>()?;
-        let [key] = keys else { return None };
-        let times = time.downcast_ref::<Column>()?.index();
-        scan.of_last_rows(key.downcast_ref::<Column>()?.index(), Some(times))
-    };
-    match narrowed() {
-        Some(scan) => Arc::new(scan),
-        None => input,
-    }
-}
-
-/// Has a single key that is a column of text of a table read by its codes, which are there already.
-fn by_codes(input: Arc<dyn ExecutionPlan>, keys: &mut [Arc<dyn PhysicalExpr>]) -> Result<Arc<dyn ExecutionPlan>> {
-    let [key] = keys else { return Ok(input) };
-    let Some(column) = key.downcast_ref::<Column>() else { return Ok(input) };
-    let (scan, filter) = match input.downcast_ref::<FilterExec>() {
-        Some(filter) if filter.projection().is_none() && filter.fetch().is_none() => (filter.input(), Some(filter)),
-        Some(_) => return Ok(input),
-        None => (&input, None),
-    };
-    let Some(coded) = scan.downcast_ref::<ScanExec>().and_then(|scan| scan.with_codes(column.index())) else {
-        return Ok(input);
-    };
-    let at = coded.schema().fields().len() - 1;
-    *key = Arc::new(Column::new(coded.schema().field(at).name(), at));
-    let coded: Arc<dyn ExecutionPlan> = Arc::new(coded);
-    match filter {
-        Some(filter) => Ok(Arc::new(FilterExecBuilder::new(filter.predicate().clone(), coded).build()?)),
-        None => Ok(coded),
-    }
 }
 
 /// The keys of both sides.
