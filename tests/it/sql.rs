@@ -421,3 +421,43 @@ async fn what_in_chooses_is_joined_and_nothing_else() {
         );
     }
 }
+
+/// However many cores look for rows, those leave in the order in which the tables hold them.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_a_filter_lets_through_keep_their_order() {
+    let sut = Sut::in_parts(3).await;
+    sut.define("CREATE TABLE one AS SELECT value AS id, 'k' || (value % 50) AS k FROM generate_series(1, 20000)").await;
+    sut.define("CREATE TABLE many AS SELECT value AS id, 'k' || (value % 50) AS k FROM generate_series(20001, 110000)")
+        .await;
+    for from in [110_001, 200_001] {
+        sut.count(&format!(
+            "INSERT INTO many SELECT value, 'k' || (value % 50) FROM generate_series({from}, {})",
+            from + 89_999
+        ))
+        .await;
+    }
+    let explained = sut.read("EXPLAIN SELECT id + 0 FROM many WHERE id % 3 = 0").await.unwrap();
+    let plan = explained[0].column(1).as_string::<i32>().value(1).to_owned();
+    assert!(plan.contains("partitions=3"), "{plan}");
+    for (sql, expected) in [
+        ("SELECT id FROM many WHERE id % 3 = 0", 90_000),
+        ("SELECT id FROM many WHERE k = 'k7'", 5_400),
+        ("SELECT id * 1 FROM one UNION ALL SELECT id + 0 FROM many WHERE id % 7 < 6", 20_000 + 231_429),
+        (
+            "SELECT id FROM (SELECT id FROM one WHERE id % 2 = 0 UNION ALL SELECT id FROM many WHERE id % 2 = 0) WHERE id % 3 = 0",
+            48_333,
+        ),
+        ("SELECT id FROM many WHERE id % 1000 = 1 LIMIT 200", 200),
+        ("SELECT id FROM many WHERE id % 1000 = 1 LIMIT 100 OFFSET 150", 100),
+    ] {
+        for _ in 0..3 {
+            let batches = sut.read(sql).await.unwrap();
+            let ids: Vec<i64> = batches
+                .iter()
+                .flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values().to_vec())
+                .collect();
+            assert!(ids.is_sorted(), "{sql}");
+            assert_eq!(ids.len(), expected, "{sql}");
+        }
+    }
+}

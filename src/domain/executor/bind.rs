@@ -64,8 +64,12 @@ impl Executor {
         let is_empty = !prepared.partitionable && input.part.is_some_and(|part| part.index() > 0);
         let (logical, rows, tables) = with_data(prepared, &input).map_err(from_datafusion)?;
         prepared.constants.check(rows)?;
-        let is_serial = prepared.preserves_order || prepared.by_arrival || rows < self.parallel_rows_min;
-        let session = if is_serial { &self.serial } else { &self.parallel };
+        let is_serial = prepared.passthrough || prepared.by_arrival || rows < self.parallel_rows_min;
+        let session = match prepared.preserves_order {
+            _ if is_serial => &self.serial,
+            true => &self.ordered,
+            false => &self.parallel,
+        };
         let physical = if prepared.cacheable {
             session.physical_plan(&logical, &session.state).await?
         } else {

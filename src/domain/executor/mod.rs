@@ -77,8 +77,10 @@ impl From<Handle> for Lanes {
 /// Plans and runs statements.
 pub struct Executor {
     lanes: Lanes,
-    /// One partition: for statements whose rows come out in the order of the table, and for small tables.
+    /// One partition: for statements that depend on the order in which rows arrived, or compute nothing, and for small tables.
     serial: Session,
+    /// For statements whose rows come out in the order of the table: each partition is a run of its rows.
+    ordered: Session,
     /// As many partitions as its options say.
     parallel: Session,
     parallel_rows_min: u64,
@@ -114,8 +116,9 @@ impl Executor {
         let runtime = shared_runtime(&memory)?;
         Ok(Self {
             lanes,
-            serial: Session::new(1, runtime.clone(), &memory)?,
-            parallel: Session::new(parallelism.partitions, runtime, &memory)?,
+            serial: Session::new(1, true, runtime.clone(), &memory)?,
+            ordered: Session::new(parallelism.partitions, true, runtime.clone(), &memory)?,
+            parallel: Session::new(parallelism.partitions, false, runtime, &memory)?,
             parallel_rows_min: parallelism.rows_min,
             plans: PlanCache::new(limits.plans_max),
             plan_limits: limits.into(),

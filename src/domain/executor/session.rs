@@ -37,14 +37,14 @@ pub struct Session {
 }
 
 impl Session {
-    /// Makes the session of plans with `partitions` partitions.
+    /// Makes the session of plans with `partitions` partitions, which keep runs of rows together if `ordered`.
     ///
     /// # Errors
     ///
     /// `Internal` where DataFusion refuses a function.
-    pub fn new(partitions: usize, runtime: Arc<RuntimeEnv>, memory: &QueryMemory) -> Result<Self> {
+    pub fn new(partitions: usize, ordered: bool, runtime: Arc<RuntimeEnv>, memory: &QueryMemory) -> Result<Self> {
         let mut state = SessionStateBuilder::new_with_default_features()
-            .with_config(session_config(partitions))
+            .with_config(session_config(partitions, ordered))
             .with_runtime_env(runtime)
             .with_type_planner(Arc::new(SqlTypes))
             .with_expr_planners(expr_planners())
@@ -139,9 +139,10 @@ fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     rules
 }
 
-fn session_config(partitions: usize) -> SessionConfig {
+fn session_config(partitions: usize, ordered: bool) -> SessionConfig {
     let mut config = SessionConfig::new().with_target_partitions(partitions).with_information_schema(false);
     let options = config.options_mut();
+    options.optimizer.enable_round_robin_repartition = !ordered;
     // Names keep their case: DataFrames have columns like `Px`. `sql::ResolvedTables` finds what unquoted ones mean.
     options.sql_parser.enable_ident_normalization = false;
     options.sql_parser.map_string_types_to_utf8view = false;

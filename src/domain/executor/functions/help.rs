@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn every_function_has_a_line_of_help() {
         let memory = QueryMemory::new(1 << 20);
-        let session = Session::new(1, shared_runtime(&memory).unwrap(), &memory).unwrap();
+        let session = Session::new(1, true, shared_runtime(&memory).unwrap(), &memory).unwrap();
         let all = functions(&session.state);
         let without: Vec<_> = all.iter().filter(|help| help.description.is_empty() || help.call.is_empty()).collect();
         assert!(without.is_empty(), "{without:?}");
