@@ -631,3 +631,25 @@ async fn streams_say_what_to_do_about_their_table_and_bodies_are_joined() {
         wire.post("/exchange?query=SELECT%20sum(i.n)%20FROM%20input%20i%20JOIN%20t%20ON%20i.n%20%3D%20t.n", body).await;
     assert_eq!((status, &answer["data"]), (200, &json!([[1]])), "{answer}");
 }
+
+/// A time in the address is compared as it is written, as it is in a statement.
+#[tokio::test(flavor = "multi_thread")]
+async fn times_in_the_address_keep_their_digits() {
+    let wire = wire().await;
+    wire.post("/", "CREATE TABLE z (id BIGINT, z TIMESTAMP_S, ns TIMESTAMP)").await;
+    let rows_in = "INSERT INTO z VALUES (1, '2024-01-01', '2024-01-01'), (2, '1969-12-31 23:59:59', '2024-01-02'), (4, '1970-01-01', '2024-01-03')";
+    wire.post("/", rows_in).await;
+    for (condition, value, ids) in [
+        ("z < ?", "1970-01-01+00:00:00.5", json!([[2], [4]])),
+        ("z = ?", "1969-12-31+23:59:59.5", json!([])),
+        ("z = ?", "1969-12-31+23:59:59", json!([[2]])),
+        ("z >= ?", "1969-12-31+23:59:59.5", json!([[1], [4]])),
+        ("z <= ?", "-500000000", json!([[2]])),
+        ("ns <= ?", "9999-12-31", json!([[1], [2], [4]])),
+        ("ns = ?", "2024-01-01", json!([[1]])),
+    ] {
+        let answered =
+            wire.post(&format!("/?param_1={value}"), format!("SELECT id FROM z WHERE {condition} ORDER BY id")).await;
+        assert_eq!(answered.1["data"], ids, "{condition} {value}: {}", answered.1);
+    }
+}

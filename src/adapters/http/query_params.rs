@@ -3,7 +3,8 @@
 use crate::ports::{Error, Query, QueryPort, Result};
 use arrow::array::{ArrayRef, RecordBatch, StringArray, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use arrow::error::ArrowError;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -35,11 +36,8 @@ pub async fn bind_query_params(query: Query, given: &HashMap<String, String>, po
         let text = given.get(name).ok_or_else(|| Error::invalid(format!("parameter ${name} has no value")))?;
         columns.push(typed(text, field)?);
     }
-    let fields: Vec<_> = names
-        .iter()
-        .zip(described.params.fields())
-        .map(|(name, field)| Field::new(*name, field.data_type().clone(), true))
-        .collect();
+    let fields: Vec<_> =
+        names.iter().zip(&columns).map(|(name, column)| Field::new(*name, column.data_type().clone(), true)).collect();
     let params = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
         .map_err(|error| Error::internal("parameters do not fit their own types").with_source(error))?;
     Ok(Query { params: Some(params), ..query })
@@ -53,10 +51,34 @@ fn typed(text: &str, field: &Field) -> Result<ArrayRef> {
     if *field.data_type() == DataType::Utf8 {
         return Ok(value);
     }
-    let strict = CastOptions { safe: false, ..CastOptions::default() };
-    let cast = cast_with_options(&value, field.data_type(), &strict);
+    let cast = match field.data_type() {
+        DataType::Timestamp(..) | DataType::Date32 => time(&value, field.data_type()),
+        other => strictly(&value, other),
+    };
     cast.map_err(|_| {
         let (name, data_type) = (field.name(), field.data_type());
         Error::invalid(format!("invalid value {text:?} for parameter {name}; expected {data_type}"))
     })
+}
+
+fn strictly(value: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
+    cast_with_options(value, to, &CastOptions { safe: false, ..CastOptions::default() })
+}
+
+/// Reads a time as it is written: of the expected type where that holds it, else of a finer one, of one that reaches further, or as the
+/// number of nanoseconds that it may be. A comparison takes any of them.
+fn time(text: &ArrayRef, expected: &DataType) -> Result<ArrayRef, ArrowError> {
+    let zone = match expected {
+        DataType::Timestamp(_, zone) => zone.clone(),
+        _ => None,
+    };
+    let fine = strictly(text, &DataType::Timestamp(TimeUnit::Nanosecond, zone.clone()));
+    let own = strictly(text, expected);
+    if let (Ok(fine), Ok(own)) = (&fine, &own) {
+        let back = strictly(own, fine.data_type());
+        let is_exact = back.is_ok_and(|back| back.as_ref() == fine.as_ref());
+        return Ok(if is_exact { own.clone() } else { fine.clone() });
+    }
+    own.or_else(|_| fine.or_else(|_| strictly(text, &DataType::Timestamp(TimeUnit::Microsecond, zone))))
+        .or_else(|error| strictly(text, &DataType::Int64).map_err(|_| error))
 }

@@ -2,6 +2,8 @@
 
 use crate::harness::Sut;
 use crate::timeseries::cell;
+use arrow::array::AsArray;
+use arrow::datatypes::Float64Type;
 use serde_json::Value;
 
 /// Returns the rows of an answer, as `a b|c d`.
@@ -393,4 +395,74 @@ async fn aj_is_a_left_asof_join() {
         ],
     )
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn times_beyond_nanoseconds_compare_with_each_other() {
+    let sut = Sut::in_process().await;
+    sut.define("CREATE TABLE a (id INT, sec TIMESTAMP_S, d DATE)").await;
+    sut.define("CREATE TABLE b (id INT, us TIMESTAMP_US, ns TIMESTAMP_NS, ms TIMESTAMP_MS)").await;
+    sut.count(
+        "INSERT INTO a VALUES (1, '2024-01-01', '2024-01-01'), (2, '9999-12-31', '9999-12-31'), (3, '9999-12-31 23:59:59', '9999-12-31'), \
+         (4, NULL, NULL), (5, '1969-12-31 23:59:59', '1969-12-31')",
+    )
+    .await;
+    sut.count(
+        "INSERT INTO b VALUES (1, '2024-01-01', '2024-01-01', '2024-01-01'), (2, '9999-12-31', NULL, '9999-12-31'), \
+         (3, '2024-01-01 00:00:00.5', '2024-01-01 00:00:00.5', '2300-01-01 00:00:01.5'), \
+         (5, '1969-12-31 23:59:59', '2262-04-11 23:47:16.854775807', '9999-12-31 23:59:59')",
+    )
+    .await;
+    check(
+        &sut,
+        &[
+            ("SELECT a.id, b.id FROM a JOIN b ON a.sec = b.us ORDER BY 1, 2", "1 1|2 2|5 5"),
+            ("SELECT a.id, b.id FROM a LEFT JOIN b ON a.sec = b.us ORDER BY 1, 2", "1 1|2 2|3 null|4 null|5 5"),
+            ("SELECT a.id, b.id FROM a JOIN b ON a.d = b.us ORDER BY 1, 2", "1 1|2 2|3 2"),
+            ("SELECT a.id, b.id FROM a, b WHERE a.sec = b.ms ORDER BY 1, 2", "1 1|2 2|3 5"),
+            ("SELECT d = sec, d <> sec, d < sec, d <= sec FROM a ORDER BY id",
+             "true false false true|true false false true|false true true true|null null null null|false true true true"),
+            ("SELECT id FROM a WHERE d IS NOT DISTINCT FROM sec ORDER BY id", "1|2|4"),
+            ("SELECT count(*) FROM a WHERE NOT (d = sec)", "2"),
+            ("SELECT sec - INTERVAL '1 second' < d, d + INTERVAL '1 day' > sec FROM a WHERE id IN (2, 3) ORDER BY id", "true true|false true"),
+            ("SELECT ns IS NOT DISTINCT FROM ms, ns < ms, ns <> ms FROM b WHERE id = 5", "false true true"),
+            ("SELECT id FROM a WHERE sec IN (d) ORDER BY id", "1|2"),
+            ("SELECT id FROM b WHERE us NOT IN (ns, '9999-12-31') ORDER BY id", "5"),
+            ("SELECT id FROM b WHERE us IN (ns, NULL) ORDER BY id", "1|3"),
+            ("SELECT id, CASE sec WHEN TIMESTAMP '9999-12-31' THEN 'end' WHEN d THEN 'day' ELSE 'no' END FROM a ORDER BY id",
+             "1 day|2 end|3 no|4 no|5 no"),
+            ("SELECT id FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.us = a.sec) ORDER BY id", "1|2|5"),
+            ("SELECT id, (SELECT max(b.id) FROM b WHERE b.us = a.sec) AS m FROM a ORDER BY id", "1 1|2 2|3 null|4 null|5 5"),
+            ("SELECT a.id, b.id FROM a ASOF JOIN b ON a.sec >= b.us ORDER BY 1", "1 1|2 2|3 2|5 5"),
+            ("SELECT id FROM b WHERE '2300-01-01 00:00:01.500000001' IS DISTINCT FROM ms ORDER BY id", "1|2|3|5"),
+            ("SELECT id FROM b WHERE ms IN ('2300-01-01 00:00:01.500000001')", ""),
+            ("SELECT id FROM b WHERE ms = '2300-01-01 00:00:01.500'", "3"),
+            ("SELECT CAST(arrow_cast(TIMESTAMP '1969-12-31 23:59:59.5', 'Timestamp(Second, None)') AS VARCHAR)", "1969-12-31T23:59:59"),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn moving_sums_survive_what_overflows_or_cancels() {
+    let sut = Sut::in_process().await;
+    sut.define("CREATE TABLE m (symbol SYMBOL, id BIGINT, x DOUBLE, ts TIMESTAMP)").await;
+    sut.count(
+        "INSERT INTO m VALUES ('A', 1, 1e308, 1), ('A', 2, 1e308, 2), ('A', 3, 1e300, 3), ('A', 4, 1e16, 4), ('A', 5, 1.5, 5), ('A', 6, 2.5, 6), \
+         ('A', 7, 3.5, 7), ('A', 8, 4.5, 8), ('A', 9, -4.5, 9), ('A', 10, 1e-300, 10), ('A', 11, -1, 11), ('A', 12, NULL, 12), ('A', 13, 7, 13)",
+    )
+    .await;
+    let right = [1e308, f64::INFINITY, f64::INFINITY, 1e308 + 1e300, 1e300, 1e16, 7.5, 10.5, 3.5, 0.0, -5.5, -1.0, 6.0];
+    for over in [
+        "PARTITION BY symbol ORDER BY ts ROWS 2 PRECEDING",
+        "ORDER BY id ROWS 2 PRECEDING",
+        "PARTITION BY symbol ORDER BY id RANGE 2 PRECEDING",
+    ] {
+        let sums = sut.read(&format!("SELECT sum(x) OVER ({over}) AS s FROM m ORDER BY id")).await.unwrap();
+        let sums = sums.iter().flat_map(|batch| batch.column(0).as_primitive::<Float64Type>().values().to_vec());
+        for (row, (sum, right)) in sums.zip(right).enumerate() {
+            let is_same = sum == right || (sum - right).abs() <= 1e-12 * right.abs().max(1e-200);
+            assert!(is_same, "{over}, row {row}: {sum} and not {right}");
+        }
+    }
 }

@@ -22,7 +22,7 @@ pub fn floored(time: Expr, from: &DataType, to: &DataType) -> std::result::Resul
     let (DataType::Timestamp(..), Some(from_ns), Some(to_ns)) = (from, unit_ns(from), unit_ns(to)) else {
         return Err(time);
     };
-    if to_ns <= from_ns || !matches!(to, DataType::Timestamp(..)) {
+    if to_ns <= from_ns || !matches!(to, DataType::Timestamp(..) | DataType::Date64) {
         return Err(time);
     }
     let floor = Floored { units: to_ns / from_ns, signature: Signature::any(1, Volatility::Immutable) };

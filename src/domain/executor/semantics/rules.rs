@@ -182,15 +182,20 @@ fn exact_decimal(number: &Expr, to: &DataType) -> Option<ScalarValue> {
 
 /// Rounds down what a function counts in whole units of time.
 fn in_whole_units(mut call: ScalarFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
-    let unit = match call.func.name() {
-        "to_unixtime" | "to_timestamp_seconds" => TimeUnit::Second,
-        "to_timestamp_millis" => TimeUnit::Millisecond,
-        "to_timestamp_micros" => TimeUnit::Microsecond,
-        _ => return Ok(Transformed::no(Expr::ScalarFunction(call))),
+    let unit = |unit: TimeUnit| Some(DataType::Timestamp(unit, None));
+    let to = match (call.func.name(), call.args.as_slice()) {
+        ("to_unixtime" | "to_timestamp_seconds", _) => unit(TimeUnit::Second),
+        ("to_timestamp_millis", _) => unit(TimeUnit::Millisecond),
+        ("to_timestamp_micros", _) => unit(TimeUnit::Microsecond),
+        ("arrow_cast" | "arrow_try_cast", [_, Expr::Literal(to, _)]) => {
+            to.try_as_str().flatten().and_then(|to| to.parse().ok())
+        }
+        _ => None,
     };
+    let Some(to) = to else { return Ok(Transformed::no(Expr::ScalarFunction(call))) };
     let Some(time) = call.args.first_mut() else { return Ok(Transformed::no(Expr::ScalarFunction(call))) };
     let from = time.get_type(schema)?;
-    let made = floored(std::mem::take(time), &from, &DataType::Timestamp(unit, None));
+    let made = floored(std::mem::take(time), &from, &to);
     let is_floored = made.is_ok();
     *time = made.unwrap_or_else(|time| time);
     Ok(Transformed::new_transformed(Expr::ScalarFunction(call), is_floored))

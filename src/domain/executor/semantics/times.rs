@@ -2,25 +2,28 @@
 //!
 //! DataFusion 55.2 casts both sides to the finer unit: the year 9999 fails beside nanoseconds, and its optimiser moves the cast to a
 //! constant, which loses the part that the coarser unit cannot hold. Here a constant becomes one of the column's own type, and the
-//! operator what is left of it: `seconds < '… 01.5'` is `seconds <= '… 01'`. Of two columns the coarser one is counted in
-//! nanoseconds, and what those cannot hold is beyond all of them.
+//! operator what is left of it: `seconds < '… 01.5'` is `seconds <= '… 01'`. Two columns compare as numbers of nanoseconds that have as
+//! many digits as they need.
 
 use crate::domain::executor::time_units::unit_ns;
-use arrow::array::{ArrayRef, AsArray, Int64Array};
+use arrow::array::{ArrayRef, AsArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampNanosecondType};
+use arrow::datatypes::{DataType, Decimal128Type, Int64Type, TimeUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, Result, ScalarValue, exec_err};
 use datafusion::logical_expr::expr::{InList, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 use datafusion::logical_expr::{
-    self, Between, BinaryExpr, Cast, ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF,
-    ScalarUDFImpl, Signature, Volatility, try_cast,
+    self, Between, BinaryExpr, Case, Cast, ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF,
+    ScalarUDFImpl, Signature, Volatility,
 };
 use std::sync::{Arc, LazyLock};
 
-/// Rewrites comparisons, BETWEEN and IN.
+/// Most items of a list that are compared one by one.
+const SPELLED_MAX: usize = 64;
+
+/// Rewrites comparisons, BETWEEN, IN and CASE.
 #[derive(Debug)]
 pub struct CompareTimes;
 
@@ -37,6 +40,7 @@ impl FunctionRewrite for CompareTimes {
             },
             Expr::Between(between) => in_between(between, schema),
             Expr::InList(list) => in_list(list, schema),
+            Expr::Case(case) => in_case(case, schema),
             other => Transformed::no(other),
         })
     }
@@ -59,22 +63,19 @@ fn compared(left: &Expr, op: Operator, right: &Expr, schema: &DFSchema) -> Optio
         let mirrored = if matches!(op, IsDistinctFrom | IsNotDistinctFrom) { op } else { op.swap()? };
         return Some(beside(right, &types[1], mirrored, at_ns));
     }
-    let units = [unit_ns(&types[0])?, unit_ns(&types[1])?];
-    if units[0] == units[1] {
+    if unit_ns(&types[0])? == unit_ns(&types[1])? {
         return None;
     }
-    // What is beyond nanoseconds is equal to none of them, and less or greater than all.
-    let counted = |side: &Expr, data_type: &DataType, unit_ns: i64| match (unit_ns, op) {
-        (1, _) => side.clone(),
-        // A subquery is joined by a cast, and by no function; by one that may fail where it is an aggregate.
-        (_, Eq) if left.contains_outer() || right.contains_outer() => {
-            logical_expr::cast(side.clone(), in_nanoseconds(data_type))
+    let sides = match op {
+        // A subquery is joined by a cast, and by no function.
+        Eq if left.contains_outer() || right.contains_outer() => {
+            let finer = finer(&types)?;
+            [left, right].map(|side| logical_expr::cast(side.clone(), finer.clone()))
         }
-        (_, Eq) => try_cast(side.clone(), in_nanoseconds(data_type)),
-        _ => clamped(side),
+        _ if are_comparable(&types) => [left, right].map(instant),
+        _ => return None,
     };
-    let left = Box::new(counted(left, &types[0], units[0]));
-    let right = Box::new(counted(right, &types[1], units[1]));
+    let [left, right] = sides.map(Box::new);
     Some(Expr::BinaryExpr(BinaryExpr { left, op, right }))
 }
 
@@ -127,28 +128,57 @@ fn in_between(between: Between, schema: &DFSchema) -> Transformed<Expr> {
 }
 
 fn in_list(list: InList, schema: &DFSchema) -> Transformed<Expr> {
-    let data_type = list.expr.get_type(schema).ok().filter(|data_type| plain_unit(data_type).is_some());
-    let is_own = |item: &Expr, own: &DataType| item.get_type(schema).is_ok_and(|known| known == *own);
+    let data_type = list.expr.get_type(schema).ok().filter(|data_type| unit_ns(data_type).is_some());
+    let is_own = |item: &Expr, own: &DataType| item.get_type(schema).is_ok_and(|known| known == *own) && !is_far(item);
     let Some(data_type) = data_type.filter(|own| !list.list.iter().all(|item| is_own(item, own))) else {
         return Transformed::no(Expr::InList(list));
     };
-    let mut items = Vec::with_capacity(list.list.len());
-    for item in &list.list {
-        match written_ns(item).map(|at_ns| floor_of(&data_type, at_ns)) {
-            Some((floor, true)) => {
-                let value = value_of(&data_type, floor).map(|value| Expr::Literal(value, None));
-                items.extend(value);
-            }
-            // No time of the column is equal to it.
-            Some((_, false)) => {}
-            None if matches!(item, Expr::Literal(value, _) if value.is_null()) => items.push(item.clone()),
-            None => return Transformed::no(Expr::InList(list)),
-        }
+    let is_null = |item: &Expr| matches!(item, Expr::Literal(value, _) if value.is_null());
+    let is_written = |item: &Expr| is_null(item) || written_ns(item).is_some();
+    if plain_unit(&data_type).is_none() || !list.list.iter().all(is_written) {
+        return any_of(list, schema);
     }
+    let own = |item: &Expr| match written_ns(item).map(|at_ns| floor_of(&data_type, at_ns)) {
+        Some((floor, true)) => value_of(&data_type, floor).map(|value| Expr::Literal(value, None)),
+        // No time of the column is equal to it.
+        Some((_, false)) => None,
+        None => Some(item.clone()),
+    };
+    let items: Vec<Expr> = list.list.iter().filter_map(own).collect();
     Transformed::yes(match items.is_empty() {
         true => always(&list.expr, list.negated),
         false => Expr::InList(InList { list: items, ..list }),
     })
+}
+
+/// Makes of a short list that has other times than written ones what it stands for.
+fn any_of(list: InList, schema: &DFSchema) -> Transformed<Expr> {
+    let made: Vec<_> = list.list.iter().map(|item| compared(&list.expr, Operator::Eq, item, schema)).collect();
+    if made.iter().all(Option::is_none) || list.list.len() > SPELLED_MAX || list.expr.is_volatile() {
+        return Transformed::no(Expr::InList(list));
+    }
+    let equals = made
+        .into_iter()
+        .zip(&list.list)
+        .map(|(made, item)| made.unwrap_or_else(|| list.expr.as_ref().clone().eq(item.clone())));
+    let any = equals.reduce(Expr::or).unwrap_or_else(|| always(&list.expr, false));
+    Transformed::yes(if list.negated { !any } else { any })
+}
+
+/// Makes `CASE time WHEN …` what it stands for, where that compares times of different units.
+fn in_case(case: Case, schema: &DFSchema) -> Transformed<Expr> {
+    let Some(expr) = case.expr.as_deref().filter(|expr| !expr.is_volatile()) else {
+        return Transformed::no(Expr::Case(case));
+    };
+    let made: Vec<_> = case.when_then_expr.iter().map(|(when, _)| compared(expr, Operator::Eq, when, schema)).collect();
+    if made.iter().all(Option::is_none) {
+        return Transformed::no(Expr::Case(case));
+    }
+    let branches = made.into_iter().zip(&case.when_then_expr).map(|(made, (when, then))| {
+        let equal = made.unwrap_or_else(|| expr.clone().eq(when.as_ref().clone()));
+        (Box::new(equal), then.clone())
+    });
+    Transformed::yes(Expr::Case(Case { expr: None, when_then_expr: branches.collect(), else_expr: case.else_expr }))
 }
 
 /// Returns the unit of a time without a zone, in which constants can be written.
@@ -219,71 +249,83 @@ fn is_far(expr: &Expr) -> bool {
     }
 }
 
-/// Reads a time, in microseconds where nanoseconds do not reach it.
+/// Reads a time, one that nanoseconds do not reach too.
 fn text_ns(text: &str) -> Option<i128> {
-    let text = ScalarValue::Utf8(Some(text.to_owned()));
-    match text.cast_to(&DataType::Timestamp(TimeUnit::Nanosecond, None)) {
-        Ok(ScalarValue::TimestampNanosecond(Some(ns), _)) => Some(i128::from(ns)),
-        _ => match text.cast_to(&DataType::Timestamp(TimeUnit::Microsecond, None)) {
-            Ok(ScalarValue::TimestampMicrosecond(Some(us), _)) => Some(i128::from(us) * 1_000),
-            _ => None,
-        },
+    let read = |text: String, unit: TimeUnit| ScalarValue::Utf8(Some(text)).cast_to(&DataType::Timestamp(unit, None));
+    if let Ok(ScalarValue::TimestampNanosecond(Some(ns), _)) = read(text.to_owned(), TimeUnit::Nanosecond) {
+        return Some(i128::from(ns));
+    }
+    // Whole seconds, and the digits behind the point by themselves.
+    let (head, tail) = text.split_once('.').unwrap_or((text, ""));
+    let digits = tail.len() - tail.trim_start_matches(|digit: char| digit.is_ascii_digit()).len();
+    let fraction_ns = format!("{:0<9}", &tail[..digits.min(9)]).parse::<i128>().ok()?;
+    match read(format!("{head}{}", &tail[digits..]), TimeUnit::Second) {
+        Ok(ScalarValue::TimestampSecond(Some(seconds), _)) => Some(i128::from(seconds) * 1_000_000_000 + fraction_ns),
+        _ => None,
     }
 }
 
-/// Returns the type of the same times in nanoseconds.
-fn in_nanoseconds(data_type: &DataType) -> DataType {
-    let zone = match data_type {
-        DataType::Timestamp(_, zone) => zone.clone(),
-        _ => None,
-    };
-    DataType::Timestamp(TimeUnit::Nanosecond, zone)
+/// Returns the type of the finer of two units of time.
+fn finer(types: &[DataType; 2]) -> Option<DataType> {
+    let times = types.iter().filter(|data_type| matches!(data_type, DataType::Timestamp(..)));
+    times.min_by_key(|data_type| unit_ns(data_type)).cloned()
 }
 
-/// Returns a time in nanoseconds; what those cannot hold becomes their first or last one.
-fn clamped(time: &Expr) -> Expr {
-    static CLAMPED: LazyLock<Arc<ScalarUDF>> =
-        LazyLock::new(|| Arc::new(ScalarUDF::from(Clamped { signature: Signature::any(1, Volatility::Immutable) })));
-    Expr::ScalarFunction(ScalarFunction::new_udf(CLAMPED.clone(), vec![time.clone()]))
+/// Returns whether instants of two types are what they mean: both are local times, or both have a zone.
+fn are_comparable(types: &[DataType; 2]) -> bool {
+    let is_zoned = |data_type: &DataType| match data_type {
+        DataType::Timestamp(_, Some(zone)) => !matches!(zone.as_ref(), "UTC" | "Z" | "+00:00"),
+        _ => false,
+    };
+    let [left, right] = types;
+    is_zoned(left) == is_zoned(right)
 }
+
+/// Returns a time as a number of nanoseconds since 1970 of as many digits as it takes.
+fn instant(time: &Expr) -> Expr {
+    static INSTANT: LazyLock<Arc<ScalarUDF>> =
+        LazyLock::new(|| Arc::new(ScalarUDF::from(Instant { signature: Signature::any(1, Volatility::Immutable) })));
+    Expr::ScalarFunction(ScalarFunction::new_udf(INSTANT.clone(), vec![time.clone()]))
+}
+
+/// More digits than the seconds of 64 bits have in nanoseconds.
+const INSTANT: DataType = DataType::Decimal128(38, 0);
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Clamped {
+struct Instant {
     signature: Signature,
 }
 
-impl ScalarUDFImpl for Clamped {
+impl ScalarUDFImpl for Instant {
     fn name(&self) -> &str {
-        "__zepto_clamped_ns"
+        "__zepto_instant"
     }
 
     fn signature(&self) -> &Signature {
         &self.signature
     }
 
-    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        Ok(in_nanoseconds(types.first().unwrap_or(&DataType::Null)))
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(INSTANT)
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let to = args.return_type();
         match args.args.first() {
-            Some(ColumnarValue::Array(times)) => Ok(ColumnarValue::Array(count(times, to)?)),
+            Some(ColumnarValue::Array(times)) => Ok(ColumnarValue::Array(instants(times)?)),
             Some(ColumnarValue::Scalar(time)) => {
-                let counted = count(&time.to_array()?, to)?;
-                Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&counted, 0)?))
+                let instants = instants(&time.to_array()?)?;
+                Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&instants, 0)?))
             }
-            None => exec_err!("a time is made of one value"),
+            None => exec_err!("an instant is made of one time"),
         }
     }
 }
 
-fn count(times: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
-    let unit_ns = unit_ns(times.data_type()).unwrap_or(1);
+fn instants(times: &ArrayRef) -> Result<ArrayRef> {
+    let unit_ns = i128::from(unit_ns(times.data_type()).unwrap_or(1));
     let whole = if *times.data_type() == DataType::Date32 { cast(times, &DataType::Int32)? } else { times.clone() };
     let units = cast(&whole, &DataType::Int64)?;
-    let counted: Int64Array = units.as_primitive::<Int64Type>().unary(|units| units.saturating_mul(unit_ns));
-    // A zone is a label: the instants stay.
-    let instants = counted.reinterpret_cast::<TimestampNanosecondType>();
-    Ok(Arc::new(instants.with_data_type(to.clone())))
+    let units = units.as_primitive::<Int64Type>();
+    let instants = units.unary::<_, Decimal128Type>(|units| i128::from(units) * unit_ns);
+    Ok(Arc::new(instants.with_data_type(INSTANT)))
 }

@@ -192,8 +192,14 @@ pub fn time_type(left: &DataType, right: &DataType) -> Option<DataType> {
     use DataType::{Date32, Date64, Float64, Int64, Timestamp};
     Some(match (left, right) {
         (Timestamp(a, _), Timestamp(b, _)) if a == b => Timestamp(*a, None),
+        // The finer unit of both, which most times fit in.
         (Timestamp(..) | Date32 | Date64, Timestamp(..) | Date32 | Date64) if left != right => {
-            Timestamp(TimeUnit::Nanosecond, None)
+            let unit = |data_type: &DataType| match data_type {
+                Timestamp(unit, _) => *unit,
+                Date64 => TimeUnit::Millisecond,
+                _ => TimeUnit::Second,
+            };
+            Timestamp(unit(left).max(unit(right)), None)
         }
         (Date32, Date32) => Date32,
         (Date64, Date64) => Date64,

@@ -5,7 +5,7 @@
 //! over a time counts nanoseconds, as it does everywhere; DataFusion reads months.
 
 use crate::domain::executor::error::refused;
-use crate::domain::executor::semantics::{moving, moving_moments};
+use crate::domain::executor::semantics::moving;
 use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::Transformed;
@@ -93,7 +93,7 @@ fn stay_right(call: &mut WindowFunction, schema: &DFSchema) -> Result<bool> {
         _ => data_type.is_numeric(),
     };
     let types = call.params.args.iter().map(|arg| arg.get_type(schema)).collect::<Result<Vec<_>>>()?;
-    let Some(moving) = moving(name).or_else(|| moving_moments(name)).filter(|_| types.iter().all(takes)) else {
+    let Some(moving) = moving(name).filter(|_| types.iter().all(takes)) else {
         return Ok(false);
     };
     for (arg, data_type) in call.params.args.iter_mut().zip(types) {

@@ -1,119 +1,111 @@
 //! Sums over the last rows of each of many series.
 //!
-//! A sum that is kept by adding what comes and taking away what goes loses digits, and never recovers from a NaN or an infinity; so it is
-//! taken anew from its rows once they have all been replaced, when it is much smaller than what has been in it since it was last taken
-//! anew, and at every step while one of them is not finite.
-
-/// How much larger than a sum may be what was added to it or taken away: each rounded the sum to its digits.
-const DIGITS_KEPT: f64 = 1e2;
-
-/// Rows from which on less is kept: each rounds, and their sum on the way may be as much larger as there are rows.
-const SHORT: usize = 64;
+//! Nothing is taken away from a sum: that would lose digits, and never recover from a NaN or an infinity. Rows come in rounds of as many as a
+//! window has. A window is the first rows of this round and the last of the one before; of the former there is a running sum, of the
+//! latter the sums from each row to the end, made once when a round is over. So a row costs two additions, whatever its window.
 
 /// The last rows of each series, and their sum.
 pub struct Rolling {
     length: usize,
-    /// [`DIGITS_KEPT`], for so many rows.
-    kept: f64,
-    /// For each series its last rows, in a ring; 0 for those without a value.
+    /// For each series by place in a round: from `next` on the sums of the round before, from there to its end.
     values: Vec<f64>,
-    /// Which of those have none; empty as long as all have one.
-    missing: Vec<bool>,
+    /// The same for how many rows have a value; empty as long as all have one.
+    counts: Vec<u32>,
     series: Vec<Series>,
 }
 
 #[derive(Clone, Default)]
 struct Series {
-    /// The place of the next row in the ring.
+    /// The place of the next row in its round.
     next: u32,
-    /// Rows in the ring.
-    rows: u32,
-    /// Values among them.
-    count: u32,
-    /// Values among them that are not finite.
-    unbounded: u32,
+    /// Whether there was a round before.
+    has_before: bool,
+    /// The sum of this round's rows.
     sum: f64,
-    /// The largest value since the sum was taken anew.
-    largest: f64,
+    /// How many of them have a value, where `counts` are kept.
+    count: u32,
 }
 
 impl Rolling {
-    /// Makes the sums of the last `length` rows of so many series.
+    /// Makes the sums of the last `length` rows of so many series; there is at least one.
     pub fn new(series: usize, length: usize) -> Self {
-        Self {
-            length,
-            kept: DIGITS_KEPT * SHORT as f64 / length.max(SHORT) as f64,
-            values: vec![0.0; series * length],
-            missing: Vec::new(),
-            series: vec![Series::default(); series],
-        }
+        let values = vec![0.0; series * length];
+        Self { length, values, counts: Vec::new(), series: vec![Series::default(); series] }
     }
 
     /// Returns the memory that they take, in bytes.
     pub fn bytes(&self) -> usize {
-        self.values.capacity() * 9 + self.series.capacity() * size_of::<Series>()
+        self.values.capacity() * 12 + self.series.capacity() * size_of::<Series>()
     }
 
-    /// Takes the next row of a series in, which has a value: what [`Rolling::next`] does, in a few steps where nothing is special.
+    /// Takes the next row of a series in, which has a value: what [`Rolling::next`] does where no row lacks one.
     #[inline]
     pub fn next_value(&mut self, series: usize, value: f64) -> (f64, u32) {
-        let state = &mut self.series[series];
-        let is_full = state.rows as usize == self.length && state.unbounded == 0 && self.missing.is_empty();
-        if is_full && (state.next as usize) + 1 < self.length {
-            let place = &mut self.values[series * self.length + state.next as usize];
-            let moved = state.sum + value - *place;
-            if value.abs() > state.largest {
-                state.largest = value.abs();
-            }
-            // Neither is true of NaN.
-            let bound = self.kept * moved.abs();
-            if state.largest <= bound && bound < f64::INFINITY {
-                *place = value;
-                state.next += 1;
-                state.sum = moved;
-                return (moved, state.count);
-            }
+        if !self.counts.is_empty() {
+            return self.next(series, Some(value));
         }
-        self.next(series, Some(value))
+        let state = &mut self.series[series];
+        let round = &mut self.values[series * self.length..(series + 1) * self.length];
+        let at = state.next as usize;
+        round[at] = value;
+        state.sum += value;
+        let sum = state.sum + round.get(at + 1).copied().unwrap_or(0.0);
+        state.next += 1;
+        let count = if state.has_before { self.length as u32 } else { state.next };
+        if at + 1 == self.length {
+            state.end_round(round, &mut []);
+        }
+        (sum, count)
     }
 
     /// Takes the next row of a series in; returns the sum of its last rows, and how many of them have a value.
     pub fn next(&mut self, series: usize, value: Option<f64>) -> (f64, u32) {
-        if value.is_none() && self.missing.is_empty() {
-            self.missing = vec![false; self.values.len()];
+        if self.counts.is_empty() {
+            self.begin_to_count();
         }
-        let ring = &mut self.values[series * self.length..(series + 1) * self.length];
         let state = &mut self.series[series];
+        let range = series * self.length..(series + 1) * self.length;
+        let (round, counts) = (&mut self.values[range.clone()], &mut self.counts[range]);
         let at = state.next as usize;
-        let is_full = state.rows as usize == self.length;
-        let gone = std::mem::replace(&mut ring[at], value.unwrap_or(0.0));
-        let mut had_value = is_full;
-        if !self.missing.is_empty() {
-            let was_missing = std::mem::replace(&mut self.missing[series * self.length + at], value.is_none());
-            had_value &= !was_missing;
+        (round[at], counts[at]) = (value.unwrap_or(0.0), u32::from(value.is_some()));
+        state.sum += round[at];
+        state.count += counts[at];
+        let sum = state.sum + round.get(at + 1).copied().unwrap_or(0.0);
+        let count = state.count + counts.get(at + 1).copied().unwrap_or(0);
+        state.next += 1;
+        if at + 1 == round.len() {
+            state.end_round(round, counts);
         }
-        state.rows += u32::from(!is_full);
-        state.next = if at + 1 == self.length { 0 } else { state.next + 1 };
-        state.count = state.count + u32::from(value.is_some()) - u32::from(had_value);
-        state.unbounded = state.unbounded + u32::from(!ring[at].is_finite()) - u32::from(!gone.is_finite());
-        let moved = state.sum + ring[at] - gone;
-        state.largest = state.largest.max(ring[at].abs());
-        // There was so much that few digits are left of what stays.
-        let is_drowned = state.largest > self.kept * moved.abs();
-        let is_anew = state.unbounded > 0 || !gone.is_finite() || !moved.is_finite() || is_drowned || state.next == 0;
-        state.sum = if is_anew { sum(ring) } else { moved };
-        if is_anew {
-            state.largest = ring.iter().fold(0.0, |largest, value| largest.max(value.abs()));
+        (sum, count)
+    }
+
+    /// Counts values from here on: all rows until now have one.
+    fn begin_to_count(&mut self) {
+        self.counts = vec![0; self.values.len()];
+        for (state, counts) in self.series.iter_mut().zip(self.counts.chunks_mut(self.length)) {
+            let next = state.next as usize;
+            state.count = state.next;
+            counts[..next].fill(1);
+            if state.has_before {
+                counts.iter_mut().rev().zip(1..).take(self.length - next).for_each(|(count, rows)| *count = rows);
+            }
         }
-        (state.sum, state.count)
     }
 }
 
-/// Adds numbers up in four parts, which do not wait for each other.
-fn sum(values: &[f64]) -> f64 {
-    let (fours, rest) = values.as_chunks::<4>();
-    let parts = fours.iter().fold([0.0; 4], |parts, four| std::array::from_fn(|at| parts[at] + four[at]));
-    parts.iter().chain(rest).sum()
+impl Series {
+    /// Makes the sums from each row of a round to its end.
+    fn end_round(&mut self, round: &mut [f64], counts: &mut [u32]) {
+        round.iter_mut().rev().fold(0.0, |sum, value| {
+            *value += sum;
+            *value
+        });
+        counts.iter_mut().rev().fold(0, |sum, count| {
+            *count += sum;
+            *count
+        });
+        *self = Self { has_before: true, ..Self::default() };
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! Deviations, correlations, regressions and weighted means over a window whose start moves.
+//! Sums, means, deviations, correlations and regressions of doubles over a window whose start moves.
 //!
-//! DataFusion 55.2 takes what leaves a window away from the sums of squares, which after a large value leaves nothing of the digits of the
-//! others, and negative variances; a NaN stays for ever. Here nothing is taken away: the rows of a window lie in two stacks, each row
+//! DataFusion 55.2 takes what leaves a window away from sums, which after a large value leaves nothing of the digits of the others, and
+//! negative variances; a NaN or an infinity stays for ever. Here nothing is taken away: the rows of a window lie in two stacks, each row
 //! with what is known of all that lie below it, and a window is put together of both tops (of moments: Chan, Golub, LeVeque 1979).
 
 use arrow::array::{Array, ArrayRef, AsArray};
@@ -15,12 +15,15 @@ use std::sync::{Arc, LazyLock};
 /// What a function answers.
 #[derive(Debug, Clone, Copy)]
 enum Answer {
+    Sum(fn(&Sum) -> Option<f64>),
     Moments(fn(&Moments) -> Option<f64>),
     Weighted(fn([f64; 2]) -> Weighted),
 }
 
 /// The functions, and how many arguments each has. Of two the first is y, the second x.
-const FUNCTIONS: [(&str, usize, Answer); 17] = [
+const FUNCTIONS: [(&str, usize, Answer); 19] = [
+    ("sum", 1, Answer::Sum(|all| (all.rows > 0.0).then_some(all.sum))),
+    ("avg", 1, Answer::Sum(|all| (all.rows > 0.0).then(|| all.sum / all.rows))),
     ("var", 1, Answer::Moments(|all| all.per_freedom(all.squares[0]))),
     ("var_pop", 1, Answer::Moments(|all| all.per_row(all.squares[0]))),
     ("stddev", 1, Answer::Moments(|all| all.per_freedom(all.squares[0]).map(f64::sqrt))),
@@ -45,11 +48,11 @@ const FUNCTIONS: [(&str, usize, Answer); 17] = [
 ];
 
 /// Returns the function of doubles that takes the place of one over windows; none for another one.
-pub fn moving_moments(name: &str) -> Option<Arc<AggregateUDF>> {
+pub fn moving(name: &str) -> Option<Arc<AggregateUDF>> {
     static ALL: LazyLock<Vec<Arc<AggregateUDF>>> = LazyLock::new(|| {
         let made = |(name, args, answer): &(&'static str, usize, Answer)| {
             let signature = Signature::exact(vec![DataType::Float64; *args], Volatility::Immutable);
-            Arc::new(AggregateUDF::from(MovingMoments { name, answer: *answer, signature }))
+            Arc::new(AggregateUDF::from(Moving { name, answer: *answer, signature }))
         };
         FUNCTIONS.iter().map(made).collect()
     });
@@ -57,27 +60,27 @@ pub fn moving_moments(name: &str) -> Option<Arc<AggregateUDF>> {
 }
 
 #[derive(Debug)]
-struct MovingMoments {
+struct Moving {
     name: &'static str,
     answer: Answer,
     signature: Signature,
 }
 
-impl PartialEq for MovingMoments {
+impl PartialEq for Moving {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name
     }
 }
 
-impl Eq for MovingMoments {}
+impl Eq for Moving {}
 
-impl std::hash::Hash for MovingMoments {
+impl std::hash::Hash for Moving {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         self.name.hash(state);
     }
 }
 
-impl AggregateUDFImpl for MovingMoments {
+impl AggregateUDFImpl for Moving {
     fn name(&self) -> &str {
         self.name
     }
@@ -92,6 +95,7 @@ impl AggregateUDFImpl for MovingMoments {
 
     fn accumulator(&self, _: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         Ok(match self.answer {
+            Answer::Sum(answer) => Box::new(Window::new(|[value, _]| Sum { rows: 1.0, sum: value }, answer)),
             Answer::Moments(answer) => Box::new(Window::new(Moments::of, answer)),
             Answer::Weighted(of) => Box::new(Window::new(of, Weighted::mean)),
         })
@@ -106,6 +110,19 @@ impl AggregateUDFImpl for MovingMoments {
 trait Known: fmt::Debug + Copy + Default + Send + Sync + 'static {
     /// Returns what is known of these rows, and of others behind them.
     fn and(&self, others: &Self) -> Self;
+}
+
+/// How many rows there are, and their sum.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sum {
+    rows: f64,
+    sum: f64,
+}
+
+impl Known for Sum {
+    fn and(&self, others: &Self) -> Self {
+        Self { rows: self.rows + others.rows, sum: self.sum + others.sum }
+    }
 }
 
 /// The sums of weights, and of values by their weights.
