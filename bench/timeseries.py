@@ -345,7 +345,8 @@ def page(results):
             "|---|" + "---:|" * (len(peers) + 2) + "---|---:|",
         ]
         text += [line(name, entry, run["rows"], peers) for name, entry in run["results"].items()]
-    return "\n".join(text) + "\n"
+    notes = (pathlib.Path(__file__).parent / "timeseries_notes.md").read_text()
+    return "\n".join(text) + "\n\n" + notes
 
 
 def main():

@@ -647,6 +647,9 @@ async fn times_in_the_address_keep_their_digits() {
         ("z <= ?", "-500000000", json!([[2]])),
         ("ns <= ?", "9999-12-31", json!([[1], [2], [4]])),
         ("ns = ?", "2024-01-01", json!([[1]])),
+        ("z < ?", "9999-12-31+00:00:00.5", json!([[1], [2], [4]])),
+        ("CAST(z AS DATE) = ?", "9999-12-31+12:00:00", json!([])),
+        ("CAST(z AS DATE) < ?", "9999-12-31+12:00:00", json!([[1], [2], [4]])),
     ] {
         let answered =
             wire.post(&format!("/?param_1={value}"), format!("SELECT id FROM z WHERE {condition} ORDER BY id")).await;

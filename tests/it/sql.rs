@@ -448,6 +448,9 @@ async fn rows_that_a_filter_lets_through_keep_their_order() {
             48_333,
         ),
         ("SELECT id FROM many WHERE id % 1000 = 1 LIMIT 200", 200),
+        ("SELECT id FROM many WHERE id IN (SELECT id FROM many WHERE id % 3 = 0)", 90_000),
+        ("SELECT id FROM many WHERE id > 30000 OR k IN (SELECT k FROM one WHERE id = 7)", 260_200),
+        ("SELECT id, (SELECT max(o.k) FROM many AS o WHERE o.id = many.id) FROM many", 270_000),
         ("SELECT id FROM many WHERE id % 1000 = 1 LIMIT 100 OFFSET 150", 100),
     ] {
         for _ in 0..3 {

@@ -79,6 +79,11 @@ fn time(text: &ArrayRef, expected: &DataType) -> Result<ArrayRef, ArrowError> {
         let is_exact = back.is_ok_and(|back| back.as_ref() == fine.as_ref());
         return Ok(if is_exact { own.clone() } else { fine.clone() });
     }
-    own.or_else(|_| fine.or_else(|_| strictly(text, &DataType::Timestamp(TimeUnit::Microsecond, zone))))
-        .or_else(|error| strictly(text, &DataType::Int64).map_err(|_| error))
+    let far = strictly(text, &DataType::Timestamp(TimeUnit::Microsecond, zone));
+    if let (Ok(far), Ok(own)) = (&far, &own)
+        && strictly(own, far.data_type()).is_ok_and(|back| back.as_ref() != far.as_ref())
+    {
+        return Ok(far.clone());
+    }
+    own.or(fine).or(far).or_else(|error| strictly(text, &DataType::Int64).map_err(|_| error))
 }

@@ -105,14 +105,17 @@ impl Executor {
         // Judged before optimising, which folds `now()` into a constant.
         let repeatable = is_repeatable(&logical).map_err(from_datafusion)?;
         // Parts are planned each at its own moment, so what depends on the moment has no parts.
-        let (preserves_order, partitionable) = (preserves_order(&logical), repeatable && is_partitionable(&logical));
+        let (is_in_order, partitionable) = (preserves_order(&logical), repeatable && is_partitionable(&logical));
         let logical = state.optimize(&logical).map_err(from_datafusion)?;
         planning.check().map_err(from_datafusion)?;
         check_calls(&logical).map_err(from_datafusion)?;
         let constants = constants(&logical);
         let passthrough = is_passthrough(&logical);
-        let by_arrival = depends_on_arrival(&logical).map_err(from_datafusion)?;
+        // A subquery has become a join, which several cores would shuffle.
+        let is_joined = is_in_order && !preserves_order(&logical);
+        let by_arrival = is_joined || depends_on_arrival(&logical).map_err(from_datafusion)?;
         let cacheable = repeatable && is_plain && constants.are_few();
+        let preserves_order = is_in_order;
         Ok(Prepared { logical, preserves_order, partitionable, passthrough, cacheable, by_arrival, constants, params })
     }
 }

@@ -185,10 +185,12 @@ impl Segment {
         codes.as_ref().filter(|codes| codes.is_of(symbols)).cloned()
     }
 
-    /// Forgets the codes of all columns; returns whether there were any. Queries that hold them go on.
-    pub fn forget_codes(&self) -> bool {
-        let taken = |codes: &RwLock<Option<_>>| codes.write().unwrap_or_else(PoisonError::into_inner).take().is_some();
-        self.columns.codes.iter().fold(false, |any, codes| taken(codes) | any)
+    /// Forgets the codes of all columns; returns how many bytes they took. Queries that hold them go on.
+    pub fn forget_codes(&self) -> u64 {
+        let taken = |codes: &RwLock<Option<Arc<SegmentCodes>>>| {
+            codes.write().unwrap_or_else(PoisonError::into_inner).take().map_or(0, |codes| codes.bytes())
+        };
+        self.columns.codes.iter().map(taken).sum()
     }
 
     /// Returns the memory that its columns added to what there was, in bytes: a dictionary that many segments share counts for

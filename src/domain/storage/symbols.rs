@@ -9,7 +9,7 @@
 use crate::ports::{MemoryAccount, Reservation};
 use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, Int64Array, NullArray, StringArray, UInt32Array};
 use arrow::buffer::NullBuffer;
-use arrow::compute::cast;
+use arrow::compute::{cast, max};
 use arrow::datatypes::{DataType, Int64Type, UInt32Type};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
@@ -75,8 +75,6 @@ struct Known {
     given_out: usize,
     /// Whether there are too many.
     is_given_up: bool,
-    /// Rows of segments that have codes of them, or had.
-    coded_rows: u64,
     /// Bytes that were not free when they were last wanted.
     lacked_bytes: u64,
 }
@@ -89,7 +87,7 @@ pub struct SegmentCodes {
     keys: DictionaryArray<UInt32Type>,
     table: Arc<SymbolTable>,
     last: OnceLock<Option<LastRows>>,
-    _memory: Reservation,
+    memory: Reservation,
 }
 
 /// The last row of each symbol of a segment, NULL included, in the order of the rows.
@@ -103,6 +101,11 @@ impl SegmentCodes {
     /// Returns whether the codes are those of `table`.
     pub fn is_of(&self, table: &Arc<SymbolTable>) -> bool {
         Arc::ptr_eq(&self.table, table)
+    }
+
+    /// Returns the memory that they take, in bytes, without that of last rows.
+    pub fn bytes(&self) -> u64 {
+        self.memory.bytes()
     }
 
     /// Returns the code of each row, 0 for NULL.
@@ -156,11 +159,11 @@ impl SymbolTable {
         Self { kind, known: Mutex::default(), account }
     }
 
-    /// Makes a table without values of the same kind, which gets some once twice the memory is free that this one and its codes take: what
-    /// was given up because memory was short would else be made again at once.
-    pub fn emptied(&self) -> Self {
+    /// Makes a table without values of the same kind, which gets some once twice `freed_bytes`, and what its values take, are free: what was
+    /// given up because memory was short would else be made again at once.
+    pub fn emptied(&self, freed_bytes: u64) -> Self {
         let known = self.known();
-        let bytes = known.memory.as_ref().map_or(0, Reservation::bytes) + known.coded_rows * 4;
+        let bytes = known.memory.as_ref().map_or(0, Reservation::bytes) + freed_bytes;
         let given = Known { is_given_up: known.is_given_up, lacked_bytes: 2 * bytes, ..Known::default() };
         Self { kind: self.kind, known: Mutex::new(given), account: self.account.clone() }
     }
@@ -232,11 +235,12 @@ impl SymbolTable {
             return None;
         }
         known.given_out = known.count();
-        known.coded_rows += column.len() as u64;
-        let values = Arc::new(NullArray::new(known.given_out));
         drop(known);
-        let keys = DictionaryArray::try_new(UInt32Array::new(codes.into(), nulls), values).ok()?;
-        Some(SegmentCodes { keys, table: self.clone(), last: OnceLock::new(), _memory: memory })
+        // Of as many values as these rows need: whoever reads them may know of no more.
+        let keys = UInt32Array::new(codes.into(), nulls);
+        let values = Arc::new(NullArray::new(max(&keys).map_or(0, |code| code as usize + 1)));
+        let keys = DictionaryArray::try_new(keys, values).ok()?;
+        Some(SegmentCodes { keys, table: self.clone(), last: OnceLock::new(), memory })
     }
 
     fn intern(&self, column: &ArrayRef) -> Option<Vec<u32>> {
@@ -397,6 +401,19 @@ mod tests {
         assert_eq!(table.values().len(), 0);
         let few: ArrayRef = Arc::new(StringArray::from(vec!["a", "b"]));
         assert_eq!(table.encode(&few).unwrap().codes(), [0, 1]);
+    }
+
+    /// A plan knows the values that there were; codes that were forgotten are made again when there are more.
+    #[test]
+    fn codes_that_are_made_again_need_no_later_values() {
+        let table = Arc::new(SymbolTable::new(SymbolKind::Text, MemoryAccount::default()));
+        let [early, late]: [ArrayRef; 2] =
+            [vec!["a", "b"], vec!["c", "d", "e"]].map(|texts| Arc::new(StringArray::from(texts)) as _);
+        table.encode(&early).unwrap();
+        let known = table.values();
+        table.encode(&late).unwrap();
+        let again = table.encode(&early).unwrap().column(&known, 0, 2);
+        assert_eq!(again.as_any_dictionary().values().len(), 2);
     }
 
     #[test]

@@ -203,13 +203,13 @@ impl Table {
     /// Forgets the codes of all segments, and what symbols there are; returns whether that freed anything. They are made again when they
     /// are asked for and there is more memory than they took.
     pub fn forget_codes(&self) -> bool {
-        let is_freed = self.segments.iter().fold(false, |any, segment| segment.forget_codes() | any);
-        if is_freed {
+        let freed_bytes: u64 = self.segments.iter().map(|segment| segment.forget_codes()).sum();
+        if freed_bytes > 0 {
             let wanted: Vec<_> = self.symbols.wanted().drain().collect();
-            let lacking = wanted.into_iter().map(|(name, symbols)| (name, Arc::new(symbols.emptied())));
+            let lacking = wanted.into_iter().map(|(name, symbols)| (name, Arc::new(symbols.emptied(freed_bytes))));
             self.symbols.wanted().extend(lacking);
         }
-        is_freed
+        freed_bytes > 0
     }
 
     /// Returns the lock that serialises what rewrites segments; all states of the table share it.

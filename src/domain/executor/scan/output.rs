@@ -105,11 +105,10 @@ impl CodedColumn {
 ///
 /// `ResourcesExhausted` where it still is.
 pub fn codes_of(segment: &Segment, column: usize, symbols: &Arc<SymbolTable>) -> Result<Arc<SegmentCodes>> {
-    if let Some(codes) = segment.codes(column, symbols) {
+    if segment.encode(column, symbols)
+        && let Some(codes) = segment.codes(column, symbols)
+    {
         return Ok(codes);
     }
-    match symbols.encode(segment.physical_batch().column(column)) {
-        Some(codes) => Ok(Arc::new(codes)),
-        None => resources_err!("memory for the codes of a column's symbols is not free (memory_bytes_max)"),
-    }
+    resources_err!("the codes of a column's symbols were given up while a query went by them; ask again")
 }

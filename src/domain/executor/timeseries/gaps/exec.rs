@@ -6,6 +6,7 @@ use crate::domain::executor::timeseries::buckets::{Buckets, too_coarse};
 use crate::domain::executor::timeseries::gaps::node::{Fill, Filled};
 use crate::domain::executor::timeseries::keys::{KeyCodes, key_type};
 use crate::domain::executor::timeseries::operator::{Operator, OperatorExec, Run};
+use crate::domain::storage::slice_bytes;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::kernels::zip::zip;
 use arrow::compute::{cast, concat_batches, take};
@@ -59,7 +60,8 @@ impl Operator for GapPlan {
             let mut batches = Vec::new();
             while let Some(batch) = input.next().await {
                 let batch = batch?;
-                memory.try_grow(2 * batch.get_array_memory_size())?;
+                let bytes = batch.columns().iter().map(|column| slice_bytes(column.as_ref())).sum::<u64>();
+                memory.try_grow(2 * bytes as usize)?;
                 batches.push(batch);
             }
             let all = concat_batches(&input.schema(), &batches)?;
