@@ -5,6 +5,7 @@
 //! all segments it did not touch. Segments stay in arrival order, always.
 
 mod allocations;
+mod coded_values;
 mod coercion;
 mod column_names;
 mod compaction;

@@ -6,13 +6,12 @@
 //! memory is taken back from. A code that was given out
 //! stays what it is for as long as anybody holds the table of symbols.
 
+use crate::domain::storage::coded_values::Coded;
 use crate::ports::{MemoryAccount, Reservation};
 use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, Int64Array, NullArray, StringArray, UInt32Array};
 use arrow::buffer::NullBuffer;
 use arrow::compute::{cast, max};
 use arrow::datatypes::{DataType, Int64Type, UInt32Type};
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Rows for each last row of a symbol from which on it is worth keeping them.
@@ -55,13 +54,6 @@ pub struct SymbolTable {
     kind: SymbolKind,
     known: Mutex<Known>,
     account: MemoryAccount,
-}
-
-/// Values by their codes, and codes by their values.
-#[derive(Debug)]
-struct Coded<T> {
-    codes: HashMap<T, u32, BuildHasherDefault<SymbolHasher>>,
-    values: Vec<T>,
 }
 
 #[derive(Debug, Default)]
@@ -253,12 +245,6 @@ impl SymbolTable {
     }
 }
 
-impl<T> Default for Coded<T> {
-    fn default() -> Self {
-        Self { codes: HashMap::default(), values: Vec::new() }
-    }
-}
-
 impl Known {
     fn count(&self) -> usize {
         self.texts.values.len() + self.wholes.values.len()
@@ -321,45 +307,6 @@ impl Known {
             return Some(*code);
         }
         self.wholes.push(number, WHOLES_MAX)
-    }
-}
-
-impl<T: Clone + Eq + Hash> Coded<T> {
-    /// Gives the next code to a value that has none; none where there are `most` already.
-    fn push(&mut self, value: T, most: usize) -> Option<u32> {
-        let code = self.values.len();
-        if code >= most {
-            return None;
-        }
-        self.codes.insert(value.clone(), code as u32);
-        self.values.push(value);
-        Some(code as u32)
-    }
-
-    fn truncate(&mut self, count: usize) {
-        for value in self.values.drain(count.min(self.values.len())..) {
-            self.codes.remove(&value);
-        }
-    }
-}
-
-/// Hashes short text and numbers eight bytes at a time. Whoever fills a table with colliding symbols slows down their own queries alone,
-/// and [`TEXTS_MAX`] bounds by how much.
-#[derive(Debug, Default)]
-struct SymbolHasher(u64);
-
-impl Hasher for SymbolHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            let mixed = (self.0.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            self.0 = mixed ^ (mixed >> 29);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0.wrapping_mul(0xbf58_476d_1ce4_e5b9) ^ (self.0 >> 32)
     }
 }
 

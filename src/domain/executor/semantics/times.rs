@@ -63,7 +63,7 @@ fn compared(left: &Expr, op: Operator, right: &Expr, schema: &DFSchema) -> Optio
         let mirrored = if matches!(op, IsDistinctFrom | IsNotDistinctFrom) { op } else { op.swap()? };
         return Some(beside(right, &types[1], mirrored, at_ns));
     }
-    if unit_ns(&types[0])? == unit_ns(&types[1])? {
+    if unit_ns(&types[0])? == unit_ns(&types[1])? || !are_comparable(&types) {
         return None;
     }
     let sides = match op {
@@ -72,8 +72,7 @@ fn compared(left: &Expr, op: Operator, right: &Expr, schema: &DFSchema) -> Optio
             let finer = finer(&types)?;
             [left, right].map(|side| logical_expr::cast(side.clone(), finer.clone()))
         }
-        _ if are_comparable(&types) => [left, right].map(instant),
-        _ => return None,
+        _ => [left, right].map(instant),
     };
     let [left, right] = sides.map(Box::new);
     Some(Expr::BinaryExpr(BinaryExpr { left, op, right }))
@@ -134,17 +133,17 @@ fn in_list(list: InList, schema: &DFSchema) -> Transformed<Expr> {
         return Transformed::no(Expr::InList(list));
     };
     let is_null = |item: &Expr| matches!(item, Expr::Literal(value, _) if value.is_null());
-    let is_written = |item: &Expr| is_null(item) || written_ns(item).is_some();
-    if plain_unit(&data_type).is_none() || !list.list.iter().all(is_written) {
-        return any_of(list, schema);
+    let mut items = Vec::with_capacity(list.list.len());
+    for item in &list.list {
+        match written_ns(item).map(|at_ns| floor_of(&data_type, at_ns)) {
+            _ if plain_unit(&data_type).is_none() => return any_of(list, schema),
+            Some((floor, true)) => items.extend(value_of(&data_type, floor).map(|value| Expr::Literal(value, None))),
+            // No time of the column is equal to it.
+            Some((_, false)) => {}
+            None if is_null(item) => items.push(item.clone()),
+            None => return any_of(list, schema),
+        }
     }
-    let own = |item: &Expr| match written_ns(item).map(|at_ns| floor_of(&data_type, at_ns)) {
-        Some((floor, true)) => value_of(&data_type, floor).map(|value| Expr::Literal(value, None)),
-        // No time of the column is equal to it.
-        Some((_, false)) => None,
-        None => Some(item.clone()),
-    };
-    let items: Vec<Expr> = list.list.iter().filter_map(own).collect();
     Transformed::yes(match items.is_empty() {
         true => always(&list.expr, list.negated),
         false => Expr::InList(InList { list: items, ..list }),

@@ -7,6 +7,7 @@
 use crate::domain::executor::scan::ScanExec;
 use crate::domain::executor::timeseries::coded_keys::by_codes;
 use crate::domain::executor::timeseries::latest::{LatestExec, LatestOn};
+use crate::domain::executor::timeseries::series::first_half;
 use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
@@ -18,7 +19,7 @@ use datafusion::physical_expr::window::StandardWindowExpr;
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
+use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowUDFExpr};
@@ -121,12 +122,7 @@ fn of_row_number(filter: &FilterExec) -> Result<Option<Arc<dyn ExecutionPlan>>> 
 
 /// Finds `last_value(x ORDER BY time) … GROUP BY keys`, and `first_value(x ORDER BY time DESC)`, which DISTINCT ON is.
 fn of_aggregate(whole: &AggregateExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
-    let is_final = matches!(whole.mode(), AggregateMode::Final | AggregateMode::FinalPartitioned);
-    let partial = match whole.input().downcast_ref::<AggregateExec>() {
-        Some(partial) if is_final && *partial.mode() == AggregateMode::Partial => partial,
-        _ if *whole.mode() == AggregateMode::Single => whole,
-        _ => return Ok(None),
-    };
+    let Some(partial) = first_half(whole) else { return Ok(None) };
     let group = partial.group_expr();
     let is_plain = group.is_single() && !group.expr().is_empty() && partial.filter_expr().iter().all(Option::is_none);
     if !is_plain || whole.limit_options().is_some() || partial.aggr_expr().is_empty() {

@@ -16,5 +16,5 @@ mod window_exec;
 mod window_rule;
 mod window_states;
 
-pub use rule::AggregateByCodes;
+pub use rule::{AggregateByCodes, first_half};
 pub use window_rule::WindowByCodes;

@@ -62,13 +62,17 @@ struct Grouped {
     symbol_first: bool,
 }
 
-fn by_codes(whole: &AggregateExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+/// Returns the half of an aggregate that reads its input, which may be the whole; none where something stands between both.
+pub fn first_half(whole: &AggregateExec) -> Option<&AggregateExec> {
     let is_final = matches!(whole.mode(), AggregateMode::Final | AggregateMode::FinalPartitioned);
-    let partial = match whole.input().downcast_ref::<AggregateExec>() {
-        Some(partial) if is_final && *partial.mode() == AggregateMode::Partial => partial,
-        _ if *whole.mode() == AggregateMode::Single => whole,
-        _ => return Ok(None),
-    };
+    match whole.input().downcast_ref::<AggregateExec>() {
+        Some(partial) if is_final && *partial.mode() == AggregateMode::Partial => Some(partial),
+        _ => (*whole.mode() == AggregateMode::Single).then_some(whole),
+    }
+}
+
+fn by_codes(whole: &AggregateExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    let Some(partial) = first_half(whole) else { return Ok(None) };
     if whole.limit_options().is_some() || partial.limit_options().is_some() {
         return Ok(None);
     }
