@@ -6,10 +6,12 @@
 mod banner;
 pub mod sample;
 
+use crate::adapters::clock::SystemClock;
+use crate::adapters::memory::MemoryJournal;
 use crate::adapters::serving::{BrowserPolicy, ServerInfo, ServerOptions};
 use crate::adapters::{flight, http, stub};
 use crate::config::{Config, Protocol};
-use crate::domain::{Engine, EngineOptions, Lanes, Limited, ReadOnly, STACK_BYTES};
+use crate::domain::{Engine, EngineOptions, Foundation, Lanes, Limited, ReadOnly, STACK_BYTES};
 use crate::ports::{Error, IngestPort, Limits, MemoryAccount, QueryPort, Result};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -89,7 +91,8 @@ fn engine(options: EngineOptions, memory: MemoryAccount) -> Result<Engine> {
     let quick = engine_runtime("engine", cores + 1)?;
     let heavy = engine_runtime("engine-heavy", (4 * cores).max(8))?;
     let lanes = Lanes { quick: quick.handle().clone(), heavy: heavy.handle().clone() };
-    let engine = Engine::with_account(lanes, options, memory)?;
+    let foundation = Foundation { journal: Arc::new(MemoryJournal::new()), clock: Arc::new(SystemClock) };
+    let engine = Engine::open(lanes, options, memory, foundation)?;
     let runtimes = [quick, heavy].map(|runtime| EngineRuntime(Some(runtime)));
     Ok(engine.keeping(Arc::new(runtimes)))
 }

@@ -13,4 +13,4 @@ mod sql;
 mod storage;
 
 pub use decorators::{Limited, ReadOnly};
-pub use engine::{Engine, EngineOptions, Lanes, Parallelism, PlanCounts, STACK_BYTES};
+pub use engine::{Engine, EngineOptions, Foundation, Lanes, Parallelism, PlanCounts, STACK_BYTES};

@@ -5,16 +5,20 @@
 //! say can be written to a wire: values and batches, never sessions, handles or plans.
 
 mod batches;
+mod clock;
 mod error;
 mod ingest;
+mod journal;
 mod limits;
 mod memory;
 mod query;
 mod text_columns;
 
 pub use batches::{BatchSource, BatchStream};
+pub use clock::Clock;
 pub use error::{Error, ErrorKind, Result};
 pub use ingest::{Append, IfExists, IfMissing, IngestPort, IngestSummary};
+pub use journal::{Durability, Effect, Entry, Journal, Lsn, OnDone, Recorded, TableDefinition};
 pub use limits::Limits;
 pub use memory::{MemoryAccount, Reservation};
 pub use query::{

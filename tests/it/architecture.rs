@@ -73,6 +73,13 @@ const LAYERS: &[Layer] = &[
         inside: &["ports", "adapters::ipc", "adapters::serving"],
         outside: &["arrow", "bytes", "futures", "tokio", "tokio_util", "tracing", "uuid", "async_trait", "serde_json"],
     },
+    Layer { root: "src/adapters/clock.rs", inside: &["ports"], outside: &[] },
+    Layer { root: "src/adapters/memory.rs", inside: &["ports"], outside: &[] },
+    Layer {
+        root: "src/adapters/disk/",
+        inside: &["ports", "adapters::ipc", "adapters::disk"],
+        outside: &["arrow", "bytes", "rustix", "serde", "serde_json", "tracing", "twox_hash", "uuid"],
+    },
     Layer {
         root: "src/adapters/stub.rs",
         inside: &["ports", "adapters::serving", "adapters::stub"],

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use zepto_flight::domain::{Engine, EngineOptions, PlanCounts};
-use zepto_flight::ports::{Append, BatchStream, Caller, ErrorKind, Limits, Query, QueryPort};
+use zepto_flight::adapters::clock::SystemClock;
+use zepto_flight::adapters::memory::MemoryJournal;
+use zepto_flight::domain::{Engine, EngineOptions, Foundation, PlanCounts};
+use zepto_flight::ports::{Append, BatchStream, Caller, ErrorKind, Limits, MemoryAccount, Query, QueryPort};
 
 fn sut(limits: Limits) -> Sut {
     Sut::of(memory_with(limits), Vec::new())
@@ -158,8 +160,9 @@ async fn a_connection_too_many_waits_for_its_place() {
 async fn plans_are_kept_up_to_their_number_and_never_past_their_moment() {
     let limits = Limits { plans_max: 2, ..Limits::default() };
     let runtime = tokio::runtime::Handle::current();
-    let engine =
-        Engine::new(runtime, EngineOptions { limits, create_tables: true, ..EngineOptions::default() }).unwrap();
+    let options = EngineOptions { limits, create_tables: true, ..EngineOptions::default() };
+    let foundation = Foundation { journal: Arc::new(MemoryJournal::new()), clock: Arc::new(SystemClock) };
+    let engine = Engine::open(runtime, options, MemoryAccount::default(), foundation).unwrap();
     let ask = |sql: &'static str| {
         let engine = engine.clone();
         async move { engine.query(Query::read(sql)).await.unwrap().batches.collect().await.unwrap() }

@@ -2,19 +2,26 @@
 //!
 //! Statements and streams prepare a commit outside of any lock. The catalogue checks it against the present state, gives it
 //! its place in the order and applies it, all changes or none. Because a commit says what changes and not what the state is
-//! afterwards, it can be written down and applied elsewhere in the same order.
+//! afterwards, it can be written down and applied elsewhere in the same order: applying a change says what its effect is, by
+//! ids alone, for the journal. What only rearranges segments has none.
 
 use crate::domain::catalog::snapshot::Snapshot;
-use crate::domain::storage::{Allocations, DeletionMask, Reshape, Segment, SegmentId, Table, TableId};
-use crate::ports::{Error, ErrorKind};
-use arrow::datatypes::SchemaRef;
+use crate::domain::storage::{Allocations, DeletionMask, Reshape, RowValues, Segment, SegmentId, Table, TableId};
+use crate::ports::{Effect, Error, ErrorKind};
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{Schema, SchemaRef};
+use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
+use tokio::sync::OwnedMutexGuard;
 
 /// Changes that become visible together.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Commit {
     /// The changes, in the order in which they are applied.
     pub changes: Vec<Change>,
+    /// The change lock of the table that it rewrites: held until it is decided, whoever asked for it may be gone by then.
+    pub lock: Option<Arc<OwnedMutexGuard<()>>>,
 }
 
 /// A table that a change was prepared for.
@@ -27,7 +34,7 @@ pub struct TableRef {
 }
 
 /// One change of one table.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum Change {
     /// A new table.
     Create {
@@ -52,14 +59,32 @@ pub enum Change {
         /// What is left of each segment that loses rows.
         masks: Vec<(SegmentId, DeletionMask)>,
     },
-    /// Segments in the place of others.
-    Replace {
+    /// Segments without their rows, all of which are deleted.
+    Truncate {
+        /// The table.
+        table: TableRef,
+        /// The segments: neighbours, in their order.
+        removed: Vec<SegmentId>,
+    },
+    /// Rows with other values.
+    Update {
+        /// The table.
+        table: TableRef,
+        /// The segments that hold such rows, and those between them, in their order.
+        removed: Vec<SegmentId>,
+        /// The segments that come in their place, with the same rows.
+        added: Vec<Arc<Segment>>,
+        /// The values, as they were put in one after the other.
+        values: Vec<RowValues>,
+    },
+    /// The same rows in other segments.
+    Compact {
         /// The table.
         table: TableRef,
         /// The segments that go: neighbours, in their order.
         removed: Vec<SegmentId>,
-        /// The segments that come in their place.
-        added: Vec<Arc<Segment>>,
+        /// The segment that comes in their place.
+        compacted: Arc<Segment>,
     },
     /// Other columns.
     Alter {
@@ -104,18 +129,33 @@ impl TableRef {
 impl Commit {
     /// Makes a commit of one change.
     pub fn of(change: Change) -> Self {
-        Self { changes: vec![change] }
+        Self { changes: vec![change], lock: None }
+    }
+
+    /// Has the commit hold a change lock.
+    #[must_use]
+    pub fn holding(self, lock: Arc<OwnedMutexGuard<()>>) -> Self {
+        Self { lock: Some(lock), ..self }
     }
 }
 
 impl Change {
-    /// Applies the change to a state that nobody sees yet.
-    pub(super) fn apply(self, state: &mut Snapshot, allocations: &Allocations) -> Result<(), Rejection> {
+    /// Applies the change to a state that nobody sees yet, and adds what it does to `effects`.
+    pub(super) fn apply(
+        self,
+        state: &mut Snapshot,
+        allocations: &Allocations,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Rejection> {
         let next = match self {
             Self::Create { table, or_replace } => {
-                if state.get(table.name()).is_some() && !or_replace {
+                let before = state.get(table.name());
+                if before.is_some() && !or_replace {
                     return Err(Rejection::Exists(table.name().clone()));
                 }
+                let replaced = before.map(|before| before.id().0);
+                let batches = batches(table.segments());
+                effects.push(Effect::Create { definition: table.definition(), replaced, batches });
                 table
             }
             Self::Append { table, schema, segments } => {
@@ -123,22 +163,70 @@ impl Change {
                 if present.schema() != &schema {
                     return Err(Rejection::Reshaped(table.name));
                 }
+                // A stream without rows changes nothing.
+                if !segments.is_empty() {
+                    let (table, first_row) = (table.id.0, present.next_row_id());
+                    effects.push(Effect::Append { table, first_row, batches: batches(&segments) });
+                }
                 Arc::new(present.append(&segments))
             }
-            Self::Mask { table, masks } => Arc::new(table.find(state)?.mask(&masks)?),
-            Self::Replace { table, removed, added } => Arc::new(table.find(state)?.replace(&removed, &added)?),
+            Self::Mask { table, masks } => {
+                let present = table.find(state)?;
+                effects.push(Effect::Erase { table: table.id.0, rows: present.erased_by(&masks) });
+                Arc::new(present.mask(&masks)?)
+            }
+            Self::Truncate { table, removed } => {
+                let present = table.find(state)?;
+                effects.push(Effect::Erase { table: table.id.0, rows: live_row_ids(present, &removed) });
+                Arc::new(present.replace(&removed, &[])?)
+            }
+            Self::Update { table, removed, added, values } => {
+                let present = table.find(state)?;
+                effects
+                    .extend(values.into_iter().map(|values| update(present, values)).collect::<Result<Vec<_>, _>>()?);
+                Arc::new(present.replace(&removed, &added)?)
+            }
+            Self::Compact { table, removed, compacted } => {
+                Arc::new(table.find(state)?.replace(&removed, &[compacted])?)
+            }
             Self::Alter { table, reshape, reshaped } => {
-                Arc::new(table.find(state)?.alter(&reshape, &reshaped, allocations)?)
+                let next = table.find(state)?.alter(&reshape, &reshaped, allocations)?;
+                effects.push(Effect::Alter { definition: next.definition() });
+                Arc::new(next)
             }
             Self::Drop { table } => {
                 table.find(state)?;
                 state.remove(&table.name);
+                effects.push(Effect::Drop { table: table.id.0 });
                 return Ok(());
             }
         };
         state.put(next);
         Ok(())
     }
+}
+
+/// Returns the rows of segments that arrive: none of theirs are deleted.
+fn batches(segments: &[Arc<Segment>]) -> Vec<RecordBatch> {
+    segments.iter().map(|segment| segment.physical_batch().clone()).collect()
+}
+
+/// Returns the ids of the rows that are left in those segments of `table`.
+fn live_row_ids(table: &Table, of: &[SegmentId]) -> Vec<Range<u64>> {
+    let of: HashSet<_> = of.iter().collect();
+    let segments = table.segments().iter().filter(|segment| of.contains(&segment.id()));
+    segments.flat_map(|segment| segment.live_row_ids()).collect()
+}
+
+/// Says what new values do: rows keep their places in an UPDATE, so those of its beginning still are theirs.
+fn update(table: &Table, values: RowValues) -> Result<Effect, Rejection> {
+    let (columns, rows) = (&values.columns, table.row_ids(&values.rows));
+    let fields: Vec<_> = columns.iter().map(|column| table.schema().field(*column).clone()).collect();
+    let columns = columns.iter().map(|column| table.column_ids()[*column]).collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(values.rows.len()));
+    let values = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), values.values, &options)
+        .map_err(|error| Error::internal("new values do not fit their columns").with_source(error))?;
+    Ok(Effect::Update { table: table.id().0, rows, columns, values })
 }
 
 impl From<Error> for Rejection {

@@ -1,58 +1,68 @@
 //! The catalogue: which tables there are and their present states, behind one atomic pointer.
 //!
 //! A [`Snapshot`] is one state of everything and never changes; readers take it without waiting. A [`Commit`] is checked
-//! against the present state and applied under a lock that is held for that alone, so publishing is one swap and two
-//! tables are never seen at different times.
+//! against the latest state and applied under a lock that is held for that alone, and becomes visible by one swap once the
+//! journal has it, so two tables are never seen at different times.
 
 mod commit;
+mod commits;
 mod names;
 mod pins;
+mod replay;
 mod snapshot;
 
 pub use commit::{Change, Commit, Rejection, TableRef};
 pub use names::{closest, resolve_name};
 pub use snapshot::Snapshot;
 
+use crate::domain::catalog::commits::Commits;
 use crate::domain::catalog::pins::Pins;
+use crate::domain::catalog::replay::replay;
 use crate::domain::storage::{Allocations, TableId};
-use crate::ports::{Error, Limits, Result, SnapshotId};
-use arc_swap::ArcSwap;
+use crate::ports::{Clock, Durability, Journal, Limits, Result, SnapshotId};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 /// The present state of all tables, and the pinned ones.
 #[derive(Debug)]
 pub struct Catalog {
-    current: ArcSwap<Snapshot>,
-    /// Held while a commit is checked and applied: it is what orders commits.
-    committing: Mutex<()>,
-    /// The version of the last commit.
-    committed: watch::Sender<u64>,
+    commits: Commits,
     pins: Pins,
     allocations: Allocations,
-    tables_max: usize,
     next_table_id: AtomicU64,
 }
 
+/// What a catalogue stands on.
+#[derive(Debug, Clone)]
+pub struct Foundation {
+    /// Where commits are taken down.
+    pub journal: Arc<dyn Journal>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+}
+
 impl Catalog {
-    /// Makes a catalogue without tables, whose states count up from `first_version`: another number each time, so that a
-    /// snapshot's id means nothing to the next engine.
-    pub fn new(limits: &Limits, allocations: Allocations, first_version: u64) -> Self {
-        Self {
-            current: ArcSwap::from_pointee(Snapshot::empty(first_version)),
-            committing: Mutex::default(),
-            committed: watch::Sender::new(first_version),
+    /// Makes a catalogue of what the journal has, which takes as long as reading that.
+    ///
+    /// # Errors
+    ///
+    /// The journal's, and `LimitExceeded` where the tables do not fit into memory.
+    pub fn open(limits: &Limits, allocations: Allocations, foundation: Foundation) -> Result<Self> {
+        let Foundation { journal, clock } = foundation;
+        let (state, next_table_id) = replay(journal.as_ref(), &allocations)?;
+        let tables_max = usize::try_from(limits.tables_max).unwrap_or(usize::MAX);
+        Ok(Self {
+            commits: Commits::new(state, journal, clock, tables_max),
             pins: Pins::new(limits),
             allocations,
-            tables_max: usize::try_from(limits.tables_max).unwrap_or(usize::MAX),
-            next_table_id: AtomicU64::new(1),
-        }
+            next_table_id: AtomicU64::new(next_table_id),
+        })
     }
 
     /// Returns the present state.
     pub fn current(&self) -> Arc<Snapshot> {
-        self.current.load_full()
+        self.commits.current()
     }
 
     /// Returns an id for a table that is about to be made.
@@ -60,36 +70,20 @@ impl Catalog {
         TableId(self.next_table_id.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Applies a commit: all of its changes become visible at one instant. A commit without changes is none.
+    /// Applies a commit, and returns once all of its changes are visible, at one instant, and as durable as they have to be. A
+    /// commit without changes is none. A caller that does not wait for the end does not undo anything.
     ///
     /// # Errors
     ///
-    /// The first change's rejection, and `LimitExceeded` for one table too many; nothing has changed then.
-    pub fn commit(&self, commit: Commit) -> Result<(), Rejection> {
-        if commit.changes.is_empty() {
-            return Ok(());
-        }
-        let committing = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = self.current();
-        let mut next = before.next();
-        for change in commit.changes {
-            change.apply(&mut next, &self.allocations)?;
-        }
-        if next.len() > self.tables_max && next.len() > before.len() {
-            return Err(Error::limit(format!("there are {} tables already (tables_max)", self.tables_max)).into());
-        }
-        let version = next.version();
-        let replaced = self.current.swap(Arc::new(next));
-        self.committed.send_replace(version);
-        // The last holder of a large table takes a while to free it: not under the lock.
-        drop(committing);
-        drop((before, replaced));
-        Ok(())
+    /// The first change's rejection, `LimitExceeded` for one table too many, and the journal's errors; nothing has changed then, but
+    /// where it is `Unavailable`.
+    pub async fn commit(&self, commit: Commit, durability: Durability) -> Result<(), Rejection> {
+        self.commits.commit(commit, durability, &self.allocations).await
     }
 
     /// Returns a watch on the version of the last commit, for what follows the state: versions in between may be missed.
-    pub fn commits(&self) -> watch::Receiver<u64> {
-        self.committed.subscribe()
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.commits.watch()
     }
 
     /// Pins the present state. Pinning an unchanged state again is the same pin.
@@ -125,34 +119,95 @@ impl Catalog {
 
 #[cfg(test)]
 mod tests {
-    use crate::domain::catalog::{Catalog, Change, Commit, Rejection, TableRef};
+    use crate::domain::catalog::{Catalog, Change, Commit, Foundation, Rejection, TableRef};
     use crate::domain::storage::{Allocations, Segment, Table};
-    use crate::ports::{Error, ErrorKind, Limits, MemoryAccount};
+    use crate::ports::{
+        Clock, Durability, Effect, Entry, Error, ErrorKind, Journal, Limits, Lsn, MemoryAccount, OnDone, Recorded,
+        Result,
+    };
     use arrow::array::{Int64Array, RecordBatch};
     use arrow::datatypes::Schema;
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
 
-    fn catalog(limits: Limits) -> Catalog {
-        Catalog::new(&limits, Allocations::new(MemoryAccount::default()), 1)
+    /// A journal that decides when it is told to, or at once.
+    #[derive(Debug, Default)]
+    struct Scripted {
+        waits: bool,
+        waiting: Mutex<Vec<Waiting>>,
     }
 
-    fn create(catalog: &Catalog, name: &str, or_replace: bool) -> Result<TableRef, Rejection> {
+    struct Waiting(Entry, OnDone);
+
+    impl std::fmt::Debug for Waiting {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            self.0.fmt(f)
+        }
+    }
+
+    impl Scripted {
+        /// Decides about the entries that came until now, and returns their numbers.
+        fn decide(&self, mut result: impl FnMut(Lsn) -> Result<()>) -> Vec<u64> {
+            let waiting = std::mem::take(&mut *self.waiting.lock().unwrap());
+            let decide = |Waiting(entry, on_done)| {
+                on_done(result(entry.lsn));
+                entry.lsn.0
+            };
+            waiting.into_iter().map(decide).collect()
+        }
+    }
+
+    impl Journal for Scripted {
+        fn recorded(&self) -> Result<Recorded> {
+            Ok(Recorded { before: Lsn(1), entries: Box::new(std::iter::empty()) })
+        }
+
+        fn append(&self, entry: Entry, on_done: OnDone) {
+            self.waiting.lock().unwrap().push(Waiting(entry, on_done));
+            if !self.waits {
+                self.decide(|_| Ok(()));
+            }
+        }
+    }
+
+    #[derive(Debug)]
+    struct Noon;
+
+    impl Clock for Noon {
+        fn now_ns(&self) -> i64 {
+            43_200_000_000_000
+        }
+    }
+
+    fn catalog_on(limits: &Limits, journal: Arc<Scripted>) -> Catalog {
+        let foundation = Foundation { journal, clock: Arc::new(Noon) };
+        Catalog::open(limits, Allocations::new(MemoryAccount::default()), foundation).unwrap()
+    }
+
+    fn catalog(limits: Limits) -> Catalog {
+        catalog_on(&limits, Arc::default())
+    }
+
+    async fn commit(catalog: &Catalog, change: Change) -> Result<(), Rejection> {
+        catalog.commit(Commit::of(change), Durability::Fsync).await
+    }
+
+    async fn create(catalog: &Catalog, name: &str, or_replace: bool) -> Result<TableRef, Rejection> {
         let table = Table::new(catalog.next_table_id(), name, Arc::new(Schema::empty()), Vec::new());
         let reference = TableRef::of(&table);
-        catalog.commit(Commit::of(Change::Create { table: Arc::new(table), or_replace }))?;
+        commit(catalog, Change::Create { table: Arc::new(table), or_replace }).await?;
         Ok(reference)
     }
 
-    #[test]
-    fn pins_are_shared_bounded_and_expire() {
+    #[tokio::test]
+    async fn pins_are_shared_bounded_and_expire() {
         let catalog = catalog(Limits { snapshots_max: 2, ticket_ttl_ms: 50, ..Limits::default() });
         let empty = catalog.pin();
         assert_eq!(catalog.pin(), empty);
-        create(&catalog, "a", false).unwrap();
+        create(&catalog, "a", false).await.unwrap();
         let one = catalog.pin();
         assert_ne!(one, empty);
         assert_eq!(catalog.pinned(empty).unwrap().len(), 0);
-        create(&catalog, "b", false).unwrap();
+        create(&catalog, "b", false).await.unwrap();
         let two = catalog.pin();
         assert_eq!(
             catalog.pinned(one).unwrap_err().kind(),
@@ -166,15 +221,15 @@ mod tests {
         assert_eq!(catalog.pinned(two).unwrap_err().kind(), ErrorKind::NotFound);
     }
 
-    #[test]
-    fn a_rejected_commit_changes_nothing() {
+    #[tokio::test]
+    async fn a_rejected_commit_changes_nothing() {
         let catalog = catalog(Limits { tables_max: 2, ..Limits::default() });
-        let mut commits = catalog.commits();
-        let a = create(&catalog, "a", false).unwrap();
+        let mut commits = catalog.watch();
+        let a = create(&catalog, "a", false).await.unwrap();
         assert!(commits.has_changed().unwrap());
         commits.mark_unchanged();
-        assert!(matches!(create(&catalog, "a", false), Err(Rejection::Exists(_))));
-        let other = create(&catalog, "a", true).unwrap();
+        assert!(matches!(create(&catalog, "a", false).await, Err(Rejection::Exists(_))));
+        let other = create(&catalog, "a", true).await.unwrap();
         commits.mark_unchanged();
         assert_ne!(a.id, other.id);
         let column = Int64Array::from_iter_values(0..3);
@@ -186,14 +241,71 @@ mod tests {
             segments: vec![segment.clone()],
         };
         // The first change would pass alone.
-        let drop_and_append = Commit { changes: vec![Change::Drop { table: other.clone() }, append(&a)] };
-        assert!(matches!(catalog.commit(drop_and_append), Err(Rejection::Gone(_))));
-        assert!(matches!(catalog.commit(Commit::of(append(&other))), Err(Rejection::Reshaped(_))));
-        create(&catalog, "b", false).unwrap();
-        let error = Error::from(create(&catalog, "c", false).unwrap_err());
+        let changes = vec![Change::Drop { table: other.clone() }, append(&a)];
+        let drop_and_append = Commit { changes, lock: None };
+        assert!(matches!(catalog.commit(drop_and_append, Durability::Fsync).await, Err(Rejection::Gone(_))));
+        assert!(matches!(commit(&catalog, append(&other)).await, Err(Rejection::Reshaped(_))));
+        create(&catalog, "b", false).await.unwrap();
+        let error = Error::from(create(&catalog, "c", false).await.unwrap_err());
         assert_eq!(error.kind(), ErrorKind::LimitExceeded);
         assert_eq!(catalog.current().len(), 2);
-        catalog.commit(Commit::default()).unwrap();
+        catalog.commit(Commit::default(), Durability::Fsync).await.unwrap();
         assert_eq!(*commits.borrow_and_update(), catalog.current().version());
+    }
+
+    /// Polls a future until it waits.
+    macro_rules! begin {
+        ($name:ident, $future:expr) => {
+            let mut $name = Box::pin($future);
+            assert!(futures::poll!(&mut $name).is_pending());
+        };
+    }
+
+    #[tokio::test]
+    async fn commits_are_visible_when_the_journal_has_them_and_in_its_order() {
+        let journal = Arc::new(Scripted { waits: true, ..Scripted::default() });
+        let catalog = catalog_on(&Limits::default(), journal.clone());
+        begin!(a, create(&catalog, "a", false));
+        begin!(b, create(&catalog, "b", false));
+        // Nobody sees it, and there is no second one of the name all the same.
+        begin!(again, create(&catalog, "a", false));
+        assert_eq!(catalog.current().len(), 0);
+        assert!(futures::poll!(&mut again).is_pending(), "what it was rejected for may still be refused");
+        // Whoever committed may be gone by then.
+        drop(b);
+        assert_eq!(journal.decide(|_| Ok(())), [2, 3]);
+        assert!(matches!(again.await, Err(Rejection::Exists(_))));
+        let a = a.await.unwrap();
+        assert_eq!((catalog.current().len(), catalog.current().version()), (2, 3));
+        begin!(drop_a, commit(&catalog, Change::Drop { table: a }));
+        let entries = format!("{:?}", journal.waiting);
+        assert!(entries.contains(&format!("{:?}", Effect::Drop { table: 1 })) && entries.contains("43200000000"));
+        journal.decide(|_| Ok(()));
+        drop_a.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_refused_commit_takes_those_after_it_along() {
+        let journal = Arc::new(Scripted { waits: true, ..Scripted::default() });
+        let catalog = catalog_on(&Limits::default(), journal.clone());
+        begin!(a, create(&catalog, "a", false));
+        begin!(b, create(&catalog, "b", false));
+        begin!(c, create(&catalog, "c", false));
+        let full = |lsn: Lsn| if lsn.0 < 3 { Ok(()) } else { Err(Error::limit("the disk is full")) };
+        let last = std::mem::take(&mut *journal.waiting.lock().unwrap());
+        let mut last = last.into_iter();
+        for Waiting(entry, on_done) in last.by_ref().take(2) {
+            on_done(full(entry.lsn));
+        }
+        a.await.unwrap();
+        assert_eq!(Error::from(b.await.unwrap_err()).kind(), ErrorKind::LimitExceeded);
+        // Its number is given again, before the journal has spoken about what came after it.
+        begin!(d, create(&catalog, "d", false));
+        last.for_each(|Waiting(entry, on_done)| on_done(full(entry.lsn)));
+        assert!(c.await.is_err());
+        assert_eq!(journal.decide(|_| Ok(())), [3]);
+        d.await.unwrap();
+        let names: Vec<_> = catalog.current().tables().map(|table| table.name().to_string()).collect();
+        assert_eq!((names, catalog.current().version()), (vec!["a".to_owned(), "d".to_owned()], 3));
     }
 }

@@ -106,6 +106,12 @@ impl Snapshot {
         Self { version: self.version + 1, ..self.clone() }
     }
 
+    /// Returns the same state under another number.
+    #[must_use]
+    pub fn numbered(self, version: u64) -> Self {
+        Self { version, ..self }
+    }
+
     /// Puts a table in, in the place of one of the same name.
     pub fn put(&mut self, table: Arc<Table>) {
         let place = match self.names.get(table.name()) {

@@ -7,7 +7,7 @@ use crate::domain::storage::{Segment, SegmentId, Table, TableId, compact, compac
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedMutexGuard};
 
 /// Pause between two looks at the tables: many small commits are looked at together.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -62,7 +62,7 @@ impl Drop for Mark {
 
 /// Compacts the tables of an engine, for as long as there is one.
 pub async fn compact_tables(engine: Weak<Inner>) {
-    let Some(mut commits) = engine.upgrade().map(|inner| inner.catalog.commits()) else { return };
+    let Some(mut commits) = engine.upgrade().map(|inner| inner.catalog.watch()) else { return };
     let running = Arc::new(Running::default());
     // The states that were looked at already. A weak pointer keeps its address from being used again.
     let mut seen: HashMap<TableId, Weak<Table>> = HashMap::new();
@@ -97,9 +97,9 @@ fn start(inner: &Arc<Inner>, table: &Arc<Table>, running: &Arc<Running>) -> bool
     let mark = Mark { running: running.clone(), table: id };
     let (engine, lock, table) = (inner.clone(), table.change_lock(), TableRef::of(table));
     inner.lanes.heavy.spawn(async move {
-        let _changing = lock.lock_owned().await;
+        let changing = Arc::new(lock.lock_owned().await);
         let mut from = 0;
-        while let Some(next) = engine.compact_once(&table, from, &mark.running) {
+        while let Some(next) = engine.compact_once(&table, from, &mark.running, &changing).await {
             from = next;
             tokio::task::yield_now().await;
         }
@@ -110,7 +110,13 @@ fn start(inner: &Arc<Inner>, table: &Arc<Table>, running: &Arc<Running>) -> bool
 impl Inner {
     /// Compacts one run of segments at or after position `from`; returns where to look for the next, if there may be one.
     /// The caller holds the table's change lock.
-    fn compact_once(&self, table: &TableRef, from: usize, running: &Running) -> Option<usize> {
+    async fn compact_once(
+        &self,
+        table: &TableRef,
+        from: usize,
+        running: &Running,
+        changing: &Arc<OwnedMutexGuard<()>>,
+    ) -> Option<usize> {
         let snapshot = self.catalog.current();
         let base = snapshot.same_table(&table.name, table.id)?;
         let run = compactable_run(base.segments().get(from..)?)?;
@@ -129,8 +135,8 @@ impl Inner {
             }
         };
         let removed = run.iter().map(|segment| segment.id()).collect();
-        let change = Change::Replace { table: table.clone(), removed, added: vec![compacted] };
-        match self.catalog.commit(Commit::of(change)) {
+        let change = Change::Compact { table: table.clone(), removed, compacted };
+        match self.commit(Commit::of(change).holding(changing.clone())).await {
             Ok(()) => Some(from),
             Err(Rejection::Gone(_)) => None,
             Err(rejection) => {

@@ -11,7 +11,7 @@ mod statements;
 mod table_lock;
 mod table_rules;
 
-use crate::domain::catalog::{Catalog, Snapshot};
+use crate::domain::catalog::{Catalog, Commit, Rejection, Snapshot};
 use crate::domain::engine::compaction::compact_tables;
 use crate::domain::engine::ingest::Backpressure;
 use crate::domain::engine::parameters::order_by_placeholder;
@@ -20,15 +20,15 @@ use crate::domain::executor::{Executor, Prepared, QueryLimits};
 use crate::domain::sql::{Name, Parsed, parse};
 use crate::domain::storage::{Allocations, Table};
 use crate::ports::{
-    Access, Append, BatchStream, Caller, Description, Error, IngestPort, IngestSummary, Limits, MemoryAccount, Query,
-    QueryPort, Reply, Result, SnapshotId, StatementKind, TableInfo,
+    Access, Append, BatchStream, Caller, Clock, Description, Durability, Error, IngestPort, IngestSummary, Limits,
+    MemoryAccount, Query, QueryPort, Reply, Result, SnapshotId, StatementKind, TableInfo,
 };
 use async_trait::async_trait;
 use std::any::Any;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+pub use crate::domain::catalog::Foundation;
 pub use crate::domain::executor::{Lanes, Parallelism, PlanCounts, STACK_BYTES};
 
 /// How an [`Engine`] is to behave.
@@ -40,15 +40,22 @@ pub struct EngineOptions {
     pub create_tables: bool,
     /// How much of a statement runs at once.
     pub parallelism: Parallelism,
+    /// Where a commit has to be before it is acknowledged.
+    pub durability: Durability,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { limits: Limits::default(), create_tables: true, parallelism: Parallelism::default() }
+        Self {
+            limits: Limits::default(),
+            create_tables: true,
+            parallelism: Parallelism::default(),
+            durability: Durability::default(),
+        }
     }
 }
 
-/// Tables in memory and SQL over them.
+/// Tables and SQL over them.
 #[derive(Debug, Clone)]
 pub struct Engine {
     inner: Arc<Inner>,
@@ -63,36 +70,34 @@ struct Inner {
     executor: Executor,
     allocations: Allocations,
     backpressure: Arc<Backpressure>,
+    clock: Arc<dyn Clock>,
     options: EngineOptions,
     lanes: Lanes,
 }
 
 impl Engine {
-    /// Makes an engine without tables, with a memory account of its own. It works on `lanes`, which should be its own, with
-    /// threads whose stack has [`STACK_BYTES`].
+    /// Makes an engine of the tables that the journal of `foundation` has, whose data is counted in `account`; before anything is
+    /// refused there, the engine gives up snapshots that nobody has used for a while. It works on `lanes`, which should be its own,
+    /// with threads whose stack has [`STACK_BYTES`].
     ///
     /// # Errors
     ///
-    /// `Internal` where the SQL engine does not start.
-    pub fn new(lanes: impl Into<Lanes>, options: EngineOptions) -> Result<Self> {
-        let account = MemoryAccount::new(options.limits.memory_bytes_max);
-        Self::with_account(lanes, options, account)
-    }
-
-    /// Makes an engine without tables, whose data is counted in `account`; before anything is refused there, the engine
-    /// gives up snapshots that nobody has used for a while.
-    ///
-    /// # Errors
-    ///
-    /// `Internal` where the SQL engine does not start.
-    pub fn with_account(lanes: impl Into<Lanes>, options: EngineOptions, account: MemoryAccount) -> Result<Self> {
+    /// The journal's, `LimitExceeded` where its tables do not fit into the account, `Internal` where the SQL engine does not start.
+    pub fn open(
+        lanes: impl Into<Lanes>,
+        options: EngineOptions,
+        account: MemoryAccount,
+        foundation: Foundation,
+    ) -> Result<Self> {
         let (lanes, limits) = (lanes.into(), &options.limits);
         let allocations = Allocations::new(account.clone());
+        let clock = foundation.clock.clone();
         let inner = Arc::new(Inner {
-            catalog: Catalog::new(limits, allocations.clone(), first_version()),
+            catalog: Catalog::open(limits, allocations.clone(), foundation)?,
             executor: Executor::new(lanes.clone(), limits, options.parallelism)?,
             allocations,
             backpressure: Backpressure::new(options.limits.staged_bytes_max),
+            clock,
             options,
             lanes: lanes.clone(),
         });
@@ -229,6 +234,11 @@ impl Inner {
         }
     }
 
+    /// Commits, as durably as the engine is to be.
+    async fn commit(&self, commit: Commit) -> Result<(), Rejection> {
+        self.catalog.commit(commit, self.options.durability).await
+    }
+
     fn snapshot_of(&self, query: &Query) -> Result<Arc<Snapshot>> {
         query.snapshot.map_or_else(|| Ok(self.catalog.current()), |id| self.catalog.pinned(id))
     }
@@ -273,12 +283,6 @@ fn table_info(table: &Table) -> TableInfo {
 /// Returns a limit in time, where 0 is none.
 fn time_limit(ms: u64) -> Option<Duration> {
     (ms > 0).then(|| Duration::from_millis(ms))
-}
-
-/// Returns a number that snapshots count up from. It is random, so that an id of an earlier engine means nothing to this one,
-/// whatever the clock says, and has room for 2^62 commits.
-fn first_version() -> u64 {
-    RandomState::new().hash_one("first version") >> 2
 }
 
 /// Drops expired pins while nobody asks for them, as long as there is an engine.

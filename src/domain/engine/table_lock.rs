@@ -2,7 +2,7 @@
 //!
 //! Appends do not: they only add segments behind those that a change began with.
 
-use crate::domain::catalog::{Snapshot, TableRef};
+use crate::domain::catalog::{Change, Commit, Snapshot, TableRef};
 use crate::domain::engine::Inner;
 use crate::domain::sql::Name;
 use crate::domain::storage::Table;
@@ -16,13 +16,18 @@ pub struct LockedTable {
     pub snapshot: Arc<Snapshot>,
     /// The table's state in that snapshot.
     pub base: Arc<Table>,
-    _lock: OwnedMutexGuard<()>,
+    lock: Arc<OwnedMutexGuard<()>>,
 }
 
 impl LockedTable {
     /// Refers to the table.
     pub fn reference(&self) -> TableRef {
         TableRef::of(&self.base)
+    }
+
+    /// Makes a commit of one change, which keeps the table locked until it is decided.
+    pub fn commit_of(&self, change: Change) -> Commit {
+        Commit::of(change).holding(self.lock.clone())
     }
 }
 
@@ -54,7 +59,7 @@ impl Inner {
             let base = self.table(&snapshot, table)?;
             // Where the table was replaced meanwhile, the lock that was waited for is another table's.
             if Arc::ptr_eq(&lock, &base.change_lock()) {
-                return Ok(LockedTable { snapshot, base, _lock: guard });
+                return Ok(LockedTable { snapshot, base, lock: Arc::new(guard) });
             }
         }
     }

@@ -6,6 +6,7 @@
 //! is copied by itself, which costs no more than what it frees.
 
 use crate::domain::storage::allocations::Allocations;
+use crate::domain::storage::row_ids::RowIds;
 use crate::domain::storage::segment::Segment;
 use crate::domain::storage::views::without_unused_views;
 use crate::ports::{Error, Result};
@@ -52,7 +53,9 @@ pub fn compact(run: &[Arc<Segment>], allocations: &Allocations) -> Result<Arc<Se
     let schema = batches.first().ok_or_else(|| Error::internal("nothing to compact"))?.schema();
     let merged = concat_batches(&schema, batches.iter().map(AsRef::as_ref))
         .map_err(|error| Error::internal("segments could not be put together").with_source(error))?;
-    Ok(Segment::over_limit(without_unused_views(merged), allocations))
+    let runs = run.iter().flat_map(|segment| segment.live_row_ids());
+    let row_ids = RowIds::of_runs(runs, allocations.account());
+    Ok(Segment::over_limit(without_unused_views(merged), row_ids, allocations))
 }
 
 fn tier(rows: usize) -> u32 {

@@ -4,7 +4,7 @@
 //! its segment; compaction copies what is left once that pays.
 
 use crate::ports::{MemoryAccount, Reservation};
-use arrow::array::{BooleanArray, RecordBatch};
+use arrow::array::{BooleanArray, BooleanBufferBuilder, RecordBatch};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::filter_record_batch;
 use arrow::error::ArrowError;
@@ -31,6 +31,11 @@ impl DeletionMask {
         Self { rows: left.count_set_bits(), left, memory }
     }
 
+    /// Returns the runs of rows that are deleted, as positions in the segment.
+    pub fn deleted(&self) -> Vec<Range<usize>> {
+        (!&self.left).set_slices().map(|(from, to)| from..to).collect()
+    }
+
     /// Returns the number of rows that are left.
     pub fn rows(&self) -> usize {
         self.rows
@@ -55,6 +60,22 @@ impl DeletionMask {
     pub fn runs(&self, range: Range<usize>) -> Vec<Range<usize>> {
         let part = self.left.slice(range.start, range.len());
         part.set_slices().map(|(from, to)| range.start + from..range.start + to).collect()
+    }
+
+    /// Returns the runs of rows that are left here and not in `after`, as positions in the segment.
+    pub fn lost(&self, after: &Self) -> Vec<Range<usize>> {
+        (&self.left & &!&after.left).set_slices().map(|(from, to)| from..to).collect()
+    }
+
+    /// Makes the mask of a segment of `rows` rows in which only those of `deleted` runs are gone.
+    pub fn without(deleted: &[Range<usize>], before: Option<&Self>, rows: usize, account: &MemoryAccount) -> Self {
+        let mut marks = BooleanBufferBuilder::new(rows);
+        for run in deleted {
+            marks.append_n(run.start - marks.len(), false);
+            marks.append_n(run.len(), true);
+        }
+        marks.append_n(rows - marks.len(), false);
+        Self::new(&marks.finish(), before, account)
     }
 
     /// Copies the rows that are left of `batch`, which is the segment's rows from position `offset`.

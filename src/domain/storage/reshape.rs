@@ -28,6 +28,11 @@ impl Reshape {
         &self.schema
     }
 
+    /// Returns for each column after it the position that it had before; none for a new one.
+    pub fn sources(&self) -> &[Option<usize>] {
+        &self.sources
+    }
+
     /// Returns what the column at `index` before is called after it; none where it goes.
     pub fn renamed(&self, index: usize) -> Option<&str> {
         let at = self.sources.iter().position(|source| *source == Some(index))?;

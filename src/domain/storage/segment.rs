@@ -10,12 +10,14 @@
 use crate::domain::storage::allocations::{Allocations, Claim};
 use crate::domain::storage::deletion_mask::DeletionMask;
 use crate::domain::storage::nan::{has_signed_nan, without_signed_nans};
+use crate::domain::storage::row_ids::RowIds;
 use crate::domain::storage::symbols::{SegmentCodes, SymbolTable};
 use crate::ports::{Error, MemoryAccount, Reservation, Result};
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch, UInt32Array, downcast_primitive};
 use arrow::compute::{self, cast};
 use arrow::datatypes::{ArrowNumericType, DataType, Int64Type};
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
@@ -29,6 +31,8 @@ pub struct Segment {
     id: SegmentId,
     columns: Arc<Columns>,
     mask: Option<DeletionMask>,
+    /// Of all rows, deleted ones included; from 0 until the segment is part of a table.
+    row_ids: RowIds,
 }
 
 /// The columns of a segment, shared by all its states.
@@ -67,14 +71,21 @@ impl Segment {
     ///
     /// `LimitExceeded` where the memory for what it does not share with others is not free.
     pub fn try_new(batch: RecordBatch, allocations: &Allocations) -> Result<Arc<Self>> {
+        let row_ids = RowIds::consecutive(0, batch.num_rows());
         let columns = Columns::try_new(batch, allocations)?;
-        Ok(Arc::new(Self { id: SegmentId::next(), columns: Arc::new(columns), mask: None }))
+        Ok(Arc::new(Self { id: SegmentId::next(), columns: Arc::new(columns), mask: None, row_ids }))
     }
 
     /// Makes a segment that takes the place of others, which give back their memory soon: never refused.
-    pub fn over_limit(batch: RecordBatch, allocations: &Allocations) -> Arc<Self> {
+    pub fn over_limit(batch: RecordBatch, row_ids: RowIds, allocations: &Allocations) -> Arc<Self> {
         let columns = Columns::over_limit(batch, allocations);
-        Arc::new(Self { id: SegmentId::next(), columns: Arc::new(columns), mask: None })
+        Arc::new(Self { id: SegmentId::next(), columns: Arc::new(columns), mask: None, row_ids })
+    }
+
+    /// Makes the segment as part of a table, in which its first row has the id `first`.
+    pub fn placed(&self, first: u64) -> Arc<Self> {
+        let row_ids = RowIds::consecutive(first, self.physical_rows());
+        Arc::new(Self { id: self.id, columns: self.columns.clone(), mask: self.mask.clone(), row_ids })
     }
 
     /// Makes the segment with other columns of the same rows, deleted ones included.
@@ -85,27 +96,50 @@ impl Segment {
     pub fn with_columns(&self, batch: RecordBatch, allocations: &Allocations) -> Result<Arc<Self>> {
         debug_assert_eq!(batch.num_rows(), self.physical_rows());
         let columns = Columns::try_new(batch, allocations)?;
-        Ok(Arc::new(Self { id: self.id, columns: Arc::new(columns), mask: self.mask.clone() }))
+        Ok(Arc::new(Self {
+            id: self.id,
+            columns: Arc::new(columns),
+            mask: self.mask.clone(),
+            row_ids: self.row_ids.clone(),
+        }))
     }
 
-    /// Makes the segment with new values for its rows, which are other rows from then on.
+    /// Makes the segment with new values for its rows, which keep their ids; it has another one.
     ///
     /// # Errors
     ///
     /// `LimitExceeded` where the memory for new columns is not free.
     pub fn with_values(&self, batch: RecordBatch, allocations: &Allocations) -> Result<Arc<Self>> {
         let columns = Columns::try_new(batch, allocations)?;
-        Ok(Arc::new(Self { id: SegmentId::next(), columns: Arc::new(columns), mask: self.mask.clone() }))
+        Ok(Arc::new(Self {
+            id: SegmentId::next(),
+            columns: Arc::new(columns),
+            mask: self.mask.clone(),
+            row_ids: self.row_ids.clone(),
+        }))
     }
 
     /// Makes the segment of which only the rows of `mask` are left.
     pub fn masked(&self, mask: DeletionMask) -> Arc<Self> {
-        Arc::new(Self { id: self.id, columns: self.columns.clone(), mask: Some(mask) })
+        Arc::new(Self { id: self.id, columns: self.columns.clone(), mask: Some(mask), row_ids: self.row_ids.clone() })
     }
 
     /// Returns the name of its rows.
     pub fn id(&self) -> SegmentId {
         self.id
+    }
+
+    /// Returns the ids of its rows, deleted ones included.
+    pub fn row_ids(&self) -> &RowIds {
+        &self.row_ids
+    }
+
+    /// Returns the ids of the rows that are left, as runs.
+    pub fn live_row_ids(&self) -> Vec<Range<u64>> {
+        match &self.mask {
+            None => self.row_ids.runs(),
+            Some(mask) => self.row_ids.at(&mask.runs(0..self.physical_rows())),
+        }
     }
 
     /// Returns all its rows, deleted ones included.
@@ -145,7 +179,8 @@ impl Segment {
 
     /// Returns the memory that it keeps alive, in bytes; what it shares with other segments is in it.
     pub fn bytes(&self) -> u64 {
-        self.columns.claim.bytes() + self.columns.bare.bytes() + self.mask.as_ref().map_or(0, DeletionMask::bytes)
+        let mask_bytes = self.mask.as_ref().map_or(0, DeletionMask::bytes);
+        self.columns.claim.bytes() + self.columns.bare.bytes() + mask_bytes + self.row_ids.bytes()
     }
 
     /// Returns whether column `index` holds a NaN with a sign, which is looked for when it is first asked.

@@ -7,12 +7,15 @@
 use crate::domain::storage::allocations::Allocations;
 use crate::domain::storage::deletion_mask::DeletionMask;
 use crate::domain::storage::reshape::Reshape;
+use crate::domain::storage::row_ids::joined;
 use crate::domain::storage::segment::{Segment, SegmentId};
-use crate::domain::storage::symbols::{SymbolKind, SymbolTable};
-use crate::ports::{Error, MemoryAccount, Reservation, Result};
+use crate::domain::storage::symbols::SymbolTable;
+use crate::domain::storage::wanted_symbols::WantedSymbols;
+use crate::ports::{Error, MemoryAccount, Reservation, Result, TableDefinition};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use std::collections::HashMap;
-use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
+use std::ops::Range;
+use std::sync::Arc;
 use tokio::sync::Mutex;
 
 /// Names a table for as long as it exists; another table of the same name has another one. Never used again.
@@ -25,37 +28,24 @@ pub struct Table {
     id: TableId,
     name: Arc<str>,
     schema: SchemaRef,
+    /// The ids of its columns, which are never used again in it.
+    column_ids: Arc<[u32]>,
+    next_column_id: u32,
+    /// The id that the next row gets: one more than all before it, whether those are still there or not.
+    next_row_id: u64,
     /// The time column that its definition names.
     declared_time: Option<Arc<str>>,
     segments: Vec<Arc<Segment>>,
     rows: u64,
     physical_rows: u64,
     change_lock: Arc<Mutex<()>>,
-    symbols: Arc<Symbols>,
+    symbols: Arc<WantedSymbols>,
     /// Memory of its schema, which no column holds; none for a table of one query.
     schema_memory: Option<Arc<Reservation>>,
 }
 
 /// Names that a time column has by custom, the first that is there.
 pub const TIME_NAMES: [&str; 4] = ["timestamp", "timestamp_ns", "ts", "time"];
-
-/// Rows up to which codes are made by whoever asks first.
-const ENCODED_AT_ONCE: usize = 65_536;
-
-/// The symbols of a table's columns.
-#[derive(Debug, Default)]
-struct Symbols {
-    /// Those that somebody asked for, by the names of the columns and what they are.
-    wanted: std::sync::Mutex<HashMap<(String, SymbolKind), Arc<SymbolTable>>>,
-    /// Held by whoever makes codes of many rows.
-    encoding: std::sync::Mutex<()>,
-}
-
-impl Symbols {
-    fn wanted(&self) -> MutexGuard<'_, HashMap<(String, SymbolKind), Arc<SymbolTable>>> {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// Returns the bytes that the names and metadata of columns take, nested ones included.
 pub fn schema_bytes(schema: &Schema) -> u64 {
@@ -67,12 +57,16 @@ pub fn schema_bytes(schema: &Schema) -> u64 {
 }
 
 impl Table {
-    /// Makes a table.
+    /// Makes a table of new rows.
     pub fn new(id: TableId, name: &str, schema: SchemaRef, segments: Vec<Arc<Segment>>) -> Self {
-        let table = Self {
+        let columns = u32::try_from(schema.fields().len()).unwrap_or(u32::MAX);
+        let empty = Self {
             id,
             name: name.into(),
             schema,
+            column_ids: (0..columns).collect(),
+            next_column_id: columns,
+            next_row_id: 0,
             declared_time: None,
             segments: Vec::new(),
             rows: 0,
@@ -81,7 +75,40 @@ impl Table {
             symbols: Arc::default(),
             schema_memory: None,
         };
-        table.with_segments(segments)
+        empty.append(&segments)
+    }
+
+    /// Makes the table of a definition, without rows.
+    pub fn of_definition(definition: &TableDefinition) -> Self {
+        let table = Self::new(TableId(definition.id), &definition.name, definition.schema.clone(), Vec::new());
+        Self {
+            column_ids: definition.column_ids.as_slice().into(),
+            next_column_id: definition.next_column_id,
+            declared_time: definition.time_column.as_deref().map(Arc::from),
+            ..table
+        }
+    }
+
+    /// Returns what it is, without its rows.
+    pub fn definition(&self) -> TableDefinition {
+        TableDefinition {
+            id: self.id.0,
+            name: self.name.to_string(),
+            schema: self.schema.clone(),
+            column_ids: self.column_ids.to_vec(),
+            next_column_id: self.next_column_id,
+            time_column: self.declared_time().map(str::to_owned),
+        }
+    }
+
+    /// Returns the ids of its columns, in their order.
+    pub fn column_ids(&self) -> &[u32] {
+        &self.column_ids
+    }
+
+    /// Returns the id that the next row gets.
+    pub fn next_row_id(&self) -> u64 {
+        self.next_row_id
     }
 
     /// Counts the table's schema in the account.
@@ -151,65 +178,24 @@ impl Table {
     /// Returns the symbols of a column, where every segment has codes for it; none where it has none, codes were given up, or they
     /// are not there yet. Those of few rows are made at once, of more by [`Table::encode_wanted`].
     pub fn symbols(&self, index: usize) -> Option<Arc<SymbolTable>> {
-        let account = self.segments.first()?.account();
-        let field = self.schema.fields().get(index)?;
-        let kind = SymbolKind::of(field.data_type())?;
-        let made = || Arc::new(SymbolTable::new(kind, account.clone()));
-        let symbols = self.symbols.wanted().entry((field.name().clone(), kind)).or_insert_with(made).clone();
-        let missing = self.segments.iter().filter(|segment| segment.codes(index, &symbols).is_none());
-        if missing.map(|segment| segment.physical_rows()).sum::<usize>() <= ENCODED_AT_ONCE {
-            self.encode(index, &symbols);
-        }
-        self.segments.iter().all(|segment| segment.codes(index, &symbols).is_some()).then_some(symbols)
+        self.symbols.of_column(index, &self.schema, &self.segments)
     }
 
     /// Makes the codes that somebody asked for and that are not there yet, which takes some tens of nanoseconds a row; nothing where
     /// somebody is at it.
     pub fn encode_wanted(&self) {
-        let _held = match self.symbols.encoding.try_lock() {
-            Ok(held) => held,
-            Err(TryLockError::Poisoned(held)) => held.into_inner(),
-            Err(TryLockError::WouldBlock) => return,
-        };
-        let wanted = self.symbols.wanted().clone();
-        for ((name, kind), symbols) in wanted {
-            if let Some(index) = self.column_of(&name, kind) {
-                self.encode(index, &symbols);
-            }
-        }
-    }
-
-    /// Returns the position of a column that has symbols of a kind.
-    fn column_of(&self, name: &str, kind: SymbolKind) -> Option<usize> {
-        let index = self.schema.index_of(name).ok()?;
-        (SymbolKind::of(self.schema.field(index).data_type()) == Some(kind)).then_some(index)
-    }
-
-    fn encode(&self, index: usize, symbols: &Arc<SymbolTable>) {
-        // Given up for one segment, it is of no use for the others.
-        let _ = !symbols.is_given_up() && self.segments.iter().all(|segment| segment.encode(index, symbols));
+        self.symbols.encode_wanted(&self.schema, &self.segments);
     }
 
     /// Returns whether codes were asked for that are not there yet and could be.
     pub fn wants_codes(&self) -> bool {
-        let wanted = self.symbols.wanted().clone();
-        let is_missing = |((name, kind), symbols): (&(String, SymbolKind), &Arc<SymbolTable>)| {
-            let index = self.column_of(name, *kind).filter(|_| !symbols.is_given_up());
-            index.is_some_and(|index| self.segments.iter().any(|segment| segment.codes(index, symbols).is_none()))
-        };
-        wanted.iter().any(is_missing)
+        self.symbols.wants_codes(&self.schema, &self.segments)
     }
 
     /// Forgets the codes of all segments, and what symbols there are; returns whether that freed anything. They are made again when they
     /// are asked for and there is more memory than they took.
     pub fn forget_codes(&self) -> bool {
-        let freed_bytes: u64 = self.segments.iter().map(|segment| segment.forget_codes()).sum();
-        if freed_bytes > 0 {
-            let wanted: Vec<_> = self.symbols.wanted().drain().collect();
-            let lacking = wanted.into_iter().map(|(name, symbols)| (name, Arc::new(symbols.emptied(freed_bytes))));
-            self.symbols.wanted().extend(lacking);
-        }
-        freed_bytes > 0
+        self.symbols.forget_codes(&self.segments)
     }
 
     /// Returns the lock that serialises what rewrites segments; all states of the table share it.
@@ -217,9 +203,69 @@ impl Table {
         self.change_lock.clone()
     }
 
-    /// Returns the state after `segments` arrived.
+    /// Returns the state after `segments` arrived, whose rows get their ids here.
     pub fn append(&self, segments: &[Arc<Segment>]) -> Self {
-        self.with_segments(self.segments.iter().chain(segments).cloned().collect())
+        let mut next_row_id = self.next_row_id;
+        let placed = segments.iter().map(|segment| {
+            let placed = segment.placed(next_row_id);
+            next_row_id += segment.physical_rows() as u64;
+            placed
+        });
+        let segments = self.segments.iter().cloned().chain(placed).collect();
+        Self { next_row_id, ..self.with_segments(segments) }
+    }
+
+    /// Returns the state without the rows of these ids, which ascend.
+    pub fn erase(&self, ids: &[Range<u64>], account: &MemoryAccount) -> Self {
+        let mut segments = Vec::with_capacity(self.segments.len());
+        for segment in &self.segments {
+            let deleted = segment.row_ids().positions(overlapping(ids, &segment.row_ids().span()));
+            if deleted.is_empty() {
+                segments.push(segment.clone());
+                continue;
+            }
+            let mask = DeletionMask::without(&deleted, segment.mask(), segment.physical_rows(), account);
+            if mask.rows() > 0 {
+                segments.push(segment.masked(mask));
+            }
+        }
+        self.with_segments(segments)
+    }
+
+    /// Returns the ids of the rows that `masks` delete and that are not deleted yet.
+    pub fn erased_by(&self, masks: &[(SegmentId, DeletionMask)]) -> Vec<Range<u64>> {
+        let masks: HashMap<_, _> = masks.iter().map(|(id, mask)| (*id, mask)).collect();
+        let ids_of = |segment: &Arc<Segment>| {
+            let mask = masks.get(&segment.id())?;
+            let lost = segment.mask().map_or_else(|| mask.deleted(), |before| before.lost(mask));
+            Some(segment.row_ids().at(&lost))
+        };
+        joined(self.segments.iter().filter_map(ids_of).flatten())
+    }
+
+    /// Returns the ids of the rows at `positions`, deleted ones counted, which ascend.
+    pub fn row_ids(&self, positions: &[u64]) -> Vec<Range<u64>> {
+        let (mut ids, mut first, mut at) = (Vec::new(), 0, 0);
+        for segment in &self.segments {
+            let end = first + segment.physical_rows() as u64;
+            let until = at + positions[at..].partition_point(|position| *position < end);
+            let within = joined(positions[at..until].iter().map(|position| position - first..position - first + 1));
+            let within: Vec<_> = within.into_iter().map(|run| run.start as usize..run.end as usize).collect();
+            ids.extend(segment.row_ids().at(&within));
+            (first, at) = (end, until);
+        }
+        joined(ids)
+    }
+
+    /// Returns the positions of the rows of these ids, deleted ones counted; both ascend.
+    pub fn positions(&self, ids: &[Range<u64>]) -> Vec<u64> {
+        let (mut positions, mut first) = (Vec::new(), 0);
+        for segment in &self.segments {
+            let runs = segment.row_ids().positions(overlapping(ids, &segment.row_ids().span()));
+            positions.extend(runs.into_iter().flatten().map(|position| first + position as u64));
+            first += segment.physical_rows() as u64;
+        }
+        positions
     }
 
     /// Returns the state in which only the rows of `masks` are left in those segments; a segment without rows goes.
@@ -274,7 +320,17 @@ impl Table {
         segments.extend(reshape.segments(&self.segments[reshaped.len()..], allocations)?);
         let declared_time = self.declared_time().and_then(|name| reshape.renamed(self.schema.index_of(name).ok()?));
         let schema = reshape.schema().clone();
-        let table = Self { schema, declared_time: declared_time.map(Arc::from), ..self.with_segments(segments) };
+        let mut next_column_id = self.next_column_id;
+        let column_id = |source: &Option<usize>| match source {
+            Some(before) => self.column_ids[*before],
+            None => {
+                next_column_id += 1;
+                next_column_id - 1
+            }
+        };
+        let column_ids = reshape.sources().iter().map(column_id).collect();
+        let declared_time = declared_time.map(Arc::from);
+        let table = Self { schema, column_ids, next_column_id, declared_time, ..self.with_segments(segments) };
         table.counted_in(allocations.account())
     }
 
@@ -285,6 +341,9 @@ impl Table {
             id: self.id,
             name: self.name.clone(),
             schema: self.schema.clone(),
+            column_ids: self.column_ids.clone(),
+            next_column_id: self.next_column_id,
+            next_row_id: self.next_row_id,
             declared_time: self.declared_time.clone(),
             segments,
             rows,
@@ -294,6 +353,13 @@ impl Table {
             schema_memory: self.schema_memory.clone(),
         }
     }
+}
+
+/// Returns those of `ids`, which ascend, that may have something in `span`.
+fn overlapping<'a>(ids: &'a [Range<u64>], span: &Range<u64>) -> &'a [Range<u64>] {
+    let from = ids.partition_point(|run| run.end <= span.start);
+    let until = ids.partition_point(|run| run.start < span.end);
+    &ids[from..until.max(from)]
 }
 
 fn lost_segment() -> Error {

@@ -11,7 +11,6 @@ use crate::domain::storage::{SchemaCoercion, Table};
 use crate::ports::{Append, BatchStream, Error, ErrorKind, IfExists, IfMissing, IngestSummary, Result, intended};
 use arrow::datatypes::{Schema, SchemaRef};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What a stream is coerced to.
 #[derive(Debug, Clone)]
@@ -38,7 +37,7 @@ impl Inner {
         request: Append,
         batches: BatchStream,
     ) -> Result<IngestSummary> {
-        let arrival_ns = now_ns();
+        let arrival_ns = self.clock.now_ns();
         check_name(&request.table)?;
         check_columns(batches.schema().fields().len(), &self.options.limits)?;
         let mut target = self.append_target(&request, &batches.schema())?;
@@ -47,7 +46,7 @@ impl Inner {
         let mut stage = self.stage(batches, growth_bytes, |batch, rows| coercion.apply(batch, rows)).await?;
         let batches = stage.summary().batches;
         loop {
-            match self.commit_append(&request, &target, &stage) {
+            match self.commit_append(&request, &target, &stage).await {
                 Ok(()) => {
                     let table_created = matches!(target, Target::New(_));
                     return Ok(IngestSummary { table_created, batches, ..stage.summary() });
@@ -88,9 +87,9 @@ impl Inner {
         }
     }
 
-    fn commit_append(&self, request: &Append, target: &Target, stage: &Stage) -> Result<(), Rejection> {
+    async fn commit_append(&self, request: &Append, target: &Target, stage: &Stage) -> Result<(), Rejection> {
         let segments = stage.segments().to_vec();
-        self.catalog.commit(Commit::of(match target {
+        let commit = Commit::of(match target {
             Target::Table(table) => {
                 Change::Append { table: TableRef::of(table), schema: table.schema().clone(), segments }
             }
@@ -100,7 +99,8 @@ impl Inner {
                 let table = Arc::new(table.counted_in(self.allocations.account())?);
                 Change::Create { table, or_replace: request.if_exists == IfExists::Replace }
             }
-        }))
+        });
+        self.commit(commit).await
     }
 
     fn coerce_stage(&self, stage: &Stage, coercion: &SchemaCoercion) -> Result<Stage> {
@@ -118,11 +118,4 @@ impl Inner {
 /// Makes the error for a stream whose table is gone; one of the same name is another table.
 fn dropped(name: &str) -> Error {
     Error::new(ErrorKind::NotFound, format!("table {name:?} was dropped while the stream was under way"))
-}
-
-/// Returns the nanoseconds since 1970 UTC.
-#[expect(clippy::disallowed_methods, reason = "the arrival time of a stream is the wall clock's")]
-fn now_ns() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

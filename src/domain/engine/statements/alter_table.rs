@@ -2,7 +2,7 @@
 //!
 //! Segments are reshaped before the commit; those that arrive meanwhile are reshaped when it is applied, which is little.
 
-use crate::domain::catalog::{Change, Commit};
+use crate::domain::catalog::Change;
 use crate::domain::engine::Inner;
 use crate::domain::engine::statements::answers::{definition_description, definition_reply};
 use crate::domain::engine::statements::matching_rows::column_index;
@@ -40,7 +40,8 @@ impl Operation for AlterTable {
             };
             reshaped.extend(reshape.segments(arrived, &engine.allocations)?);
         }
-        engine.catalog.commit(Commit::of(Change::Alter { table: locked.reference(), reshape, reshaped }))?;
+        let change = Change::Alter { table: locked.reference(), reshape, reshaped };
+        engine.commit(locked.commit_of(change)).await?;
         Ok(definition_reply())
     }
 }

@@ -43,7 +43,7 @@ impl Operation for CreateTable {
             None => table,
         };
         let table = Arc::new(table.counted_in(engine.allocations.account())?);
-        match engine.catalog.commit(Commit::of(Change::Create { table, or_replace: self.or_replace })) {
+        match engine.commit(Commit::of(Change::Create { table, or_replace: self.or_replace })).await {
             Ok(()) => Ok(definition_reply()),
             Err(rejection) => if_exists(self.if_not_exists, rejection),
         }

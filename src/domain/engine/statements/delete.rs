@@ -2,7 +2,7 @@
 //!
 //! No row is copied: a segment keeps its columns and gets a bit for each of its rows, so a DELETE needs next to no memory.
 
-use crate::domain::catalog::{Change, Commit};
+use crate::domain::catalog::Change;
 use crate::domain::engine::Inner;
 use crate::domain::engine::statements::answers::{count_description, count_reply};
 use crate::domain::engine::statements::matching_rows::per_parameter_row;
@@ -33,7 +33,7 @@ impl Operation for Delete {
     async fn execute(self: Box<Self>, engine: &Arc<Inner>, request: Request) -> Result<BatchStream> {
         let locked = engine.lock_table(&self.table, &request.query).await?;
         let Some(predicate) = self.predicate else {
-            return Ok(count_reply("deleted", engine.empty_table(&locked)?));
+            return Ok(count_reply("deleted", engine.empty_table(&locked).await?));
         };
         let (mut snapshot, mut state) = (locked.snapshot.clone(), locked.base.clone());
         let mut masks = BTreeMap::new();
@@ -50,7 +50,7 @@ impl Operation for Delete {
         let deleted = locked.base.rows() - state.rows();
         if !masks.is_empty() {
             let change = Change::Mask { table: locked.reference(), masks: masks.into_iter().collect() };
-            engine.catalog.commit(Commit::of(change))?;
+            engine.commit(locked.commit_of(change)).await?;
         }
         Ok(count_reply("deleted", deleted))
     }

@@ -18,7 +18,7 @@ impl Operation for DropTables {
     async fn execute(self: Box<Self>, engine: &Arc<Inner>, _: Request) -> Result<BatchStream> {
         loop {
             let commit = drop_commit(&self, &engine.catalog.current())?;
-            match engine.catalog.commit(commit) {
+            match engine.commit(commit).await {
                 // Somebody dropped or replaced one of them meanwhile: what is named may be another table now.
                 Err(Rejection::Gone(_)) => {}
                 committed => return Ok(committed.map(|()| definition_reply())?),
@@ -38,5 +38,6 @@ fn drop_commit(drop: &DropTables, snapshot: &Snapshot) -> Result<Commit> {
             Err(error) => return Err(error),
         }
     }
-    Ok(Commit { changes: tables.into_iter().map(|table| Change::Drop { table }).collect() })
+    let changes = tables.into_iter().map(|table| Change::Drop { table }).collect();
+    Ok(Commit { changes, lock: None })
 }

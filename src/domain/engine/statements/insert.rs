@@ -49,7 +49,7 @@ impl Operation for Insert {
         let stage = engine.stage(batches, growth_bytes, convert).await?;
         let segments = stage.segments().to_vec();
         let change = Change::Append { table: TableRef::of(&table), schema: schema.clone(), segments };
-        engine.catalog.commit(Commit::of(change))?;
+        engine.commit(Commit::of(change)).await?;
         Ok(count_reply("inserted", stage.rows()))
     }
 }

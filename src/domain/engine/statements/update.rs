@@ -11,23 +11,18 @@ use crate::domain::engine::statements::matching_rows::{
 use crate::domain::engine::statements::{Operation, Request};
 use crate::domain::engine::table_lock::LockedTable;
 use crate::domain::sql::{Update, rows_query};
-use crate::domain::storage::{Segment, Table, array_without_unused_views, slice_bytes};
+use crate::domain::storage::{RowValues, Table, slice_bytes};
 use crate::ports::{BatchStream, Description, Reservation, Result};
-use arrow::array::{ArrayRef, AsArray, RecordBatch};
-use arrow::compute::{concat_batches, interleave, sort_to_indices, take_record_batch};
+use arrow::array::AsArray;
+use arrow::compute::{concat_batches, sort_to_indices, take_record_batch};
 use arrow::datatypes::UInt64Type;
 use async_trait::async_trait;
 use futures::StreamExt;
 use std::sync::Arc;
 
-/// New values for rows of a table, in the order of the rows.
+/// New values, and the memory that they take.
 struct NewValues {
-    /// Numbers of the rows.
-    rows: Vec<u64>,
-    /// Positions of the columns that change.
-    columns: Vec<usize>,
-    /// A value for each row, one array for each of those columns.
-    values: Vec<ArrayRef>,
+    values: RowValues,
     _memory: Vec<Reservation>,
 }
 
@@ -53,30 +48,34 @@ impl Operation for Update {
         let (names, exprs): (Vec<_>, Vec<_>) = self.assignments.into_iter().unzip();
         let columns = column_indices(locked.base.schema(), &names)?;
         let (mut snapshot, mut state, mut updated) = (locked.snapshot.clone(), locked.base.clone(), 0);
+        let mut steps = Vec::new();
         // Each row of parameters finds what the ones before it made; all of it is committed at once.
         for query in per_parameter_row(&request.query, engine.time_limit(&request.query))? {
             let rows = rows_query(self.alias.clone(), self.predicate.clone(), exprs.clone())?;
             let found = engine.matching_rows(rows, snapshot.clone(), &state, &query).await?;
             let new = engine.new_values(&state, found, &columns).await?;
-            updated += new.rows.len() as u64;
-            state = Arc::new(engine.update_rows(&state, &new)?);
+            updated += new.values.rows.len() as u64;
+            state = Arc::new(new.values.put_into(&state, &engine.allocations)?);
             snapshot = Arc::new(snapshot.with(state.clone()));
+            steps.push(new);
         }
-        engine.catalog.commit(replaced_segments(&locked, &state))?;
+        let values = steps.iter().map(|step| step.values.clone()).collect();
+        engine.commit(replaced_segments(&locked, &state, values)).await?;
         Ok(count_reply("updated", updated))
     }
 }
 
 /// Makes the commit of an UPDATE, in which each segment of `state` stands for one of the locked table: one change from the
 /// first that differs to the last.
-fn replaced_segments(locked: &LockedTable, state: &Table) -> Commit {
+fn replaced_segments(locked: &LockedTable, state: &Table, values: Vec<RowValues>) -> Commit {
     let (before, after) = (locked.base.segments(), state.segments());
     let differs = |at: &usize| before[*at].id() != after[*at].id();
     let (Some(first), Some(last)) = ((0..before.len()).find(differs), (0..before.len()).rfind(differs)) else {
         return Commit::default();
     };
     let removed = before[first..=last].iter().map(|segment| segment.id()).collect();
-    Commit::of(Change::Replace { table: locked.reference(), removed, added: after[first..=last].to_vec() })
+    let added = after[first..=last].to_vec();
+    locked.commit_of(Change::Update { table: locked.reference(), removed, added, values })
 }
 
 impl Inner {
@@ -100,55 +99,11 @@ impl Inner {
         drop(all);
         let fields = columns.iter().map(|column| table.schema().field(*column));
         let values = fields.zip(&sorted.columns()[1..]).map(|(field, value)| assign(value, field));
-        Ok(NewValues {
+        let values = RowValues {
             rows: sorted.column(0).as_primitive::<UInt64Type>().values().to_vec(),
             columns: columns.to_vec(),
             values: values.collect::<Result<_>>()?,
-            _memory: memory,
-        })
-    }
-
-    /// Makes the state of `table` with new values.
-    fn update_rows(&self, table: &Table, new: &NewValues) -> Result<Table> {
-        let (mut segments, mut first, mut at) = (Vec::new(), 0, 0);
-        for segment in table.segments() {
-            let end = first + segment.physical_rows() as u64;
-            let until = at + new.rows[at..].partition_point(|row| *row < end);
-            segments.push(match until > at {
-                true => self.update_segment(segment, first, new, at..until)?,
-                false => segment.clone(),
-            });
-            (first, at) = (end, until);
-        }
-        let removed: Vec<_> = table.segments().iter().map(|segment| segment.id()).collect();
-        table.replace(&removed, &segments)
-    }
-
-    /// Makes `segment`, which begins at row `first`, with the new values `at`.
-    fn update_segment(
-        &self,
-        segment: &Segment,
-        first: u64,
-        new: &NewValues,
-        at: std::ops::Range<usize>,
-    ) -> Result<Arc<Segment>> {
-        let batch = segment.physical_batch();
-        let before = new.columns.iter().map(|column| slice_bytes(batch.column(*column).as_ref()));
-        let after = new.values.iter().map(|values| slice_bytes(values.slice(at.start, at.len()).as_ref()));
-        let picks_bytes = (batch.num_rows() * size_of::<(usize, usize)>()) as u64;
-        let room = self.allocations.account().reserve(before.chain(after).sum::<u64>() + picks_bytes)?;
-        // For each row the array that its value comes from, 0 the old one, and the place in there.
-        let mut picks: Vec<_> = (0..batch.num_rows()).map(|row| (0, row)).collect();
-        for place in at {
-            picks[(new.rows[place] - first) as usize] = (1, place);
-        }
-        let mut arrays = batch.columns().to_vec();
-        for (column, value) in new.columns.iter().zip(&new.values) {
-            let mixed = interleave(&[&arrays[*column], value], &picks).map_err(rewrite_failed)?;
-            arrays[*column] = array_without_unused_views(&mixed);
-        }
-        let batch = RecordBatch::try_new(batch.schema(), arrays).map_err(rewrite_failed)?;
-        drop((picks, room));
-        segment.with_values(batch, &self.allocations)
+        };
+        Ok(NewValues { values, _memory: memory })
     }
 }

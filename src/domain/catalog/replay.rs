@@ -1,0 +1,137 @@
+//! From the journal to tables: every commit that was taken down, applied again.
+//!
+//! Effects name everything by ids, so nothing is decided anew: what a replay comes to is what was there, row by row in the same
+//! order. Segments are compacted on the way as they are while the server runs: a million commits of one row each would
+//! otherwise be a million segments, each of which makes the next commit slower.
+
+use crate::domain::catalog::snapshot::Snapshot;
+use crate::domain::storage::{Allocations, Reshape, RowValues, Segment, Table, compact, compactable_run};
+use crate::ports::{Effect, Entry, Error, Journal, Result, TableDefinition};
+use arrow::array::RecordBatch;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Applies all that `journal` has, and returns the state and the id that the next table gets.
+///
+/// # Errors
+///
+/// The journal's, `LimitExceeded` where the rows do not fit into memory, and `Internal` for an effect that does not fit what came before
+/// it.
+pub fn replay(journal: &dyn Journal, allocations: &Allocations) -> Result<(Snapshot, u64)> {
+    let recorded = journal.recorded()?;
+    let state = Snapshot::empty(recorded.before.0);
+    let mut replay = Replay { state, names: HashMap::new(), next_table_id: 1, allocations };
+    for entry in recorded.entries {
+        replay.entry(entry?)?;
+    }
+    Ok((replay.state, replay.next_table_id))
+}
+
+struct Replay<'a> {
+    state: Snapshot,
+    /// Names of the tables that are there, by their ids.
+    names: HashMap<u64, Arc<str>>,
+    next_table_id: u64,
+    allocations: &'a Allocations,
+}
+
+impl Replay<'_> {
+    fn entry(&mut self, entry: Entry) -> Result<()> {
+        let lsn = entry.lsn;
+        self.state = std::mem::take(&mut self.state).numbered(lsn.0);
+        for effect in entry.effects {
+            self.effect(effect).map_err(|error| {
+                Error::new(error.kind(), format!("commit {lsn} cannot be read again: {}", error.message()))
+            })?;
+        }
+        Ok(())
+    }
+
+    fn effect(&mut self, effect: Effect) -> Result<()> {
+        let next = match effect {
+            Effect::Create { definition, replaced, batches } => {
+                if let Some(replaced) = replaced {
+                    self.remove(replaced)?;
+                }
+                self.create(&definition, batches)?
+            }
+            Effect::Append { table, first_row, batches } => {
+                let present = self.table(table)?;
+                if present.next_row_id() != first_row {
+                    let expected = present.next_row_id();
+                    return Err(Error::internal(format!("rows begin at {first_row}, not at {expected}")));
+                }
+                present.append(&self.segments(batches)?)
+            }
+            Effect::Erase { table, rows } => self.table(table)?.erase(&rows, self.allocations.account()),
+            Effect::Update { table, rows, columns, values } => {
+                let present = self.table(table)?;
+                let columns = columns.iter().map(|id| column(present, *id)).collect::<Result<_>>()?;
+                let rows = present.positions(&rows);
+                if rows.len() != values.num_rows() {
+                    return Err(Error::internal(format!("{} values for {} rows", values.num_rows(), rows.len())));
+                }
+                RowValues { rows, columns, values: values.columns().to_vec() }.put_into(present, self.allocations)?
+            }
+            Effect::Alter { definition } => self.alter(&definition)?,
+            Effect::Drop { table } => return self.remove(table),
+        };
+        self.state.put(Arc::new(self.compacted(next)?));
+        Ok(())
+    }
+
+    fn table(&self, id: u64) -> Result<&Arc<Table>> {
+        let table = self.names.get(&id).and_then(|name| self.state.get(name));
+        table.ok_or_else(|| Error::internal(format!("there is no table of id {id}")))
+    }
+
+    fn remove(&mut self, id: u64) -> Result<()> {
+        let name = self.names.remove(&id).ok_or_else(|| Error::internal(format!("there is no table of id {id}")))?;
+        self.state.remove(&name);
+        Ok(())
+    }
+
+    fn create(&mut self, definition: &TableDefinition, batches: Vec<RecordBatch>) -> Result<Table> {
+        self.next_table_id = self.next_table_id.max(definition.id.saturating_add(1));
+        let table = Table::of_definition(definition).counted_in(self.allocations.account())?;
+        self.names.insert(definition.id, table.name().clone());
+        Ok(table.append(&self.segments(batches)?))
+    }
+
+    fn segments(&self, batches: Vec<RecordBatch>) -> Result<Vec<Arc<Segment>>> {
+        batches.into_iter().map(|batch| Segment::try_new(batch, self.allocations)).collect()
+    }
+
+    fn alter(&self, definition: &TableDefinition) -> Result<Table> {
+        let present = self.table(definition.id)?;
+        let source = |id: &u32| present.column_ids().iter().position(|before| before == id);
+        let sources = definition.column_ids.iter().map(source).collect();
+        let reshape = Reshape::new(definition.schema.clone(), sources);
+        let reshaped = reshape.segments(present.segments(), self.allocations)?;
+        let next = present.alter(&reshape, &reshaped, self.allocations)?;
+        if next.definition() != *definition {
+            return Err(Error::internal(format!("table {:?} would get other columns", definition.name)));
+        }
+        Ok(next)
+    }
+
+    /// Puts segments together as long as that pays; those that cannot be stay.
+    fn compacted(&self, mut table: Table) -> Result<Table> {
+        let mut from = 0;
+        while let Some(run) = compactable_run(&table.segments()[from..]) {
+            let run = from + run.start..from + run.end;
+            let segments = &table.segments()[run.clone()];
+            let removed: Vec<_> = segments.iter().map(|segment| segment.id()).collect();
+            match compact(segments, self.allocations) {
+                Ok(compacted) => table = table.replace(&removed, &[compacted])?,
+                Err(_) => from = run.end,
+            }
+        }
+        Ok(table)
+    }
+}
+
+fn column(table: &Table, id: u32) -> Result<usize> {
+    let found = table.column_ids().iter().position(|known| *known == id);
+    found.ok_or_else(|| Error::internal(format!("table {:?} has no column of id {id}", table.name())))
+}
