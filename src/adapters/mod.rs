@@ -5,6 +5,7 @@
 //! and nowhere else.
 
 pub mod clock;
+pub mod disk;
 pub mod ipc;
 pub mod memory;
 pub mod serving;

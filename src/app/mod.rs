@@ -7,14 +7,17 @@ mod banner;
 pub mod sample;
 
 use crate::adapters::clock::SystemClock;
+use crate::adapters::disk::{DataDirectory, DiskJournal, JournalOptions};
 use crate::adapters::memory::MemoryJournal;
 use crate::adapters::serving::{BrowserPolicy, ServerInfo, ServerOptions};
 use crate::adapters::{flight, http, stub};
 use crate::config::{Config, Protocol};
 use crate::domain::{Engine, EngineOptions, Foundation, Lanes, Limited, ReadOnly, STACK_BYTES};
-use crate::ports::{Error, IngestPort, Limits, MemoryAccount, QueryPort, Result};
+use crate::ports::{Caller, Error, IngestPort, Journal, Limits, MemoryAccount, QueryPort, Result};
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
@@ -57,12 +60,13 @@ impl Backend {
     }
 }
 
-/// Connects to the backend at `url`: `memory:` for tables in this process, `stub:`, `grpc://host:port` or
+/// Connects to the backend at `url`: `file:DIR` for tables that are kept in a directory, `memory:` for tables in this process alone, `stub:`, `grpc://host:port` or
 /// `http://host:port`. Whichever it is, the limits on queries stand before it.
 ///
 /// # Errors
 ///
-/// `InvalidQuery` for any other URL, `Unsupported` for one that this build can't reach.
+/// `InvalidQuery` for any other URL, `Unsupported` for one that this build can't reach; those of the data directory, and of
+/// reading it, which takes as long as there is something to be read.
 pub fn connect(url: &str, options: EngineOptions) -> Result<Backend> {
     fn both<T: QueryPort + IngestPort>(ports: T, memory: &MemoryAccount) -> Backend {
         let ports = Arc::new(ports);
@@ -72,13 +76,18 @@ pub fn connect(url: &str, options: EngineOptions) -> Result<Backend> {
     let limits = options.limits.clone();
     let memory = MemoryAccount::new(limits.memory_bytes_max);
     let backend = match scheme {
-        "memory" => both(engine(options, memory.clone())?, &memory),
+        "memory" => both(engine(options, memory.clone(), Arc::new(MemoryJournal::new()))?, &memory),
+        "file" => {
+            let directory = DataDirectory::open(Path::new(url.trim_start_matches("file:")))?;
+            let journal = DiskJournal::new(directory.disk, directory.id, JournalOptions::default());
+            both(engine(options, memory.clone(), Arc::new(journal))?, &memory)
+        }
         "stub" => both(stub::Ports, &memory),
         "grpc" => both(flight::Client::new(url, &limits)?, &memory),
         "http" => both(http::Client::new(url, &limits)?, &memory),
         _ => {
             return Err(Error::invalid(format!(
-                "no backend at {url:?}: there are memory:, stub:, grpc://HOST:PORT and http://HOST:PORT"
+                "no backend at {url:?}: there are file:DIR, memory:, stub:, grpc://HOST:PORT and http://HOST:PORT"
             )));
         }
     };
@@ -86,13 +95,12 @@ pub fn connect(url: &str, options: EngineOptions) -> Result<Backend> {
 }
 
 /// Starts an engine on runtimes of its own.
-fn engine(options: EngineOptions, memory: MemoryAccount) -> Result<Engine> {
+fn engine(options: EngineOptions, memory: MemoryAccount, journal: Arc<dyn Journal>) -> Result<Engine> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let quick = engine_runtime("engine", cores + 1)?;
     let heavy = engine_runtime("engine-heavy", (4 * cores).max(8))?;
     let lanes = Lanes { quick: quick.handle().clone(), heavy: heavy.handle().clone() };
-    let foundation = Foundation { journal: Arc::new(MemoryJournal::new()), clock: Arc::new(SystemClock) };
-    let engine = Engine::open(lanes, options, memory, foundation)?;
+    let engine = Engine::open(lanes, options, memory, Foundation { journal, clock: Arc::new(SystemClock) })?;
     let runtimes = [quick, heavy].map(|runtime| EngineRuntime(Some(runtime)));
     Ok(engine.keeping(Arc::new(runtimes)))
 }
@@ -120,11 +128,19 @@ pub async fn serve(
 ) -> Result<()> {
     let settings = &config.settings;
     let limits = config.limits();
-    let backend = connect(
-        &settings.backend,
-        EngineOptions { limits: limits.clone(), create_tables: settings.create_tables, ..EngineOptions::default() },
-    )?;
-    if settings.ticks > 0 {
+    let url = settings.backend_url();
+    let opening = Instant::now();
+    let options = EngineOptions {
+        limits: limits.clone(),
+        create_tables: settings.create_tables,
+        durability: settings.durability,
+        ..EngineOptions::default()
+    };
+    let backend = connect(&url, options)?;
+    let opened = opening.elapsed();
+    // What was kept from an earlier start stays as it is.
+    let has_sample = backend.query.table(sample::TABLE.to_owned(), Caller::internal()).await.is_ok();
+    if settings.ticks > 0 && !has_sample {
         sample::seed(backend.query.as_ref(), backend.ingest.as_ref(), settings.ticks).await?;
     }
     // After the sample data, which is the server's own.
@@ -135,13 +151,13 @@ pub async fn serve(
     let http_listener = listen(has(Protocol::Http) && http::BUILT, settings.http_host, settings.http_port).await?;
     let info = ServerInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        backend: without_password(&settings.backend),
+        backend: without_password(&url),
         protocols: vec![
             ("flight".to_owned(), place(flight::BUILT, "grpc", flight_listener.as_ref())),
             ("http".to_owned(), place(http::BUILT, "http", http_listener.as_ref())),
         ],
     };
-    ready(&banner::text(&info, &backend).await?);
+    ready(&banner::text(&info, &backend, opened).await?);
     let options = server_options(config, info, &backend);
     let stop = CancellationToken::new();
     let serving = async {

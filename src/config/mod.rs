@@ -230,6 +230,13 @@ mod tests {
     }
 
     #[test]
+    fn a_data_directory_is_a_backend() {
+        assert_eq!(load(&["--data-dir", "some/where"]).unwrap().settings.backend_url(), "file:some/where");
+        refused(&["--data-dir", "here", "--backend", "memory:"], &["--data-dir", "--backend"]);
+        refused(&["--durability", "sometimes"], &["sometimes", "memory, wal or fsync"]);
+    }
+
+    #[test]
     fn limits_that_let_nobody_in_are_refused() {
         refused(&["--connections-max", "0"], &["--connections-max", "at least"]);
         refused(&["--query-concurrency-max", "0"], &["--query-concurrency-max", "at least"]);

@@ -1,6 +1,7 @@
 //! The settings and their flags.
 
 use crate::config::limits::LimitSettings;
+use crate::ports::Durability;
 use clap::{CommandFactory, Parser, ValueEnum};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -48,9 +49,15 @@ pub struct Settings {
     /// Protocols to serve, separated by commas
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "flight,http", env = "ZEPTO_PROTOCOLS")]
     pub protocols: Vec<Protocol>,
-    /// What answers: memory:, stub:, grpc://HOST:PORT or http://HOST:PORT
+    /// What answers: file:DIR, memory:, stub:, grpc://HOST:PORT or http://HOST:PORT
     #[arg(long, value_name = "URL", default_value = "memory:", env = "ZEPTO_BACKEND")]
     pub backend: String,
+    /// Directory that tables are kept in: short for --backend file:DIR
+    #[arg(long, value_name = "DIR", env = "ZEPTO_DATA_DIR", conflicts_with = "backend")]
+    pub data_dir: Option<PathBuf>,
+    /// Where a commit is before it is acknowledged: memory, wal (with the operating system) or fsync (on the disk)
+    #[arg(long, value_name = "LEVEL", default_value = "fsync", value_parser = durability, env = "ZEPTO_DURABILITY")]
+    pub durability: Durability,
     /// Rows of sample data in a table called trades; 0 makes no such table
     #[arg(long, short = 'n', value_name = "ROWS", default_value_t = 0, env = "ZEPTO_TICKS")]
     pub ticks: u64,
@@ -100,7 +107,16 @@ pub struct Settings {
     pub limits: LimitSettings,
 }
 
+fn durability(text: &str) -> Result<Durability, String> {
+    text.parse().map_err(|error: crate::ports::Error| error.message().to_owned())
+}
+
 impl Settings {
+    /// Returns the URL of what answers.
+    pub fn backend_url(&self) -> String {
+        self.data_dir.as_ref().map_or_else(|| self.backend.clone(), |path| format!("file:{}", path.display()))
+    }
+
     /// Refuses addresses beyond this machine that no flag allows, and limits under which nothing would be answered.
     pub(super) fn check(&self) -> Result<(), clap::Error> {
         let exposed = |protocol, host: IpAddr, allowed: bool| {

@@ -1,5 +1,6 @@
 //! Backends and servers for tests: on 127.0.0.1, on a free port, gone when the test is.
 
+use crate::durability::restarted::Restarted;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ pub struct Sut {
     pub ingest: Arc<dyn IngestPort>,
     /// Whatever has to live as long.
     _guards: Vec<Arc<Guard>>,
+    /// What the tables are kept in, gone after them.
+    _directory: Option<Arc<tempfile::TempDir>>,
 }
 
 /// A server that stops when dropped.
@@ -78,9 +81,14 @@ pub fn connect(url: &str) -> Backend {
     app::connect(url, EngineOptions::default()).unwrap()
 }
 
+/// The URL of tables that are kept in a directory.
+pub fn url_of(directory: &std::path::Path) -> String {
+    format!("file:{}", directory.display())
+}
+
 impl Sut {
     pub fn of(backend: Backend, guards: Vec<Arc<Guard>>) -> Self {
-        Self { query: backend.query, ingest: backend.ingest, _guards: guards }
+        Self { query: backend.query, ingest: backend.ingest, _guards: guards, _directory: None }
     }
 
     pub async fn in_process() -> Self {
@@ -102,6 +110,19 @@ impl Sut {
         let backend = memory_with(Limits { memory_bytes_max, ..Limits::default() });
         let account = backend.memory.clone();
         (Self::of(backend, Vec::new()), account)
+    }
+
+    /// An engine over a directory that is gone with it.
+    pub async fn durable() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let backend = app::connect(&url_of(directory.path()), EngineOptions::default()).unwrap();
+        Self { _directory: Some(Arc::new(directory)), ..Self::of(backend, Vec::new()) }
+    }
+
+    /// An engine over a directory that is started again after every change.
+    pub async fn restarted() -> Self {
+        let ports = Arc::new(Restarted::new());
+        Self { query: ports.clone(), ingest: ports, _guards: Vec::new(), _directory: None }
     }
 
     pub async fn flight() -> Self {

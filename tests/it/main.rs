@@ -8,6 +8,7 @@ mod answers;
 mod architecture;
 mod bodies;
 mod contract;
+mod durability;
 mod end_to_end;
 mod faults;
 mod flight_sql;

@@ -61,6 +61,8 @@ macro_rules! expand {
 
 paths! {
     in_process: laws behaviour;
+    durable: laws behaviour;
+    restarted: laws behaviour;
     flight: laws behaviour;
     http: laws behaviour;
     gateway: laws behaviour;

@@ -1,0 +1,277 @@
+//! Entries as the content of records: a head in JSON that says what a commit does, and a body with its rows.
+//!
+//! The body is what the head names, in the same order: schemas and rows as Arrow IPC streams, ids of rows as pairs of
+//! little-endian u64. A new kind of effect, or another field of one, needs no new format of the journal: what an older build does not
+//! know it refuses to read.
+
+use crate::adapters::ipc::{DecodeLimits, Deframer, END_OF_STREAM, Encoder, Encoding};
+use crate::ports::{Effect, Error, Result, TableDefinition};
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+
+/// A commit's effects as bytes, those of columns where they lie.
+#[derive(Debug)]
+pub struct Content {
+    /// The head.
+    pub head: Vec<u8>,
+    /// The body, in pieces.
+    pub body: Vec<Bytes>,
+}
+
+/// All effects of a commit, without their rows.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Head {
+    effects: Vec<EffectHead>,
+}
+
+/// Bytes of the body.
+type Section = u64;
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum EffectHead {
+    Create { table: TableHead, replaced: Option<u64>, rows: Section },
+    Append { table: u64, first_row: u64, rows: Section },
+    Erase { table: u64, ids: Section },
+    Update { table: u64, columns: Vec<u32>, ids: Section, values: Section },
+    Alter { table: TableHead, schema: Section },
+    Drop { table: u64 },
+}
+
+/// A table's definition without its schema.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TableHead {
+    id: u64,
+    name: String,
+    column_ids: Vec<u32>,
+    next_column_id: u32,
+    time_column: Option<String>,
+}
+
+impl Content {
+    /// Writes effects down.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` for columns that Arrow IPC cannot carry.
+    pub fn of(effects: &[Effect]) -> Result<Self> {
+        let mut body = Body::default();
+        let effects = effects.iter().map(|effect| body.effect(effect)).collect::<Result<_>>()?;
+        let head = serde_json::to_vec(&Head { effects })
+            .map_err(|error| Error::internal("a commit could not be written down").with_source(error))?;
+        Ok(Self { head, body: body.pieces })
+    }
+
+    /// Returns the bytes of the body.
+    pub fn body_bytes(&self) -> u64 {
+        self.body.iter().map(|piece| piece.len() as u64).sum()
+    }
+}
+
+/// Reads effects as they were written down.
+///
+/// # Errors
+///
+/// `Internal` for anything else.
+pub fn read_effects(head: &[u8], body: Bytes) -> Result<Vec<Effect>> {
+    let head: Head = serde_json::from_slice(head).map_err(|error| unreadable(&error.to_string()))?;
+    let mut rest = Sections(body);
+    head.effects.into_iter().map(|effect| rest.effect(effect)).collect()
+}
+
+fn unreadable(why: &str) -> Error {
+    Error::internal(format!("it was written by another version or is damaged: {why}"))
+}
+
+/// The pieces of a body as it is written.
+#[derive(Default)]
+struct Body {
+    pieces: Vec<Bytes>,
+}
+
+impl Body {
+    fn effect(&mut self, effect: &Effect) -> Result<EffectHead> {
+        Ok(match effect {
+            Effect::Create { definition, replaced, batches } => {
+                let rows = self.stream(&definition.schema, batches)?;
+                EffectHead::Create { table: TableHead::of(definition), replaced: *replaced, rows }
+            }
+            Effect::Append { table, first_row, batches } => {
+                let schema = batches.first().map_or_else(|| Schema::empty().into(), RecordBatch::schema);
+                let rows = self.stream(&schema, batches)?;
+                EffectHead::Append { table: *table, first_row: *first_row, rows }
+            }
+            Effect::Erase { table, rows } => EffectHead::Erase { table: *table, ids: self.ids(rows) },
+            Effect::Update { table, rows, columns, values } => {
+                let ids = self.ids(rows);
+                let values = self.stream(&values.schema(), std::slice::from_ref(values))?;
+                EffectHead::Update { table: *table, columns: columns.clone(), ids, values }
+            }
+            Effect::Alter { definition } => {
+                let schema = self.stream(&definition.schema, &[])?;
+                EffectHead::Alter { table: TableHead::of(definition), schema }
+            }
+            Effect::Drop { table } => EffectHead::Drop { table: *table },
+        })
+    }
+
+    fn push(&mut self, piece: Bytes) -> Section {
+        let bytes = piece.len() as u64;
+        self.pieces.push(piece);
+        bytes
+    }
+
+    fn ids(&mut self, ids: &[Range<u64>]) -> Section {
+        let mut bytes = BytesMut::with_capacity(ids.len() * 16);
+        for run in ids {
+            bytes.put_u64_le(run.start);
+            bytes.put_u64_le(run.end);
+        }
+        self.push(bytes.freeze())
+    }
+
+    fn stream(&mut self, schema: &Schema, batches: &[RecordBatch]) -> Result<Section> {
+        let (mut encoder, head) = Encoder::new(schema, Encoding::plain(u64::MAX));
+        let mut bytes: u64 = head.into_pieces().map(|piece| self.push(piece)).sum();
+        for batch in batches {
+            for message in encoder.encode(batch)? {
+                bytes += message.into_pieces().map(|piece| self.push(piece)).sum::<u64>();
+            }
+        }
+        Ok(bytes + self.push(Bytes::from_static(&END_OF_STREAM)))
+    }
+}
+
+/// What is left of a body as it is read.
+struct Sections(Bytes);
+
+impl Sections {
+    fn effect(&mut self, effect: EffectHead) -> Result<Effect> {
+        Ok(match effect {
+            EffectHead::Create { table, replaced, rows } => {
+                let (schema, batches) = self.stream(rows)?;
+                Effect::Create { definition: table.with_schema(schema), replaced, batches }
+            }
+            EffectHead::Append { table, first_row, rows } => {
+                Effect::Append { table, first_row, batches: self.stream(rows)?.1 }
+            }
+            EffectHead::Erase { table, ids } => Effect::Erase { table, rows: self.ids(ids)? },
+            EffectHead::Update { table, columns, ids, values } => {
+                let rows = self.ids(ids)?;
+                let (schema, mut batches) = self.stream(values)?;
+                let values = batches.pop().unwrap_or_else(|| RecordBatch::new_empty(schema));
+                Effect::Update { table, rows, columns, values }
+            }
+            EffectHead::Alter { table, schema } => {
+                Effect::Alter { definition: table.with_schema(self.stream(schema)?.0) }
+            }
+            EffectHead::Drop { table } => Effect::Drop { table },
+        })
+    }
+
+    fn take(&mut self, bytes: Section) -> Result<Bytes> {
+        let bytes = usize::try_from(bytes).ok().filter(|bytes| *bytes <= self.0.len());
+        Ok(self.0.split_to(bytes.ok_or_else(|| unreadable("its body is too short"))?))
+    }
+
+    fn ids(&mut self, bytes: Section) -> Result<Vec<Range<u64>>> {
+        let bytes = self.take(bytes)?;
+        let (pairs, rest) = bytes.as_chunks::<16>();
+        if !rest.is_empty() {
+            return Err(unreadable("ids of rows come in pairs"));
+        }
+        let half = |pair: &[u8; 16], from: usize| u64::from_le_bytes(std::array::from_fn(|at| pair[from + at]));
+        Ok(pairs.iter().map(|pair| half(pair, 0)..half(pair, 8)).collect())
+    }
+
+    fn stream(&mut self, bytes: Section) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+        let mut deframer = Deframer::new(DecodeLimits::new(bytes, bytes));
+        deframer.push(self.take(bytes)?);
+        let mut batches = Vec::new();
+        while let Some(batch) = deframer.next_batch().map_err(|error| unreadable(error.message()))? {
+            batches.push(batch);
+        }
+        deframer.finish().map_err(|error| unreadable(error.message()))?;
+        let schema = deframer.schema().ok_or_else(|| unreadable("a stream has no schema"))?;
+        Ok((schema, batches))
+    }
+}
+
+impl TableHead {
+    fn of(definition: &TableDefinition) -> Self {
+        Self {
+            id: definition.id,
+            name: definition.name.clone(),
+            column_ids: definition.column_ids.clone(),
+            next_column_id: definition.next_column_id,
+            time_column: definition.time_column.clone(),
+        }
+    }
+
+    fn with_schema(self, schema: SchemaRef) -> TableDefinition {
+        TableDefinition {
+            id: self.id,
+            name: self.name,
+            schema,
+            column_ids: self.column_ids,
+            next_column_id: self.next_column_id,
+            time_column: self.time_column,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::adapters::disk::entry_codec::{Content, read_effects};
+    use crate::ports::{Effect, TableDefinition};
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+    use bytes::Bytes;
+    use std::sync::Arc;
+
+    fn batch(rows: i64) -> RecordBatch {
+        let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..rows));
+        RecordBatch::try_from_iter([("n", numbers)]).unwrap()
+    }
+
+    fn effects() -> Vec<Effect> {
+        let definition = TableDefinition {
+            id: 7,
+            name: "a table".into(),
+            schema: batch(1).schema(),
+            column_ids: vec![3],
+            next_column_id: 4,
+            time_column: None,
+        };
+        vec![
+            Effect::Create {
+                definition: definition.clone(),
+                replaced: Some(6),
+                batches: vec![batch(3), batch(70_000)],
+            },
+            Effect::Append { table: 7, first_row: 70_003, batches: vec![batch(1)] },
+            Effect::Erase { table: 7, rows: vec![0..2, 5..6] },
+            Effect::Update { table: 7, rows: vec![3..4], columns: vec![3], values: batch(1) },
+            Effect::Alter { definition },
+            Effect::Drop { table: 7 },
+        ]
+    }
+
+    #[test]
+    fn effects_are_read_as_they_were_written() {
+        let content = Content::of(&effects()).unwrap();
+        let body: Bytes = content.body.iter().flatten().copied().collect();
+        assert_eq!(content.body_bytes(), body.len() as u64);
+        assert_eq!(read_effects(&content.head, body.clone()).unwrap(), effects());
+        for end in [0, 100, body.len() - 1] {
+            assert!(read_effects(&content.head, body.slice(..end)).is_err(), "{end}");
+        }
+        let unknown = String::from_utf8(content.head).unwrap().replace("\"drop\"", "\"expire\"");
+        let error = read_effects(unknown.as_bytes(), body).unwrap_err();
+        assert!(error.message().contains("expire"), "{error}");
+    }
+}

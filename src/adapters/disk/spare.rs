@@ -1,0 +1,137 @@
+//! Files that are made ready before they are needed.
+//!
+//! Writing a file's zeros takes as long as some hundred commits, so the next file is made while the one before it is filled. That
+//! is also where a full disk is noticed: before any commit depends on the space. Files begin small and double, so that a server that
+//! keeps little writes little.
+
+use crate::adapters::disk::device::{BLOCK, Disk, DiskFile};
+use crate::adapters::disk::file::{FOLDER, path_of};
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How long to wait before a file that could not be made is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The next file.
+#[derive(Debug)]
+pub struct Spare {
+    state: Mutex<State>,
+    changed: Condvar,
+    bytes_max: u64,
+}
+
+#[derive(Debug)]
+struct State {
+    ready: Option<Made>,
+    next_number: u64,
+    next_bytes: u64,
+    is_making: bool,
+    is_stopped: bool,
+}
+
+/// A file of zeros.
+#[derive(Debug)]
+pub struct Made {
+    /// The file.
+    pub file: Arc<dyn DiskFile>,
+    /// Its number.
+    pub number: u64,
+    /// Its length.
+    pub bytes: u64,
+}
+
+impl Spare {
+    /// Makes files from number `next_number` on, the first of `bytes_min`, later ones of up to `bytes_max` bytes.
+    pub fn new(next_number: u64, bytes_min: u64, bytes_max: u64) -> Self {
+        let state = State { ready: None, next_number, next_bytes: bytes_min, is_making: false, is_stopped: false };
+        Self { state: Mutex::new(state), changed: Condvar::new(), bytes_max }
+    }
+
+    /// Takes a file of at least so many bytes: the one that is ready, else one that is made now.
+    pub fn take(&self, disk: &dyn Disk, bytes: u64) -> io::Result<Made> {
+        let mut state = self.lock();
+        while state.is_making {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if let Some(made) = state.ready.take_if(|made| made.bytes >= bytes) {
+            self.changed.notify_all();
+            return Ok(made);
+        }
+        let (number, next_bytes) = (state.next_number, state.next_bytes);
+        if bytes > next_bytes {
+            // A group that is longer than any file has one of its own, which grows as it is written: its zeros would be written twice.
+            state.next_number += 1;
+            let bytes = bytes.next_multiple_of(BLOCK as u64);
+            drop(state);
+            let file = make(disk, number, BLOCK as u64)?;
+            return Ok(Made { file, number, bytes });
+        }
+        let made = self.make(disk, state)?;
+        self.changed.notify_all();
+        Ok(made)
+    }
+
+    /// Makes the next file ready, unless it is.
+    pub fn prepare(&self, disk: &dyn Disk) -> io::Result<()> {
+        let state = self.lock();
+        if state.ready.is_none() && !state.is_making {
+            let made = self.make(disk, state)?;
+            self.lock().ready = Some(made);
+        }
+        Ok(())
+    }
+
+    /// Keeps one file ready until [`Spare::stop`].
+    pub fn keep_ready(&self, disk: &dyn Disk) {
+        let mut has_failed = false;
+        loop {
+            let mut state = self.lock();
+            while !state.is_stopped && (state.ready.is_some() || has_failed) {
+                let waited = self.changed.wait_timeout(state, RETRY).unwrap_or_else(PoisonError::into_inner);
+                state = waited.0;
+                has_failed = has_failed && !waited.1.timed_out();
+            }
+            if state.is_stopped {
+                return;
+            }
+            drop(state);
+            if let Err(error) = self.prepare(disk) {
+                tracing::warn!(%error, "the next file of the journal could not be made; it is tried again");
+                has_failed = true;
+            }
+        }
+    }
+
+    /// Has [`Spare::keep_ready`] return.
+    pub fn stop(&self) {
+        self.lock().is_stopped = true;
+        self.changed.notify_all();
+    }
+
+    /// Makes the next file without holding the lock.
+    fn make(&self, disk: &dyn Disk, mut state: MutexGuard<'_, State>) -> io::Result<Made> {
+        let (number, bytes) = (state.next_number, state.next_bytes);
+        state.next_number += 1;
+        state.is_making = true;
+        drop(state);
+        let made = make(disk, number, bytes);
+        let mut state = self.lock();
+        state.is_making = false;
+        if made.is_ok() {
+            state.next_bytes = (bytes * 2).min(self.bytes_max);
+        }
+        self.changed.notify_all();
+        Ok(Made { file: made?, number, bytes })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn make(disk: &dyn Disk, number: u64, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
+    let file = disk.create(&path_of(number), bytes)?;
+    disk.sync_folder(FOLDER)?;
+    Ok(file)
+}

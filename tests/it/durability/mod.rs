@@ -1,0 +1,7 @@
+//! What is acknowledged is there: the journal over a disk that loses what it may, and the server over a real one.
+
+mod crashes;
+mod damage;
+mod random;
+pub mod restarted;
+mod sim_disk;

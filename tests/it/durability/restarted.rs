@@ -1,0 +1,100 @@
+//! A server that is started again after every change: whatever it answers, it read from its directory.
+
+use crate::harness::url_of;
+use async_trait::async_trait;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tempfile::TempDir;
+use zepto_flight::app::{self, Backend};
+use zepto_flight::domain::EngineOptions;
+use zepto_flight::ports::{
+    Access, Append, BatchStream, Caller, Description, ErrorKind, IngestPort, IngestSummary, Query, QueryPort, Reply,
+    Result, SnapshotId, TableInfo,
+};
+
+#[derive(Debug)]
+pub struct Restarted {
+    backend: Mutex<Option<Backend>>,
+    /// Snapshots end with the process: once one was taken there is no other start.
+    is_pinned: AtomicBool,
+    directory: TempDir,
+}
+
+impl Restarted {
+    pub fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let backend = app::connect(&url_of(directory.path()), EngineOptions::default()).unwrap();
+        Self { backend: Mutex::new(Some(backend)), is_pinned: AtomicBool::new(false), directory }
+    }
+
+    fn backend(&self) -> Backend {
+        self.backend.lock().unwrap().clone().unwrap()
+    }
+
+    async fn restart(&self) {
+        if self.is_pinned.load(Ordering::Relaxed) {
+            return;
+        }
+        *self.backend.lock().unwrap() = None;
+        // Streams of the one before may still be open, and what works in the background ends soon.
+        for _ in 0..500 {
+            match app::connect(&url_of(self.directory.path()), EngineOptions::default()) {
+                Ok(backend) => {
+                    *self.backend.lock().unwrap() = Some(backend);
+                    return;
+                }
+                Err(error) if error.kind() == ErrorKind::Unavailable => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        panic!("the directory stays in use");
+    }
+}
+
+#[async_trait]
+impl QueryPort for Restarted {
+    async fn describe(&self, query: Query) -> Result<Description> {
+        self.backend().query.describe(query).await
+    }
+
+    async fn query(&self, query: Query) -> Result<Reply> {
+        let changes = query.access == Access::Change;
+        let Reply { kind, batches } = self.backend().query.query(query).await?;
+        if !changes {
+            return Ok(Reply { kind, batches });
+        }
+        let schema = batches.schema();
+        let answer = batches.collect().await?;
+        self.restart().await;
+        Ok(Reply { kind, batches: BatchStream::from_batches(schema, answer) })
+    }
+
+    async fn exchange(&self, query: Query, input: BatchStream) -> Result<Reply> {
+        self.backend().query.exchange(query, input).await
+    }
+
+    async fn snapshot(&self, caller: Caller) -> Result<SnapshotId> {
+        self.is_pinned.store(true, Ordering::Relaxed);
+        self.backend().query.snapshot(caller).await
+    }
+
+    async fn tables(&self, caller: Caller) -> Result<Vec<TableInfo>> {
+        self.backend().query.tables(caller).await
+    }
+
+    async fn table(&self, name: String, caller: Caller) -> Result<TableInfo> {
+        self.backend().query.table(name, caller).await
+    }
+}
+
+#[async_trait]
+impl IngestPort for Restarted {
+    async fn append(&self, request: Append, batches: BatchStream) -> Result<IngestSummary> {
+        let summary = self.backend().ingest.append(request, batches).await?;
+        self.restart().await;
+        Ok(summary)
+    }
+}
