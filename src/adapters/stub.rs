@@ -6,7 +6,7 @@
 
 use crate::ports::{
     Access, Append, BatchStream, Caller, Description, Error, ErrorKind, IngestPort, IngestSummary, Query, QueryPort,
-    Reply, Result, SnapshotId, StatementKind, TableInfo,
+    Reply, Result, SnapshotId, StatementKind, TableInfo, WriterState,
 };
 use arrow::array::{RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -62,6 +62,10 @@ impl QueryPort for Ports {
 #[async_trait]
 impl IngestPort for Ports {
     async fn append(&self, _: Append, _: BatchStream) -> Result<IngestSummary> {
+        Err(refused("keeps nothing"))
+    }
+
+    async fn writer(&self, _: String, _: String, _: Caller) -> Result<WriterState> {
         Err(refused("keeps nothing"))
     }
 }

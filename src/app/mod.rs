@@ -55,7 +55,7 @@ impl Backend {
     /// Has the ports refuse whatever changes anything.
     #[must_use]
     pub fn read_only(self) -> Self {
-        let ports = Arc::new(ReadOnly::new(self.query));
+        let ports = Arc::new(ReadOnly::new(self.query, self.ingest));
         Self { query: ports.clone(), ingest: ports, ..self }
     }
 }

@@ -77,6 +77,10 @@ limit_settings! {
     held_bytes_max: "ZEPTO_HELD_BYTES_MAX",
     /// Bytes of disk for results that wait for their tickets
     spool_bytes_max: "ZEPTO_SPOOL_BYTES_MAX",
+    /// Writers of one table whose commits are numbered
+    writers_max: "ZEPTO_WRITERS_MAX",
+    /// Milliseconds after which a writer that commits nothing is forgotten; 0: never
+    writers_keep_ms: "ZEPTO_WRITERS_KEEP_MS",
     /// Milliseconds given to running requests at a stop
     shutdown_grace_ms: "ZEPTO_SHUTDOWN_GRACE_MS",
 }

@@ -37,13 +37,15 @@ pub enum ErrorKind {
     Cancelled,
     /// Not serving now: shutting down, or the connection to the backend is lost.
     Unavailable,
+    /// It does not follow what is there: a writer skipped a number, or another one has taken over from it.
+    Conflict,
     /// A bug. Logged with its source; the message stays bland.
     Internal,
 }
 
 impl ErrorKind {
     /// Every kind, for tests that must cover them all.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::InvalidQuery,
         Self::NotFound,
         Self::AlreadyExists,
@@ -55,6 +57,7 @@ impl ErrorKind {
         Self::Timeout,
         Self::Cancelled,
         Self::Unavailable,
+        Self::Conflict,
         Self::Internal,
     ];
 
@@ -72,6 +75,7 @@ impl ErrorKind {
             Self::Timeout => "Timeout",
             Self::Cancelled => "Cancelled",
             Self::Unavailable => "Unavailable",
+            Self::Conflict => "Conflict",
             Self::Internal => "Internal",
         }
     }

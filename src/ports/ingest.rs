@@ -1,6 +1,6 @@
 //! The ingest port: a stream of batches into a table, whole or not at all.
 
-use crate::ports::{BatchStream, Caller, Error, Result};
+use crate::ports::{BatchStream, Caller, Durability, Error, Result, WriterCommit, WriterState};
 use async_trait::async_trait;
 use std::fmt;
 use std::str::FromStr;
@@ -14,6 +14,10 @@ pub struct Append {
     pub if_missing: IfMissing,
     /// What to do where there is one.
     pub if_exists: IfExists,
+    /// The stream's place among the commits of its writer; none: it is appended however often it comes.
+    pub writer: Option<WriterCommit>,
+    /// Where it has to be before it is acknowledged; none: as the backend is configured.
+    pub durability: Option<Durability>,
     /// Who is asking.
     pub caller: Caller,
 }
@@ -70,7 +74,7 @@ names!(IfMissing: AsConfigured = "as_configured", Create = "create", Fail = "fai
 names!(IfExists: Append = "append", Fail = "fail", Replace = "replace");
 
 /// What an ingested stream came to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IngestSummary {
     /// Rows appended.
     pub rows: u64,
@@ -80,6 +84,10 @@ pub struct IngestSummary {
     pub bytes: u64,
     /// Whether the table was made by this stream.
     pub table_created: bool,
+    /// Whether a writer had made this commit before, so that nothing was appended now.
+    pub duplicate: bool,
+    /// How far its writer has come, where it has one.
+    pub writer: Option<WriterState>,
 }
 
 /// Takes data in.
@@ -87,7 +95,8 @@ pub struct IngestSummary {
 /// # Contract
 ///
 /// All of a stream becomes visible at one instant, or none of it ever does: a stream that ends with an error, or is
-/// dropped half way, leaves no trace. What a summary was returned for is visible to every later query.
+/// dropped half way, leaves no trace. What a summary was returned for is visible to every later query. A stream of a writer counts
+/// once, however often it is sent.
 #[async_trait]
 pub trait IngestPort: fmt::Debug + Send + Sync + 'static {
     /// Appends all of `batches` to a table.
@@ -99,6 +108,13 @@ pub trait IngestPort: fmt::Debug + Send + Sync + 'static {
     ///
     /// `SchemaMismatch` where data does not fit, naming the column, both types and the first offending row if it is a
     /// value; `NotFound` for an unknown table that may not be made, `AlreadyExists` for one that may not be there; `LimitExceeded` past the limits on rows, bytes or
-    /// memory; and the stream's own errors.
+    /// memory; `Conflict` where a writer's commit is not its next one; and the stream's own errors.
     async fn append(&self, request: Append, batches: BatchStream) -> Result<IngestSummary>;
+
+    /// Says how far a writer has come in a table, so that it can go on from there.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` for an unknown table, and for a writer that has committed nothing or nothing for long.
+    async fn writer(&self, table: String, writer: String, caller: Caller) -> Result<WriterState>;
 }

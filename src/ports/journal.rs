@@ -4,7 +4,7 @@
 //! reading them again asks neither a clock nor a planner, and comes to the same tables. Everything is named by ids that are
 //! never used again: tables, columns and rows keep theirs for as long as the store exists.
 
-use crate::ports::{Error, Result};
+use crate::ports::{Error, Result, WriterState};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use std::fmt;
@@ -126,6 +126,13 @@ pub enum Effect {
     Alter {
         /// The table as it is afterwards.
         definition: TableDefinition,
+    },
+    /// A writer has come further, with the rows of this commit.
+    Writer {
+        /// The table's id.
+        table: u64,
+        /// How far it has come.
+        state: WriterState,
     },
     /// A table goes.
     Drop {

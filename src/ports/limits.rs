@@ -65,6 +65,10 @@ pub struct Limits {
     pub held_bytes_max: u64,
     /// Disk for results stored for their tickets.
     pub spool_bytes_max: u64,
+    /// Writers of one table whose commits are numbered.
+    pub writers_max: u64,
+    /// Time after which a writer that commits nothing is forgotten.
+    pub writers_keep_ms: u64,
     /// Time given to running requests at a stop.
     pub shutdown_grace_ms: u64,
 }
@@ -104,6 +108,8 @@ impl Limits {
         ticket_ttl_ms: 600_000,
         held_bytes_max: 256 * MIB,
         spool_bytes_max: 16 * GIB,
+        writers_max: 10_000,
+        writers_keep_ms: 7 * 24 * 3_600_000,
         shutdown_grace_ms: 10_000,
     };
 

@@ -13,6 +13,7 @@ mod limits;
 mod memory;
 mod query;
 mod text_columns;
+mod writers;
 
 pub use batches::{BatchSource, BatchStream};
 pub use clock::Clock;
@@ -26,3 +27,4 @@ pub use query::{
     deadline_in_ms,
 };
 pub use text_columns::{TEXT_OF, as_text, intended, stands_for_other};
+pub use writers::{WriterCommit, WriterState};

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use mockall::mock;
 use zepto_flight::ports::{
     Append, BatchStream, Caller, Description, IngestPort, IngestSummary, Query, QueryPort, Reply, Result, SnapshotId,
-    TableInfo,
+    TableInfo, WriterState,
 };
 
 mock! {
@@ -29,5 +29,6 @@ mock! {
     #[async_trait]
     impl IngestPort for Ingest {
         async fn append(&self, request: Append, batches: BatchStream) -> Result<IngestSummary>;
+        async fn writer(&self, table: String, writer: String, caller: Caller) -> Result<WriterState>;
     }
 }

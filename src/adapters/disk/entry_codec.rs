@@ -5,7 +5,7 @@
 //! know it refuses to read.
 
 use crate::adapters::ipc::{DecodeLimits, Deframer, END_OF_STREAM, Encoder, Encoding};
-use crate::ports::{Effect, Error, Result, TableDefinition};
+use crate::ports::{Effect, Error, Result, TableDefinition, WriterState};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -39,7 +39,21 @@ enum EffectHead {
     Erase { table: u64, ids: Section },
     Update { table: u64, columns: Vec<u32>, ids: Section, values: Section },
     Alter { table: TableHead, schema: Section },
+    Writer { table: u64, state: WriterHead },
     Drop { table: u64 },
+}
+
+/// How far a writer has come.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WriterHead {
+    writer: String,
+    epoch: u64,
+    sequence: u64,
+    offset: Option<String>,
+    rows: u64,
+    lsn: u64,
+    time_us: i64,
 }
 
 /// A table's definition without its schema.
@@ -116,6 +130,7 @@ impl Body {
                 let schema = self.stream(&definition.schema, &[])?;
                 EffectHead::Alter { table: TableHead::of(definition), schema }
             }
+            Effect::Writer { table, state } => EffectHead::Writer { table: *table, state: WriterHead::of(state) },
             Effect::Drop { table } => EffectHead::Drop { table: *table },
         })
     }
@@ -170,6 +185,7 @@ impl Sections {
             EffectHead::Alter { table, schema } => {
                 Effect::Alter { definition: table.with_schema(self.stream(schema)?.0) }
             }
+            EffectHead::Writer { table, state } => Effect::Writer { table, state: state.into_state() },
             EffectHead::Drop { table } => Effect::Drop { table },
         })
     }
@@ -202,6 +218,18 @@ impl Sections {
     }
 }
 
+impl WriterHead {
+    fn of(state: &WriterState) -> Self {
+        let WriterState { writer, epoch, sequence, offset, rows, lsn, time_us } = state.clone();
+        Self { writer, epoch, sequence, offset, rows, lsn, time_us }
+    }
+
+    fn into_state(self) -> WriterState {
+        let Self { writer, epoch, sequence, offset, rows, lsn, time_us } = self;
+        WriterState { writer, epoch, sequence, offset, rows, lsn, time_us }
+    }
+}
+
 impl TableHead {
     fn of(definition: &TableDefinition) -> Self {
         Self {
@@ -228,7 +256,7 @@ impl TableHead {
 #[cfg(test)]
 mod tests {
     use crate::adapters::disk::entry_codec::{Content, read_effects};
-    use crate::ports::{Effect, TableDefinition};
+    use crate::ports::{Effect, TableDefinition, WriterState};
     use arrow::array::{ArrayRef, Int64Array, RecordBatch};
     use bytes::Bytes;
     use std::sync::Arc;
@@ -257,6 +285,10 @@ mod tests {
             Effect::Erase { table: 7, rows: vec![0..2, 5..6] },
             Effect::Update { table: 7, rows: vec![3..4], columns: vec![3], values: batch(1) },
             Effect::Alter { definition },
+            Effect::Writer {
+                table: 7,
+                state: WriterState { writer: "w".into(), sequence: 3, offset: Some("x".into()), ..Default::default() },
+            },
             Effect::Drop { table: 7 },
         ]
     }

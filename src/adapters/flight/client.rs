@@ -6,12 +6,13 @@ use crate::adapters::flight::command::Command;
 use crate::adapters::flight::rpc::list_flights::is_plain;
 use crate::adapters::flight::ticket::Handle;
 use crate::adapters::flight::wire::{
-    DESCRIBE, HEALTHCHECK, SNAPSHOT, error_from_status, flight_data, summary_from_json, time_column_from_json,
+    DESCRIBE, HEALTHCHECK, SNAPSHOT, WRITER, error_from_status, flight_data, summary_from_json, time_column_from_json,
 };
 use crate::adapters::ipc::{DecodeLimits, Decoder, Encoder, Encoding, decode_description, decode_schema};
+use crate::adapters::serving::numbered_put::writer_from_json;
 use crate::ports::{
     Access, Append, BatchSource, BatchStream, Caller, Description, Error, ErrorKind, IngestPort, IngestSummary, Limits,
-    Query, QueryPort, Reply, Result, SnapshotId, StatementKind, TableInfo,
+    Query, QueryPort, Reply, Result, SnapshotId, StatementKind, TableInfo, WriterState,
 };
 use arrow::array::{Int64Array, RecordBatch};
 use arrow_flight::flight_service_client::FlightServiceClient;
@@ -276,6 +277,12 @@ impl IngestPort for Client {
             result = self.put(request(messages, &query)) => result?,
         };
         summary_from_json(&result.app_metadata)
+    }
+
+    async fn writer(&self, table: String, writer: String, caller: Caller) -> Result<WriterState> {
+        let body = serde_json::json!({"table": table, "writer": writer}).to_string();
+        let answer = self.act(WRITER, body.into(), &Query { caller, ..Query::default() }).await?;
+        writer_from_json(&serde_json::from_slice(&answer).unwrap_or_default())
     }
 }
 

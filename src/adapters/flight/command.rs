@@ -4,6 +4,7 @@
 //! decode as an `Any` with a type URL of Flight SQL: some SQL text is well-formed protobuf.
 
 use crate::adapters::flight::ticket::{HANDLE_MARK, Handle};
+use crate::adapters::serving::numbered_put::{OPTIONS, options_of, with_options};
 use crate::ports::{Append, Error, IfExists, IfMissing, Result};
 use arrow_flight::FlightDescriptor;
 use arrow_flight::flight_descriptor::DescriptorType;
@@ -13,6 +14,7 @@ use arrow_flight::sql::{
 };
 use bytes::Bytes;
 use prost::Message as _;
+use serde_json::Value;
 
 /// Prefix of the type URLs of Flight SQL messages.
 pub const FLIGHT_SQL_PREFIX: &str = "type.googleapis.com/arrow.flight.protocol.sql.";
@@ -26,6 +28,9 @@ pub const DB_SCHEMA: &str = "public";
 const SUMMARY: &str = "zepto.summary";
 const IF_MISSING: &str = "zepto.if_missing";
 const IF_EXISTS: &str = "zepto.if_exists";
+
+/// Prefix of the options of a stream (`serving::numbered_put`) in a Flight SQL ingestion.
+const OPTION_PREFIX: &str = "zepto.";
 
 /// Prefix of a descriptor that asks for the progress of a query.
 const POLL_MARK: &[u8] = b"\xffzepto\x02";
@@ -82,9 +87,10 @@ impl Command {
             (IF_MISSING.to_owned(), append.if_missing.as_str().to_owned()),
             (IF_EXISTS.to_owned(), append.if_exists.as_str().to_owned()),
         ];
+        let own = options_of(append).into_iter().map(|(name, value)| (format!("{OPTION_PREFIX}{name}"), value));
         let ingest = CommandStatementIngest {
             table: append.table.clone(),
-            options: options.into_iter().collect(),
+            options: options.into_iter().chain(own).collect(),
             ..CommandStatementIngest::default()
         };
         ingest.as_any().encode_to_vec().into()
@@ -141,6 +147,7 @@ pub fn put_target(descriptor: &FlightDescriptor) -> Result<PutTarget> {
         DescriptorType::Cmd => Command::decode(&descriptor.cmd)?,
     };
     let command = match command {
+        Command::Text(text) if text.starts_with('{') => return described_append(&text).map(PutTarget::Table),
         Command::Text(name) => return Ok(table(name)),
         Command::Handle(handle) => return Ok(PutTarget::Update(handle)),
         Command::Poll(_) => return Err(no_descriptor()),
@@ -192,7 +199,27 @@ fn ingest_target(ingest: CommandStatementIngest) -> Result<Append> {
         Ok(TableExistsOption::Replace) => IfExists::Replace,
         _ => return Err(Error::invalid("the ingestion does not say what to do where the table exists")),
     };
-    Ok(Append { table: ingest.table, if_missing, if_exists, ..Append::default() })
+    let append = Append { table: ingest.table, if_missing, if_exists, ..Append::default() };
+    with_options(append, |name| ingest.options.get(&format!("{OPTION_PREFIX}{name}")).cloned())
+}
+
+/// Reads where a stream goes from a command in JSON: the table, and the options of a stream.
+fn described_append(text: &str) -> Result<Append> {
+    let fields: serde_json::Map<String, Value> = serde_json::from_str(text)
+        .map_err(|error| Error::invalid(format!("the command of the stream is not a JSON object: {error}")))?;
+    let known = |name: &str| ["table", "if_missing", "if_exists"].contains(&name) || OPTIONS.contains(&name);
+    if let Some(unknown) = fields.keys().find(|name| !known(name)) {
+        return Err(Error::invalid(format!("the command of a stream has no {unknown:?}")));
+    }
+    let field = |name: &str| match fields.get(name)? {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    };
+    let table = field("table").ok_or_else(|| Error::invalid("the command of the stream names no table"))?;
+    let if_missing = field("if_missing").map_or(Ok(IfMissing::default()), |text| text.parse())?;
+    let if_exists = field("if_exists").map_or(Ok(IfExists::default()), |text| text.parse())?;
+    with_options(Append { table, if_missing, if_exists, ..Append::default() }, field)
 }
 
 /// Refuses a statement that is to be part of a transaction.

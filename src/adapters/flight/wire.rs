@@ -3,6 +3,7 @@
 //! Both directions of each stand here together. Handles and commands have files of their own.
 
 use crate::adapters::ipc::{self, Encoding};
+use crate::adapters::serving::numbered_put::{HEADER_PREFIX, OPTIONS, add_writer, writer_of};
 use crate::ports::{Error, ErrorKind, IngestSummary, Limits, Reply, Result, StatementKind, TableInfo};
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
@@ -14,7 +15,7 @@ use tonic::{Code, Status};
 const ARROW_STATUS: &str = "x-arrow-status";
 
 /// Kinds of errors, gRPC codes and Arrow's codes. The first two columns are one to one.
-const CODES: [(ErrorKind, Code, Option<u16>); 12] = [
+const CODES: [(ErrorKind, Code, Option<u16>); 13] = [
     (ErrorKind::InvalidQuery, Code::InvalidArgument, Some(4)),
     (ErrorKind::NotFound, Code::NotFound, Some(2)),
     (ErrorKind::AlreadyExists, Code::AlreadyExists, Some(45)),
@@ -26,6 +27,7 @@ const CODES: [(ErrorKind, Code, Option<u16>); 12] = [
     (ErrorKind::Timeout, Code::DeadlineExceeded, None),
     (ErrorKind::Cancelled, Code::Cancelled, None),
     (ErrorKind::Unavailable, Code::Unavailable, None),
+    (ErrorKind::Conflict, Code::Aborted, None),
     (ErrorKind::Internal, Code::Internal, None),
 ];
 
@@ -61,7 +63,7 @@ pub fn error_from_status(status: &Status) -> Error {
     let kind = match status.code() {
         // Failures of the transport have a source, and all kinds of codes.
         _ if std::error::Error::source(status).is_some() => ErrorKind::Unavailable,
-        Code::Unknown | Code::Aborted => ErrorKind::Unavailable,
+        Code::Unknown => ErrorKind::Unavailable,
         _ => known.unwrap_or(ErrorKind::Internal),
     };
     Error::new(kind, status.message())
@@ -101,6 +103,15 @@ pub fn endpoints(metadata: &MetadataMap) -> Result<u32> {
     })
 }
 
+/// Reads the options of a stream from the headers.
+pub fn put_options(metadata: &MetadataMap) -> Vec<(&'static str, String)> {
+    let option = |name: &'static str| {
+        let value = metadata.get(format!("{HEADER_PREFIX}{name}"))?;
+        Some((name, value.to_str().unwrap_or("?").to_owned()))
+    };
+    OPTIONS.into_iter().filter_map(option).collect()
+}
+
 /// Most time by which a call ends before the deadline of its caller.
 const DEADLINE_MARGIN_MS: u64 = 20;
 
@@ -130,15 +141,19 @@ pub const DESCRIBE: &str = "describe";
 /// Action that pins the present state of all tables.
 pub const SNAPSHOT: &str = "snapshot";
 
+/// Action that answers how far a writer has come.
+pub const WRITER: &str = "writer";
+
 /// Encodes an ingest summary as DoPut answers it.
 pub fn summary_json(summary: &IngestSummary) -> String {
-    serde_json::json!({
+    let mut answer = serde_json::json!({
         "rows": summary.rows,
         "batches": summary.batches,
         "bytes": summary.bytes,
         "table_created": summary.table_created,
-    })
-    .to_string()
+    });
+    add_writer(&mut answer, summary);
+    answer.to_string()
 }
 
 /// Decodes the summary of [`summary_json`].
@@ -150,7 +165,10 @@ pub fn summary_from_json(text: &[u8]) -> Result<IngestSummary> {
     let wrong = || Error::internal("the server's summary of a DoPut does not decode");
     let value: serde_json::Value = serde_json::from_slice(text).map_err(|error| wrong().with_source(error))?;
     let number = |key: &str| value[key].as_u64().ok_or_else(wrong);
+    let (duplicate, writer) = writer_of(&value)?;
     Ok(IngestSummary {
+        duplicate,
+        writer,
         rows: number("rows")?,
         batches: number("batches")?,
         bytes: number("bytes")?,

@@ -8,9 +8,10 @@ use crate::adapters::http::wire::{
     headers_from_query, table_from_json,
 };
 use crate::adapters::ipc::{DecodeLimits, END_OF_STREAM, Encoder, Encoding, Message, StreamErrors, read_stream};
+use crate::adapters::serving::numbered_put::{options_of, writer_from_json, writer_of};
 use crate::ports::{
     Append, BatchStream, Caller, Description, Error, IngestPort, IngestSummary, Limits, Query, QueryPort, Reply,
-    Result, SnapshotId, TableInfo,
+    Result, SnapshotId, TableInfo, WriterState,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -156,13 +157,17 @@ impl IngestPort for Client {
     async fn append(&self, append: Append, batches: BatchStream) -> Result<IngestSummary> {
         let failure = Arc::new(Mutex::new(None));
         let body = stream_body(batches, self.message_bytes_target, failure.clone());
+        let option =
+            |(name, value): (&str, String)| format!("&{name}={}", utf8_percent_encode(&value, NON_ALPHANUMERIC));
+        let options: Vec<_> = options_of(&append).into_iter().map(option).collect();
         let headers = headers_from_query(&Query { caller: append.caller, ..Query::default() })?;
         let request = self
             .post(&format!(
-                "/insert/arrow?table={}&{IF_MISSING}={}&{IF_EXISTS}={}",
+                "/insert/arrow?table={}&{IF_MISSING}={}&{IF_EXISTS}={}{}",
                 utf8_percent_encode(&append.table, NON_ALPHANUMERIC),
                 append.if_missing.as_str(),
                 append.if_exists.as_str(),
+                options.concat(),
             ))
             .headers(headers)
             .header(CONTENT_TYPE, ARROW_STREAM)
@@ -182,7 +187,15 @@ impl IngestPort for Client {
         let rows = answer["inserted"]
             .as_u64()
             .ok_or_else(|| Error::internal("the server's answer to an insert does not decode"))?;
-        Ok(IngestSummary { rows, batches, bytes, table_created })
+        let (duplicate, writer) = writer_of(&answer)?;
+        Ok(IngestSummary { rows, batches, bytes, table_created, duplicate, writer })
+    }
+
+    async fn writer(&self, table: String, writer: String, caller: Caller) -> Result<WriterState> {
+        let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        let path = format!("/tables/{}/writers/{}", encoded(&table), encoded(&writer));
+        let request = self.http.get(format!("{}{path}", self.url)).headers(caller_headers(caller)?);
+        writer_from_json(&self.json(request).await?)
     }
 }
 

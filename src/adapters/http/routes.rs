@@ -56,12 +56,21 @@ pub fn routes(handlers: Arc<Handlers>) -> BoxedFilter<(Response,)> {
             async move { handlers.table(&name, request).await }
         })
     };
+    let writer = {
+        let handlers = handlers.clone();
+        warp::path!("tables" / String / "writers" / String).and(request(handlers.clone())).then(
+            move |table: String, writer: String, request| {
+                let handlers = handlers.clone();
+                async move { handlers.writer(&table, &writer, request).await }
+            },
+        )
+    };
     let unknown = route!(warp::any(), unknown);
     macro_rules! first_of {
         // Boxed one by one: the type of the whole chain takes the compiler a minute to prove `Send`.
         ($first:ident $($other:ident)+) => { $first.boxed()$(.or($other.boxed()).unify().boxed())+ };
     }
-    first_of!(refused root describe snapshot insert exchange tables one_table stats version openapi ping health ready unknown)
+    first_of!(refused root describe snapshot insert exchange tables one_table writer stats version openapi ping health ready unknown)
         .map(Reply::into_response)
         .boxed()
 }

@@ -39,7 +39,7 @@ pub const BYTES: &str = "x-zepto-bytes";
 pub const TABLE_CREATED: &str = "x-zepto-table-created";
 
 /// Kinds and their statuses, one to one.
-const STATUSES: [(ErrorKind, u16); 12] = [
+const STATUSES: [(ErrorKind, u16); 13] = [
     (ErrorKind::InvalidQuery, 400),
     (ErrorKind::NotFound, 404),
     (ErrorKind::AlreadyExists, 409),
@@ -51,6 +51,7 @@ const STATUSES: [(ErrorKind, u16); 12] = [
     (ErrorKind::Timeout, 504),
     (ErrorKind::Cancelled, 499),
     (ErrorKind::Unavailable, 503),
+    (ErrorKind::Conflict, 412),
     (ErrorKind::Internal, 500),
 ];
 

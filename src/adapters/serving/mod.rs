@@ -8,6 +8,7 @@ mod connection_clock;
 mod expiring_map;
 mod health;
 mod listener;
+pub mod numbered_put;
 mod options;
 mod redaction;
 mod result_options;

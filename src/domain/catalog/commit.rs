@@ -6,8 +6,10 @@
 //! ids alone, for the journal. What only rearranges segments has none.
 
 use crate::domain::catalog::snapshot::Snapshot;
-use crate::domain::storage::{Allocations, DeletionMask, Reshape, RowValues, Segment, SegmentId, Table, TableId};
-use crate::ports::{Effect, Error, ErrorKind};
+use crate::domain::storage::{
+    Allocations, DeletionMask, Numbered, Reshape, RowValues, Segment, SegmentId, Table, TableId, WriterLimits,
+};
+use crate::ports::{Effect, Error, ErrorKind, WriterCommit, WriterState};
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Schema, SchemaRef};
 use std::collections::HashSet;
@@ -86,6 +88,15 @@ pub enum Change {
         /// The segment that comes in their place.
         compacted: Arc<Segment>,
     },
+    /// A writer that has come further, with the rows of the same commit.
+    Writer {
+        /// The table.
+        table: TableRef,
+        /// The commit's place among the writer's.
+        commit: WriterCommit,
+        /// Rows of the commit.
+        rows: u64,
+    },
     /// Other columns.
     Alter {
         /// The table.
@@ -102,6 +113,17 @@ pub enum Change {
     },
 }
 
+/// What a commit is applied with.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// Where memory is counted.
+    pub allocations: &'a Allocations,
+    /// What is kept of writers.
+    pub writer_limits: WriterLimits,
+    /// When the commit is made, in microseconds since 1970 UTC.
+    pub time_us: i64,
+}
+
 /// Why a commit was refused; nothing has changed then.
 #[derive(Debug)]
 pub enum Rejection {
@@ -109,6 +131,8 @@ pub enum Rejection {
     Exists(Arc<str>),
     /// The table that was meant is gone; one of the same name is another.
     Gone(Arc<str>),
+    /// The commit of a writer that it had made before.
+    Repeated(Box<WriterState>),
     /// The table has other columns than the rows were made for.
     Reshaped(Arc<str>),
     /// Anything else.
@@ -144,9 +168,10 @@ impl Change {
     pub(super) fn apply(
         self,
         state: &mut Snapshot,
-        allocations: &Allocations,
+        context: &Context<'_>,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Rejection> {
+        let allocations = context.allocations;
         let next = match self {
             Self::Create { table, or_replace } => {
                 let before = state.get(table.name());
@@ -189,6 +214,11 @@ impl Change {
             Self::Compact { table, removed, compacted } => {
                 Arc::new(table.find(state)?.replace(&removed, &[compacted])?)
             }
+            Self::Writer { table, commit, rows } => {
+                let (next, effect) = further(table.find(state)?, &commit, rows, state.version(), context)?;
+                effects.push(effect);
+                Arc::new(next)
+            }
             Self::Alter { table, reshape, reshaped } => {
                 let next = table.find(state)?.alter(&reshape, &reshaped, allocations)?;
                 effects.push(Effect::Alter { definition: next.definition() });
@@ -218,6 +248,23 @@ fn live_row_ids(table: &Table, of: &[SegmentId]) -> Vec<Range<u64>> {
     segments.flat_map(|segment| segment.live_row_ids()).collect()
 }
 
+/// Returns `table` with its writer further by a commit, which is number `lsn` of all, and says what that does.
+fn further(
+    table: &Table,
+    commit: &WriterCommit,
+    rows: u64,
+    lsn: u64,
+    context: &Context<'_>,
+) -> Result<(Table, Effect), Rejection> {
+    let next = match table.writers().number(commit, context.writer_limits, context.time_us)? {
+        Numbered::Repeated(state) => return Err(Rejection::Repeated(Box::new(state))),
+        Numbered::Next(next) => WriterState { rows: next.rows + rows, lsn, time_us: context.time_us, ..next },
+    };
+    let effect = Effect::Writer { table: table.id().0, state: next.clone() };
+    let writers = table.writers().with(next, context.writer_limits, context.allocations.account())?;
+    Ok((table.clone().with_writers(writers), effect))
+}
+
 /// Says what new values do: rows keep their places in an UPDATE, so those of its beginning still are theirs.
 fn update(table: &Table, values: RowValues) -> Result<Effect, Rejection> {
     let (columns, rows) = (&values.columns, table.row_ids(&values.rows));
@@ -240,6 +287,10 @@ impl From<Rejection> for Error {
         match rejection {
             Rejection::Exists(name) => Self::new(ErrorKind::AlreadyExists, format!("table {name:?} exists already")),
             Rejection::Gone(name) => Self::new(ErrorKind::NotFound, format!("table {name:?} was dropped meanwhile")),
+            Rejection::Repeated(state) => {
+                let WriterState { writer, sequence, .. } = *state;
+                Self::new(ErrorKind::Conflict, format!("writer {writer:?} has made commit {sequence} already"))
+            }
             Rejection::Reshaped(name) => {
                 Self::mismatch(format!("the columns of table {name:?} were changed meanwhile; nothing was stored"))
             }

@@ -5,10 +5,11 @@
 //! says so; meanwhile others go on from the latest state, which nobody reads. Where the journal refuses a commit, that commit
 //! and all after it never were: the latest state is the visible one again.
 
-use crate::domain::catalog::commit::{Commit, Rejection};
+use crate::domain::catalog::commit::{Commit, Context, Rejection};
+use crate::domain::catalog::replay::Replayed;
 use crate::domain::catalog::snapshot::Snapshot;
-use crate::domain::storage::Allocations;
-use crate::ports::{Clock, Durability, Entry, Error, Journal, Lsn, Result};
+use crate::domain::storage::{Allocations, Table, WriterLimits};
+use crate::ports::{Clock, Durability, Entry, Error, Journal, Limits, Lsn, Result, WriterState};
 use arc_swap::ArcSwap;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +24,7 @@ pub struct Commits {
     journal: Arc<dyn Journal>,
     clock: Arc<dyn Clock>,
     tables_max: usize,
+    writer_limits: WriterLimits,
 }
 
 /// The state that the next commit is applied to.
@@ -66,15 +68,18 @@ fn forgotten(_: oneshot::error::RecvError) -> Result<()> {
 
 impl Commits {
     /// Goes on from `state`.
-    pub fn new(state: Snapshot, journal: Arc<dyn Journal>, clock: Arc<dyn Clock>, tables_max: usize) -> Self {
+    pub fn new(replayed: Replayed, journal: Arc<dyn Journal>, clock: Arc<dyn Clock>, limits: &Limits) -> Self {
+        let Replayed { state, time_us, .. } = replayed;
         let (version, state) = (state.version(), Arc::new(state));
+        let tables_max = usize::try_from(limits.tables_max).unwrap_or(usize::MAX);
+        let writer_limits = writer_limits(limits);
         let visible = Visible {
             current: ArcSwap::new(state.clone()),
             announced: watch::Sender::new(version),
             waiting: Mutex::default(),
         };
-        let latest = Latest { state, time_us: i64::MIN, generation: 0 };
-        Self { latest: Mutex::new(latest), visible: Arc::new(visible), journal, clock, tables_max }
+        let latest = Latest { state, time_us, generation: 0 };
+        Self { latest: Mutex::new(latest), visible: Arc::new(visible), journal, clock, tables_max, writer_limits }
     }
 
     /// Returns the visible state.
@@ -85,6 +90,12 @@ impl Commits {
     /// Returns a watch on the version of the last commit that became visible.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.visible.announced.subscribe()
+    }
+
+    /// Returns how far a writer of a table has come, as everybody sees it; none where it is not known.
+    pub fn writer(&self, table: &Table, writer: &str) -> Option<WriterState> {
+        let now_us = self.clock.now_ns().div_euclid(1_000);
+        table.writers().get(writer, self.writer_limits, now_us).cloned()
     }
 
     /// Applies a commit and waits until it is visible.
@@ -138,8 +149,11 @@ impl Commits {
         self.visible.forget_refused(&mut latest);
         let before = latest.state.clone();
         let (mut next, mut effects) = (before.next(), Vec::new());
+        // The clock may go back; commits do not.
+        let time_us = latest.time_us.max(self.clock.now_ns().div_euclid(1_000));
+        let context = Context { allocations, writer_limits: self.writer_limits, time_us };
         for change in commit.changes {
-            change.apply(&mut next, allocations, &mut effects)?;
+            change.apply(&mut next, &context, &mut effects)?;
         }
         if next.len() > self.tables_max && next.len() > before.len() {
             return Err(Error::limit(format!("there are {} tables already (tables_max)", self.tables_max)).into());
@@ -154,8 +168,8 @@ impl Commits {
         let waiting = WaitingCommit { state: latest.state.clone(), is_journalled, committer, _lock: commit.lock };
         self.visible.waiting().commits.push_back(waiting);
         if is_journalled {
-            latest.time_us = latest.time_us.max(self.clock.now_ns().div_euclid(1_000));
-            let entry = Entry { lsn, time_us: latest.time_us, durability, effects };
+            latest.time_us = time_us;
+            let entry = Entry { lsn, time_us, durability, effects };
             let (shown, generation) = (self.visible.clone(), latest.generation);
             self.journal.append(entry, Box::new(move |result| shown.decided(lsn, generation, result)));
         } else {
@@ -163,6 +177,15 @@ impl Commits {
         }
         Ok((before, visible))
     }
+}
+
+/// Returns what is kept of writers under `limits`.
+fn writer_limits(limits: &Limits) -> WriterLimits {
+    let keep_us = match limits.writers_keep_ms {
+        0 => i64::MAX,
+        keep_ms => i64::try_from(keep_ms).unwrap_or(i64::MAX).saturating_mul(1_000),
+    };
+    WriterLimits { writers_max: limits.writers_max, keep_us }
 }
 
 impl Visible {

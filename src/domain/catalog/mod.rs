@@ -18,8 +18,8 @@ pub use snapshot::Snapshot;
 use crate::domain::catalog::commits::Commits;
 use crate::domain::catalog::pins::Pins;
 use crate::domain::catalog::replay::replay;
-use crate::domain::storage::{Allocations, TableId};
-use crate::ports::{Clock, Durability, Journal, Limits, Result, SnapshotId};
+use crate::domain::storage::{Allocations, Table, TableId};
+use crate::ports::{Clock, Durability, Journal, Limits, Result, SnapshotId, WriterState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::watch;
@@ -50,10 +50,10 @@ impl Catalog {
     /// The journal's, and `LimitExceeded` where the tables do not fit into memory.
     pub fn open(limits: &Limits, allocations: Allocations, foundation: Foundation) -> Result<Self> {
         let Foundation { journal, clock } = foundation;
-        let (state, next_table_id) = replay(journal.as_ref(), &allocations)?;
-        let tables_max = usize::try_from(limits.tables_max).unwrap_or(usize::MAX);
+        let replayed = replay(journal.as_ref(), &allocations)?;
+        let next_table_id = replayed.next_table_id;
         Ok(Self {
-            commits: Commits::new(state, journal, clock, tables_max),
+            commits: Commits::new(replayed, journal, clock, limits),
             pins: Pins::new(limits),
             allocations,
             next_table_id: AtomicU64::new(next_table_id),
@@ -79,6 +79,11 @@ impl Catalog {
     /// where it is `Unavailable`.
     pub async fn commit(&self, commit: Commit, durability: Durability) -> Result<(), Rejection> {
         self.commits.commit(commit, durability, &self.allocations).await
+    }
+
+    /// Returns how far a writer of a table has come, as everybody sees it; none where it is not known.
+    pub fn writer(&self, table: &Table, writer: &str) -> Option<WriterState> {
+        self.commits.writer(table, writer)
     }
 
     /// Returns a watch on the version of the last commit, for what follows the state: versions in between may be missed.

@@ -5,40 +5,55 @@
 //! otherwise be a million segments, each of which makes the next commit slower.
 
 use crate::domain::catalog::snapshot::Snapshot;
-use crate::domain::storage::{Allocations, Reshape, RowValues, Segment, Table, compact, compactable_run};
+use crate::domain::storage::{Allocations, Reshape, RowValues, Segment, Table, WriterLimits, compact, compactable_run};
 use crate::ports::{Effect, Entry, Error, Journal, Result, TableDefinition};
 use arrow::array::RecordBatch;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Applies all that `journal` has, and returns the state and the id that the next table gets.
+/// Applies all that `journal` has.
 ///
 /// # Errors
 ///
 /// The journal's, `LimitExceeded` where the rows do not fit into memory, and `Internal` for an effect that does not fit what came before
 /// it.
-pub fn replay(journal: &dyn Journal, allocations: &Allocations) -> Result<(Snapshot, u64)> {
+pub fn replay(journal: &dyn Journal, allocations: &Allocations) -> Result<Replayed> {
     let recorded = journal.recorded()?;
     let state = Snapshot::empty(recorded.before.0);
-    let mut replay = Replay { state, names: HashMap::new(), next_table_id: 1, allocations };
+    let replayed = Replayed { state, next_table_id: 1, time_us: i64::MIN };
+    let mut replay = Replay { replayed, names: HashMap::new(), allocations };
     for entry in recorded.entries {
         replay.entry(entry?)?;
     }
-    Ok((replay.state, replay.next_table_id))
+    Ok(replay.replayed)
 }
 
+/// What a journal comes to.
+#[derive(Debug)]
+pub struct Replayed {
+    /// All tables, as they were.
+    pub state: Snapshot,
+    /// The id that the next table gets.
+    pub next_table_id: u64,
+    /// When the last commit was made.
+    pub time_us: i64,
+}
+
+/// What is kept of the writers that were there: whether they are still known is decided when they are asked for.
+const ALL_WRITERS: WriterLimits = WriterLimits { writers_max: u64::MAX, keep_us: i64::MAX };
+
 struct Replay<'a> {
-    state: Snapshot,
+    replayed: Replayed,
     /// Names of the tables that are there, by their ids.
     names: HashMap<u64, Arc<str>>,
-    next_table_id: u64,
     allocations: &'a Allocations,
 }
 
 impl Replay<'_> {
     fn entry(&mut self, entry: Entry) -> Result<()> {
         let lsn = entry.lsn;
-        self.state = std::mem::take(&mut self.state).numbered(lsn.0);
+        self.replayed.state = std::mem::take(&mut self.replayed.state).numbered(lsn.0);
+        self.replayed.time_us = entry.time_us;
         for effect in entry.effects {
             self.effect(effect).map_err(|error| {
                 Error::new(error.kind(), format!("commit {lsn} cannot be read again: {}", error.message()))
@@ -73,26 +88,32 @@ impl Replay<'_> {
                 }
                 RowValues { rows, columns, values: values.columns().to_vec() }.put_into(present, self.allocations)?
             }
+            Effect::Writer { table, state } => {
+                let present = self.table(table)?;
+                let writers = present.writers().with(state, ALL_WRITERS, self.allocations.account())?;
+                Table::clone(present).with_writers(writers)
+            }
             Effect::Alter { definition } => self.alter(&definition)?,
             Effect::Drop { table } => return self.remove(table),
         };
-        self.state.put(Arc::new(self.compacted(next)?));
+        self.replayed.state.put(Arc::new(self.compacted(next)?));
         Ok(())
     }
 
     fn table(&self, id: u64) -> Result<&Arc<Table>> {
-        let table = self.names.get(&id).and_then(|name| self.state.get(name));
+        let table = self.names.get(&id).and_then(|name| self.replayed.state.get(name));
         table.ok_or_else(|| Error::internal(format!("there is no table of id {id}")))
     }
 
     fn remove(&mut self, id: u64) -> Result<()> {
         let name = self.names.remove(&id).ok_or_else(|| Error::internal(format!("there is no table of id {id}")))?;
-        self.state.remove(&name);
+        self.replayed.state.remove(&name);
         Ok(())
     }
 
     fn create(&mut self, definition: &TableDefinition, batches: Vec<RecordBatch>) -> Result<Table> {
-        self.next_table_id = self.next_table_id.max(definition.id.saturating_add(1));
+        let next_table_id = &mut self.replayed.next_table_id;
+        *next_table_id = (*next_table_id).max(definition.id.saturating_add(1));
         let table = Table::of_definition(definition).counted_in(self.allocations.account())?;
         self.names.insert(definition.id, table.name().clone());
         Ok(table.append(&self.segments(batches)?))

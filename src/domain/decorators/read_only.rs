@@ -2,7 +2,7 @@
 
 use crate::ports::{
     Access, Append, BatchStream, Caller, Description, Error, ErrorKind, IngestPort, IngestSummary, Query, QueryPort,
-    Reply, Result, SnapshotId, StatementKind, TableInfo,
+    Reply, Result, SnapshotId, StatementKind, TableInfo, WriterState,
 };
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -11,12 +11,13 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct ReadOnly {
     inner: Arc<dyn QueryPort>,
+    ingest: Arc<dyn IngestPort>,
 }
 
 impl ReadOnly {
-    /// Refuses changes before they reach `inner`.
-    pub fn new(inner: Arc<dyn QueryPort>) -> Self {
-        Self { inner }
+    /// Refuses changes before they reach the ports.
+    pub fn new(inner: Arc<dyn QueryPort>, ingest: Arc<dyn IngestPort>) -> Self {
+        Self { inner, ingest }
     }
 
     /// Says that a statement which is not a read is refused for what it is, and leaves all other errors as they are.
@@ -68,6 +69,10 @@ impl QueryPort for ReadOnly {
 impl IngestPort for ReadOnly {
     async fn append(&self, _: Append, _: BatchStream) -> Result<IngestSummary> {
         Err(refused())
+    }
+
+    async fn writer(&self, table: String, writer: String, caller: Caller) -> Result<WriterState> {
+        self.ingest.writer(table, writer, caller).await
     }
 }
 

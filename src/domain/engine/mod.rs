@@ -21,7 +21,7 @@ use crate::domain::sql::{Name, Parsed, parse};
 use crate::domain::storage::{Allocations, Table};
 use crate::ports::{
     Access, Append, BatchStream, Caller, Clock, Description, Durability, Error, IngestPort, IngestSummary, Limits,
-    MemoryAccount, Query, QueryPort, Reply, Result, SnapshotId, StatementKind, TableInfo,
+    MemoryAccount, Query, QueryPort, Reply, Result, SnapshotId, StatementKind, TableInfo, WriterState,
 };
 use async_trait::async_trait;
 use std::any::Any;
@@ -168,6 +168,10 @@ impl QueryPort for Engine {
 impl IngestPort for Engine {
     async fn append(&self, request: Append, batches: BatchStream) -> Result<IngestSummary> {
         self.call(|inner| async move { inner.append(request, batches).await }).await
+    }
+
+    async fn writer(&self, table: String, writer: String, _: Caller) -> Result<WriterState> {
+        self.inner.writer(&table, &writer)
     }
 }
 

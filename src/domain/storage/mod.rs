@@ -22,6 +22,7 @@ mod symbols;
 mod table;
 mod views;
 mod wanted_symbols;
+mod writers;
 
 pub use allocations::{Allocations, held_bytes};
 pub use coercion::SchemaCoercion;
@@ -37,3 +38,4 @@ pub use slice_size::{slice_bytes, text_lengths};
 pub use symbols::{SegmentCodes, SymbolKind, SymbolTable};
 pub use table::{TIME_NAMES, Table, TableId, schema_bytes};
 pub use views::without_unused_views;
+pub use writers::{Numbered, WriterLimits};

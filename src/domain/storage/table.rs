@@ -11,6 +11,7 @@ use crate::domain::storage::row_ids::joined;
 use crate::domain::storage::segment::{Segment, SegmentId};
 use crate::domain::storage::symbols::SymbolTable;
 use crate::domain::storage::wanted_symbols::WantedSymbols;
+use crate::domain::storage::writers::Writers;
 use crate::ports::{Error, MemoryAccount, Reservation, Result, TableDefinition};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use std::collections::HashMap;
@@ -40,6 +41,7 @@ pub struct Table {
     physical_rows: u64,
     change_lock: Arc<Mutex<()>>,
     symbols: Arc<WantedSymbols>,
+    writers: Writers,
     /// Memory of its schema, which no column holds; none for a table of one query.
     schema_memory: Option<Arc<Reservation>>,
 }
@@ -73,6 +75,7 @@ impl Table {
             physical_rows: 0,
             change_lock: Arc::default(),
             symbols: Arc::default(),
+            writers: Writers::default(),
             schema_memory: None,
         };
         empty.append(&segments)
@@ -104,6 +107,17 @@ impl Table {
     /// Returns the ids of its columns, in their order.
     pub fn column_ids(&self) -> &[u32] {
         &self.column_ids
+    }
+
+    /// Returns how far its writers have come.
+    pub fn writers(&self) -> &Writers {
+        &self.writers
+    }
+
+    /// Returns the state with other writers.
+    #[must_use]
+    pub fn with_writers(self, writers: Writers) -> Self {
+        Self { writers, ..self }
     }
 
     /// Returns the id that the next row gets.
@@ -350,6 +364,7 @@ impl Table {
             physical_rows,
             change_lock: self.change_lock.clone(),
             symbols: self.symbols.clone(),
+            writers: self.writers.clone(),
             schema_memory: self.schema_memory.clone(),
         }
     }

@@ -5,7 +5,9 @@ use arrow::array::{AsArray, Float64Array, Int32Array, Int64Array, RecordBatch, S
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use std::collections::HashMap;
 use std::sync::Arc;
-use zepto_flight::ports::{Append, BatchStream, Caller, Error, ErrorKind, IfExists, IfMissing};
+use zepto_flight::ports::{
+    Append, BatchStream, Caller, Durability, Error, ErrorKind, IfExists, IfMissing, IngestSummary, Result, WriterCommit,
+};
 
 pub async fn a_stream_makes_its_table(sut: Sut) {
     let field = Field::new("n", DataType::Int64, false).with_metadata(HashMap::from([("unit".into(), "lots".into())]));
@@ -144,4 +146,64 @@ pub async fn a_stream_says_what_to_do_about_its_table(sut: Sut) {
     let other = arrow::array::record_batch!(("x", Utf8, ["a"])).unwrap();
     assert!(put(IfMissing::Fail, IfExists::Replace, other.clone()).await.unwrap().table_created);
     assert_eq!(one(&sut.read("SELECT * FROM t").await.unwrap()), other);
+}
+
+fn numbered(table: &str, epoch: u64, sequence: u64) -> Append {
+    let offset = Some(format!("{{\"ü\": {sequence}}}"));
+    let writer = WriterCommit { writer: "feed / ü".into(), epoch, sequence, offset };
+    Append { table: table.to_owned(), writer: Some(writer), durability: Some(Durability::Fsync), ..Append::default() }
+}
+
+async fn put(sut: &Sut, request: Append, rows: i64) -> Result<IngestSummary> {
+    let batch = numbers(0, rows);
+    sut.ingest.append(request, BatchStream::from_batches(batch.schema(), vec![batch])).await
+}
+
+pub async fn a_numbered_commit_counts_once(sut: Sut) {
+    let first = put(&sut, numbered("t", 0, 1), 3).await.unwrap();
+    let state = first.writer.clone().unwrap();
+    assert_eq!((first.rows, first.duplicate, first.table_created), (3, false, true));
+    assert_eq!((state.writer.as_str(), state.sequence, state.rows), ("feed / ü", 1, 3));
+    // With other rows, and to be made if the table were not there: it was made.
+    let again = put(&sut, numbered("t", 0, 1), 5).await.unwrap();
+    assert_eq!((again.rows, again.duplicate, again.writer), (0, true, Some(state)));
+    let second = put(&sut, numbered("t", 0, 2), 2).await.unwrap();
+    assert_eq!(second.writer.as_ref().map(|state| (state.sequence, state.rows)), Some((2, 5)));
+    assert!(second.writer.as_ref().unwrap().lsn > first.writer.unwrap().lsn);
+    assert_eq!(sut.rows("SELECT * FROM t").await, 5);
+    let skipped = put(&sut, numbered("t", 0, 4), 1).await.unwrap_err();
+    assert_eq!(skipped.kind(), ErrorKind::Conflict);
+    assert!(skipped.message().contains("goes on with commit 3"), "{skipped}");
+    // Rows that were deleted do not come back with a commit that is repeated.
+    assert_eq!(sut.count("DELETE FROM t").await, 5);
+    assert!(put(&sut, numbered("t", 0, 2), 2).await.unwrap().duplicate);
+    assert_eq!(sut.rows("SELECT * FROM t").await, 0);
+    let known = sut.ingest.writer("t".into(), "feed / ü".into(), Caller::default()).await.unwrap();
+    assert_eq!(known, second.writer.unwrap());
+    assert_eq!(known.offset.as_deref(), Some("{\"ü\": 2}"));
+    let unknown = sut.ingest.writer("t".into(), "other".into(), Caller::default()).await.unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::NotFound);
+    // A table of the same name is another one.
+    sut.define("DROP TABLE t").await;
+    assert_eq!(put(&sut, numbered("t", 0, 3), 1).await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert!(!put(&sut, numbered("t", 0, 1), 1).await.unwrap().duplicate);
+    assert_eq!(sut.rows("SELECT * FROM t").await, 1);
+}
+
+pub async fn a_writer_that_is_taken_over_is_refused(sut: Sut) {
+    put(&sut, numbered("t", 1, 1), 1).await.unwrap();
+    put(&sut, numbered("t", 7, 2), 1).await.unwrap();
+    for sequence in [2, 3] {
+        let fenced = put(&sut, numbered("t", 1, sequence), 1).await.unwrap_err();
+        assert_eq!(fenced.kind(), ErrorKind::Conflict);
+        assert!(fenced.message().contains("epoch 7"), "{fenced}");
+    }
+    // A stream that fails is no commit.
+    let batch = numbers(0, 1);
+    let broken = futures::stream::iter([Ok(batch.clone()), Err(Error::invalid("broken"))]);
+    sut.ingest.append(numbered("t", 7, 3), BatchStream::new(batch.schema(), broken)).await.unwrap_err();
+    assert_eq!(put(&sut, numbered("t", 7, 3), 0).await.unwrap().writer.unwrap().sequence, 3, "without rows");
+    assert_eq!(sut.rows("SELECT * FROM t").await, 2);
+    let other = Append { writer: None, ..numbered("t", 0, 1) };
+    assert_eq!(put(&sut, other, 1).await.unwrap().writer, None);
 }

@@ -40,7 +40,8 @@ macro_rules! cases {
         expand!($path, ingest: a_stream_makes_its_table columns_match_by_name_or_position
             a_stream_that_fails_leaves_no_trace arrival_time_is_filled_in empty_streams_are_legal
             what_does_not_fit_is_refused many_small_batches_come_back_in_order
-            a_stream_says_what_to_do_about_its_table);
+            a_stream_says_what_to_do_about_its_table a_numbered_commit_counts_once
+            a_writer_that_is_taken_over_is_refused);
         expand!($path, types: every_type_comes_back_bit_by_bit random_batches_come_back_equal);
     };
 }

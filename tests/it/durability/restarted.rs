@@ -10,7 +10,7 @@ use zepto_flight::app::{self, Backend};
 use zepto_flight::domain::EngineOptions;
 use zepto_flight::ports::{
     Access, Append, BatchStream, Caller, Description, ErrorKind, IngestPort, IngestSummary, Query, QueryPort, Reply,
-    Result, SnapshotId, TableInfo,
+    Result, SnapshotId, TableInfo, WriterState,
 };
 
 #[derive(Debug)]
@@ -96,5 +96,9 @@ impl IngestPort for Restarted {
         let summary = self.backend().ingest.append(request, batches).await?;
         self.restart().await;
         Ok(summary)
+    }
+
+    async fn writer(&self, table: String, writer: String, caller: Caller) -> Result<WriterState> {
+        self.backend().ingest.writer(table, writer, caller).await
     }
 }

@@ -6,8 +6,9 @@ use crate::adapters::flight::session;
 use crate::adapters::flight::sql::prepared;
 use crate::adapters::flight::state::State;
 use crate::adapters::flight::ticket::Handle;
-use crate::adapters::flight::wire::{DESCRIBE, HEALTHCHECK, SNAPSHOT};
+use crate::adapters::flight::wire::{DESCRIBE, HEALTHCHECK, SNAPSHOT, WRITER};
 use crate::adapters::ipc::encode_description;
+use crate::adapters::serving::numbered_put::writer_json;
 use crate::adapters::serving::{AdmittedRequest, health_json};
 use crate::ports::{Access, Error, Result};
 use arrow_flight::sql::{
@@ -31,11 +32,12 @@ const CANCEL_QUERY: &str = "CancelQuery";
 const RENEW: &str = "RenewFlightEndpoint";
 
 /// Every action with its description.
-const ACTIONS: [(&str, &str); 12] = [
+const ACTIONS: [(&str, &str); 13] = [
     (PING, "Health check: answers pong"),
     (HEALTHCHECK, "Status, version, backend, uptime and number of tables as JSON"),
     (DESCRIBE, "Body: SQL. Kind, schema, exact rows and parameters of a statement as IPC schemas; runs nothing"),
     (SNAPSHOT, "Pins the present state of all tables and answers its id in decimal digits"),
+    (WRITER, "Body: JSON with table and writer. How far the writer has come in the table, as JSON"),
     (CREATE_PREPARED, "Flight SQL: prepares a statement; ActionCreatePreparedStatementRequest"),
     (CLOSE_PREPARED, "Flight SQL: closes a prepared statement; ActionClosePreparedStatementRequest"),
     (CANCEL_INFO, "Stops the query of a FlightInfo; CancelFlightInfoRequest"),
@@ -91,6 +93,14 @@ pub async fn do_action(state: &Arc<State>, request: Request<Action>) -> RpcResul
     Ok(response)
 }
 
+async fn writer(body: &Bytes, call: &CallContext) -> Result<Bytes> {
+    let wrong = || Error::invalid("the body of this action is JSON: {\"table\": …, \"writer\": …}");
+    let asked: serde_json::Value = serde_json::from_slice(body).map_err(|_| wrong())?;
+    let text = |key: &str| asked[key].as_str().map(str::to_owned).ok_or_else(wrong);
+    let state = call.state.ingest.writer(text("table")?, text("writer")?, call.caller.clone()).await?;
+    Ok(writer_json(&state).to_string().into())
+}
+
 async fn run(
     action: &Action,
     metadata: &MetadataMap,
@@ -103,6 +113,7 @@ async fn run(
         HEALTHCHECK => healthcheck(call).await.map(|text| Bytes::from(text).into()),
         DESCRIBE => describe(body, call).await.map(Answer::from),
         SNAPSHOT => call.state.query.snapshot(call.caller.clone()).await.map(|id| Bytes::from(id.0.to_string()).into()),
+        WRITER => writer(body, call).await.map(Answer::from),
         CREATE_PREPARED => {
             let request: ActionCreatePreparedStatementRequest = unpack(body)?;
             admitted.statement(&request.query);

@@ -9,8 +9,9 @@ use crate::adapters::flight::grpc::incoming::{self, Incoming};
 use crate::adapters::flight::grpc::outgoing::{self, ReplyMessages};
 use crate::adapters::flight::state::State;
 use crate::adapters::flight::ticket::Handle;
-use crate::adapters::flight::wire::{change_count, status_from_error, summary_json};
+use crate::adapters::flight::wire::{change_count, put_options, status_from_error, summary_json};
 use crate::adapters::serving::AdmittedRequest;
+use crate::adapters::serving::numbered_put::with_options;
 use crate::ports::{Access, Append, Error, Result, StatementKind};
 use arrow::array::RecordBatch;
 use arrow_flight::PutResult;
@@ -26,16 +27,22 @@ pub async fn do_put(state: &Arc<State>, request: http::Request<Body>) -> RpcResu
     let request = incoming::request(request, &state.options);
     let request = request.map_err(|error| status_from_error(&error))?;
     let mut admitted = admit(state, "DoPut", &request)?;
+    let options = put_options(request.metadata());
     let result = match CallContext::new(state, &admitted, request.metadata()) {
-        Ok(call) => put(request.into_inner(), &call, &mut admitted).await,
+        Ok(call) => put(request.into_inner(), &options, &call, &mut admitted).await,
         Err(error) => Err(error),
     };
     reply(&mut admitted, result.map(|result| stream::iter([Ok(outgoing::proto(&result))]).boxed()))
 }
 
-async fn put(messages: Incoming, call: &CallContext, admitted: &mut AdmittedRequest) -> Result<PutResult> {
+async fn put(
+    messages: Incoming,
+    options: &[(&'static str, String)],
+    call: &CallContext,
+    admitted: &mut AdmittedRequest,
+) -> Result<PutResult> {
     let mut stream = CallStream::new(messages, &call.state.options);
-    match begin(&mut stream, call, admitted).await {
+    match begin(&mut stream, options, call, admitted).await {
         Ok(Begun::Answered(app_metadata)) => Ok(PutResult { app_metadata }),
         Ok(Begun::Ingest { append, first, answer }) => ingest(append, stream, first, answer, call, admitted).await,
         Err(error) => {
@@ -63,7 +70,12 @@ enum Begun {
 }
 
 /// Reads the descriptor. Runs a change or binds parameters; reads an ingestion up to its schema.
-async fn begin(stream: &mut CallStream, call: &CallContext, admitted: &mut AdmittedRequest) -> Result<Begun> {
+async fn begin(
+    stream: &mut CallStream,
+    options: &[(&'static str, String)],
+    call: &CallContext,
+    admitted: &mut AdmittedRequest,
+) -> Result<Begun> {
     let (descriptor, first) = stream.first().await?;
     let bound_parameters = &call.state.bound_parameters;
     let (append, answer) = match put_target(&descriptor)? {
@@ -82,6 +94,8 @@ async fn begin(stream: &mut CallStream, call: &CallContext, admitted: &mut Admit
         PutTarget::Table(append) => (append, Answer::Summary),
         PutTarget::Ingest(append) => (append, Answer::Rows),
     };
+    let option = |name| options.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
+    let append = with_options(append, option)?;
     let caller = call.caller.clone();
     let first = stream.until_schema(first).await?;
     Ok(Begun::Ingest { append: Append { caller, ..append }, first, answer })

@@ -9,6 +9,7 @@ use crate::adapters::http::request::HttpRequest;
 use crate::adapters::http::response::{finish_error, finish_json, set_header};
 use crate::adapters::http::wire::{BATCHES, BYTES, FORMAT, IF_EXISTS, IF_MISSING, TABLE_CREATED};
 use crate::adapters::serving::AdmittedRequest;
+use crate::adapters::serving::numbered_put::{HEADER_PREFIX, add_writer, with_options};
 use crate::ports::{Append, Caller, Error, ErrorKind, IfExists, IngestSummary, Result};
 use arrow::datatypes::SchemaRef;
 use serde_json::json;
@@ -27,7 +28,9 @@ impl Handlers {
             Ok(summary) => {
                 admitted.sent(summary.rows, summary.bytes);
                 let is_arrow = format == InputFormat::Arrow;
-                let mut response = finish_json(Ok(json!({"inserted": summary.rows, "failed": 0})), &mut admitted);
+                let mut answer = json!({"inserted": summary.rows, "failed": 0});
+                add_writer(&mut answer, &summary);
+                let mut response = finish_json(Ok(answer), &mut admitted);
                 let headers = response.headers_mut();
                 set_header(headers, FORMAT, if is_arrow { "arrow-stream" } else { format.name() });
                 set_header(headers, BATCHES, &summary.batches.to_string());
@@ -51,16 +54,22 @@ impl Handlers {
         let table = names.cloned().ok_or_else(|| Error::invalid("?table= is missing; it names the table"))?;
         let caller = admitted.caller();
         let (if_missing, if_exists) = (option(&request, IF_MISSING)?, option(&request, IF_EXISTS)?);
+        let append = Append { table, if_missing, if_exists, caller, ..Append::default() };
+        // In the address, or as headers.
+        let append = with_options(append, |name| {
+            let header = || request.headers.get(format!("{HEADER_PREFIX}{name}"));
+            let header = || header().map(|value| value.to_str().unwrap_or("?").to_owned());
+            request.query.get(name).cloned().or_else(header)
+        })?;
         let columns = InsertColumns::from_query(&request.query)?;
         // Arrow carries its types, so the table is looked up only where columns are renamed or scaled.
         let schema = match format {
             InputFormat::Arrow if columns.is_empty() => None,
-            _ => self.schema_of(&table, if_exists, caller.clone()).await?,
+            _ => self.schema_of(&append.table, if_exists, append.caller.clone()).await?,
         };
         let types = schema.as_deref().filter(|_| format != InputFormat::Arrow).map(|table| columns.body_schema(table));
         let batches = self.insert_bodies.read(format, request.body, types).await?;
         let batches = columns.apply(batches, schema.as_deref())?;
-        let append = Append { table, if_missing, if_exists, caller };
         Ok(self.ingest.append(append, admitted.until_shutdown(batches)).await?)
     }
 

@@ -5,6 +5,7 @@ use crate::adapters::http::handlers::Handlers;
 use crate::adapters::http::request::HttpRequest;
 use crate::adapters::http::response::finish_json;
 use crate::adapters::http::wire::table_json;
+use crate::adapters::serving::numbered_put::writer_json;
 use percent_encoding::percent_decode_str;
 use serde_json::json;
 use warp::reply::Response;
@@ -34,5 +35,12 @@ impl Handlers {
     pub async fn table(&self, name: &str, request: HttpRequest) -> Response {
         let name = percent_decode_str(name).decode_utf8_lossy().into_owned();
         self.get(&request, async |caller| Ok(table_json(&self.query.table(name, caller).await?))).await
+    }
+
+    /// Answers `GET /tables/{name}/writers/{writer}`.
+    pub async fn writer(&self, table: &str, writer: &str, request: HttpRequest) -> Response {
+        let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        let (table, writer) = (decoded(table), decoded(writer));
+        self.get(&request, async |caller| Ok(writer_json(&self.ingest.writer(table, writer, caller).await?))).await
     }
 }

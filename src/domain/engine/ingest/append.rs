@@ -8,7 +8,9 @@ use crate::domain::engine::Inner;
 use crate::domain::engine::ingest::staging::Stage;
 use crate::domain::engine::table_rules::{check_columns, check_name, table_schema};
 use crate::domain::storage::{SchemaCoercion, Table};
-use crate::ports::{Append, BatchStream, Error, ErrorKind, IfExists, IfMissing, IngestSummary, Result, intended};
+use crate::ports::{
+    Append, BatchStream, Error, ErrorKind, IfExists, IfMissing, IngestSummary, Result, WriterState, intended,
+};
 use arrow::datatypes::{Schema, SchemaRef};
 use std::sync::Arc;
 
@@ -49,7 +51,14 @@ impl Inner {
             match self.commit_append(&request, &target, &stage).await {
                 Ok(()) => {
                     let table_created = matches!(target, Target::New(_));
-                    return Ok(IngestSummary { table_created, batches, ..stage.summary() });
+                    let writer = self.writer_of(&request);
+                    return Ok(IngestSummary { table_created, batches, writer, ..stage.summary() });
+                }
+                // It was made before, by this call's own client or another one of the same name.
+                Err(Rejection::Repeated(_)) => {
+                    if let Some(summary) = self.repeated(&request) {
+                        return Ok(summary);
+                    }
                 }
                 Err(Rejection::Gone(_)) => return Err(dropped(&request.table)),
                 // Somebody made or altered the table meanwhile: fit what is staged to what there is now.
@@ -89,7 +98,7 @@ impl Inner {
 
     async fn commit_append(&self, request: &Append, target: &Target, stage: &Stage) -> Result<(), Rejection> {
         let segments = stage.segments().to_vec();
-        let commit = Commit::of(match target {
+        let mut commit = Commit::of(match target {
             Target::Table(table) => {
                 Change::Append { table: TableRef::of(table), schema: table.schema().clone(), segments }
             }
@@ -100,7 +109,42 @@ impl Inner {
                 Change::Create { table, or_replace: request.if_exists == IfExists::Replace }
             }
         });
-        self.commit(commit).await
+        if let Some(numbered) = &request.writer {
+            let (table, place) = match &commit.changes[0] {
+                // Before the rows: a commit that was made already is not looked at any further.
+                Change::Append { table, .. } => (table.clone(), 0),
+                Change::Create { table, .. } => (TableRef::of(table), 1),
+                _ => return Err(Error::internal("a stream is appended or makes a table").into()),
+            };
+            let rows = stage.rows();
+            commit.changes.insert(place, Change::Writer { table, commit: numbered.clone(), rows });
+        }
+        self.catalog.commit(commit, request.durability.unwrap_or(self.options.durability)).await
+    }
+
+    /// Returns how far the writer of a stream has come in its table.
+    fn writer_of(&self, request: &Append) -> Option<WriterState> {
+        let snapshot = self.catalog.current();
+        self.catalog.writer(snapshot.get(&request.table)?, &request.writer.as_ref()?.writer)
+    }
+
+    /// Sums up a stream that had been appended before, where it is visible that it was: else what it repeats was refused meanwhile.
+    fn repeated(&self, request: &Append) -> Option<IngestSummary> {
+        let state = self
+            .writer_of(request)
+            .filter(|state| request.writer.as_ref().is_some_and(|commit| commit.sequence <= state.sequence))?;
+        Some(IngestSummary { duplicate: true, writer: Some(state), ..IngestSummary::default() })
+    }
+
+    /// Says how far a writer has come in a table.
+    pub(in crate::domain::engine) fn writer(&self, table: &str, writer: &str) -> Result<WriterState> {
+        let snapshot = self.catalog.current();
+        self.catalog.writer(snapshot.table(table)?, writer).ok_or_else(|| {
+            Error::new(
+                ErrorKind::NotFound,
+                format!("table {table:?} knows no writer {writer:?}; it begins with commit 1"),
+            )
+        })
     }
 
     fn coerce_stage(&self, stage: &Stage, coercion: &SchemaCoercion) -> Result<Stage> {

@@ -132,7 +132,7 @@ impl Stage {
 
     /// Sums it up, but for whether a table is made of it.
     pub fn summary(&self) -> IngestSummary {
-        self.summary
+        self.summary.clone()
     }
 }
 
