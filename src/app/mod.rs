@@ -19,7 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::net::TcpListener;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 
 /// An implementation of both ports.
@@ -97,23 +97,23 @@ pub fn connect(url: &str, options: EngineOptions) -> Result<Backend> {
 /// Starts an engine on runtimes of its own.
 fn engine(options: EngineOptions, memory: MemoryAccount, journal: Arc<dyn Journal>) -> Result<Engine> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let quick = engine_runtime("engine", cores + 1)?;
-    let heavy = engine_runtime("engine-heavy", (4 * cores).max(8))?;
-    let lanes = Lanes { quick: quick.handle().clone(), heavy: heavy.handle().clone() };
+    let (quick, quick_runtime) = engine_runtime("engine", cores + 1)?;
+    let (heavy, heavy_runtime) = engine_runtime("engine-heavy", (4 * cores).max(8))?;
+    let lanes = Lanes { quick, heavy };
     let engine = Engine::open(lanes, options, memory, Foundation { journal, clock: Arc::new(SystemClock) })?;
-    let runtimes = [quick, heavy].map(|runtime| EngineRuntime(Some(runtime)));
-    Ok(engine.keeping(Arc::new(runtimes)))
+    Ok(engine.keeping(Arc::new([quick_runtime, heavy_runtime])))
 }
 
 /// Starts threads of the engine.
-fn engine_runtime(name: &str, threads: usize) -> Result<Runtime> {
-    Builder::new_multi_thread()
+fn engine_runtime(name: &str, threads: usize) -> Result<(Handle, EngineRuntime)> {
+    let runtime = Builder::new_multi_thread()
         .thread_name(name)
         .worker_threads(threads)
         .thread_stack_size(STACK_BYTES)
         .enable_time()
         .build()
-        .map_err(|error| Error::internal("the engine's threads did not start").with_source(error))
+        .map_err(|error| Error::internal("the engine's threads did not start").with_source(error))?;
+    Ok((runtime.handle().clone(), EngineRuntime(Some(runtime))))
 }
 
 /// Serves what `config` says until `shutdown`. `ready` is called with the banner once every port is open.

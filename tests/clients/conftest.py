@@ -25,10 +25,10 @@ class Server:
             return int(re.search(r"VmHWM:\s+(\d+) kB", status.read()).group(1)) * 1024
 
 
-def start(*flags: str) -> Server:
+def start(*flags: str, ports: tuple[int, int] = (0, 0)) -> Server:
     binary = os.environ["ZEPTO_TEST_SERVER"]
     process = subprocess.Popen(
-        [binary, "--flight-port", "0", "--http-port", "0", "--log-level", "error", *flags],
+        [binary, "--flight-port", str(ports[0]), "--http-port", str(ports[1]), "--log-level", "error", *flags],
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -52,24 +52,33 @@ impl DataDirectory {
     /// `Unavailable` where it cannot be read or written or another process has it, `InvalidQuery` for a directory that is something else
     /// or of a newer format.
     pub fn open(path: &Path) -> Result<Self> {
-        let shown = path.display();
         fs::create_dir_all(path).map_err(|error| no_access(path, &error))?;
+        // Before anything is written to what may be somebody else's.
+        check_ours(path)?;
         let lock = lock(path)?;
         let disk: Arc<dyn Disk> = Arc::new(RealDisk::locked(path, lock));
         let id = match disk.read("FORMAT") {
             Ok(bytes) => read_format(path, &bytes)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let names = disk.list("").map_err(|error| no_access(path, &error))?;
-                if let Some(foreign) = names.iter().find(|name| !BEFORE_FORMAT.contains(&name.as_str())) {
-                    return Err(Error::invalid(format!(
-                        "{shown} is no data directory: it has {foreign:?} and no FORMAT; name another one or an empty one"
-                    )));
-                }
                 make(path).map_err(|error| no_access(path, &error))?
             }
             Err(error) => return Err(no_access(path, &error)),
         };
         Ok(Self { disk, id })
+    }
+}
+
+/// Refuses a directory without a format that has something else in it.
+fn check_ours(path: &Path) -> Result<()> {
+    let entries = fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+    let entries = entries.map_err(|error| no_access(path, &error))?;
+    let names: Vec<_> = entries.iter().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    match names.iter().find(|name| !BEFORE_FORMAT.contains(&name.as_str())) {
+        Some(foreign) if !names.iter().any(|name| name == "FORMAT") => Err(Error::invalid(format!(
+            "{} is no data directory: it has {foreign:?} and no FORMAT; name another one or an empty one",
+            path.display()
+        ))),
+        _ => Ok(()),
     }
 }
 

@@ -43,6 +43,8 @@ pub struct Reader {
     files: VecDeque<(FileHeader, Option<u64>)>,
     /// The numbers of all of them.
     kept: Vec<u64>,
+    /// The last file, where nothing was written to it.
+    empty: Option<u64>,
     /// Files without a header, which may be damaged.
     unused: Vec<u64>,
     current: Option<OpenFile>,
@@ -85,7 +87,7 @@ impl Reader {
         let end = End { number: 0, offset: 0, lsn: before, time_us: i64::MIN, highest, turns, torn_bytes: 0 };
         let files = chain(&used)?;
         let kept = files.iter().map(|(header, _)| header.number).collect();
-        Ok(Self { disk, files, kept, unused, current: None, end })
+        Ok(Self { disk, files, kept, empty: None, unused, current: None, end })
     }
 
     /// Returns where the journal ends, once all of it was read.
@@ -96,6 +98,12 @@ impl Reader {
     /// Returns the numbers of the files that the journal is read from.
     pub fn kept(&self) -> impl Iterator<Item = u64> {
         self.kept.iter().copied()
+    }
+
+    /// Returns the number of the last file, where nothing was written to it: it only says where the one before it ends, until the next
+    /// one says so.
+    pub fn empty(&self) -> Option<u64> {
+        self.empty
     }
 
     /// Reads the next commit; none at the end.
@@ -120,7 +128,7 @@ impl Reader {
                     if self.end.offset == FIRST_RECORD && self.files.is_empty() {
                         let FileHeader { previous, previous_end, .. } = file.header;
                         self.end = End { number: previous, offset: previous_end, ..self.end };
-                        self.kept.pop();
+                        self.empty = self.kept.pop();
                     }
                     self.current = None;
                 }

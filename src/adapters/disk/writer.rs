@@ -67,11 +67,6 @@ impl Writer {
         })
     }
 
-    /// Returns the number of the file in use.
-    pub fn number(&self) -> u64 {
-        self.header.number
-    }
-
     /// Returns the salt of the file in use.
     pub fn salt(&self) -> u64 {
         self.header.salt

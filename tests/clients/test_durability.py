@@ -1,0 +1,231 @@
+"""A server that is killed, filled up and started again, as its clients see it."""
+
+import json
+import os
+import pathlib
+import random
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import pyarrow as pa
+import pyarrow.flight as fl
+import pytest
+from conftest import Server, start, stop
+
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "clients.md"
+KILLS = int(os.environ.get("ZEPTO_TEST_KILLS", "300"))
+
+
+def feed_class():
+    """The class that docs/clients.md shows."""
+    block = re.search(r"```python\n(import json, time\n.*?)^feed = ", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    names: dict = {}
+    exec(block.group(1), names)  # noqa: S102
+    return names["Feed"]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class Restarting:
+    """A server on one directory and one pair of ports."""
+
+    def __init__(self, directory, *flags: str):
+        self.flags = ["--data-dir", str(directory), *flags]
+        self.flight, self.http = free_port(), free_port()
+        self.server: Server | None = None
+
+    def start(self) -> Server:
+        self.server = start(*self.flags, ports=(self.flight, self.http))
+        return self.server
+
+    def kill(self) -> None:
+        self.server.process.send_signal(signal.SIGKILL)
+        self.server.process.wait()
+
+    def sql(self, text: str):
+        request = urllib.request.Request(self.server.http, data=text.encode())
+        with urllib.request.urlopen(request) as answer:
+            return json.load(answer)["data"]
+
+
+def rows(writer: int, number: int) -> pa.Table:
+    count = 1 + (number * 7 + writer) % 50
+    return pa.table({"w": pa.array([writer] * count, pa.int64()), "n": pa.array([number] * count, pa.int64())})
+
+
+def test_nothing_is_lost_and_nothing_comes_twice_while_the_server_is_killed(tmp_path):
+    restarting = Restarting(tmp_path / "data")
+    restarting.start()
+    feed = feed_class()
+    acknowledged = [0] * 4
+    is_over = threading.Event()
+    failures = []
+
+    def write(writer: int):
+        try:
+            mine = feed(f"grpc://127.0.0.1:{restarting.flight}", "t", f"writer {writer}")
+            while not is_over.is_set():
+                number = acknowledged[writer] + 1
+                answer = mine.append(rows(writer, number), offset=str(number))
+                assert answer["writer"]["sequence"] == number
+                acknowledged[writer] = number
+        except BaseException as error:  # noqa: BLE001
+            failures.append(error)
+
+    threads = [threading.Thread(target=write, args=(writer,)) for writer in range(4)]
+    for thread in threads:
+        thread.start()
+    chance = random.Random(1)
+    for _ in range(KILLS):
+        time.sleep(chance.random() * 0.3)
+        restarting.kill()
+        known = list(acknowledged)
+        restarting.start()
+        if sum(known) > 0:
+            found = dict(restarting.sql("SELECT w, max(n) FROM t GROUP BY w"))
+            assert all(found.get(writer, 0) >= number for writer, number in enumerate(known)), (found, known)
+    is_over.set()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert not failures, failures
+    assert min(acknowledged) > KILLS // 10, acknowledged
+    expected = {(w, n): rows(w, n).num_rows for w in range(4) for n in range(1, acknowledged[w] + 1)}
+    found = {(w, n): count for w, n, count in restarting.sql("SELECT w, n, count(*) FROM t GROUP BY w, n")}
+    assert found == expected
+    # In the order in which they came.
+    for writer in range(4):
+        numbers = [n for (n,) in restarting.sql(f"SELECT n FROM t WHERE w = {writer}")]
+        assert numbers == sorted(numbers)
+        position = feed(restarting.server.flight, "t", f"writer {writer}").position()
+        assert position == (acknowledged[writer], str(acknowledged[writer]))
+    stop(restarting.server)
+
+
+def test_the_sample_is_kept_and_not_made_twice(tmp_path):
+    restarting = Restarting(tmp_path / "data", "--ticks", "1000")
+    restarting.start()
+    restarting.sql("DELETE FROM trades WHERE symbol = 1")
+    before = restarting.sql("SELECT * FROM trades")
+    stop(restarting.server)
+    restarting.start()
+    assert restarting.sql("SELECT * FROM trades") == before
+    stop(restarting.server)
+
+
+def test_a_directory_has_one_process(tmp_path):
+    directory = tmp_path / "data"
+    restarting = Restarting(directory)
+    server = restarting.start()
+    binary = os.environ["ZEPTO_TEST_SERVER"]
+    command = [binary, "--flight-port", "0", "--http-port", "0", "--data-dir"]
+    second = subprocess.run([*command, directory], capture_output=True, text=True)
+    assert second.returncode == 1
+    assert f"process {server.process.pid}" in second.stderr
+    # A process that was stopped still has it.
+    server.process.send_signal(signal.SIGSTOP)
+    assert subprocess.run([*command, directory], capture_output=True).returncode == 1
+    server.process.send_signal(signal.SIGCONT)
+    stop(server)
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "letter.txt").write_text("dear")
+    third = subprocess.run([*command, foreign], capture_output=True, text=True)
+    assert third.returncode == 2
+    assert "letter.txt" in third.stderr
+    assert os.listdir(foreign) == ["letter.txt"]
+    newer = json.loads((directory / "FORMAT").read_text()) | {"format": 9, "min_reader": 9}
+    (directory / "FORMAT").write_text(json.dumps(newer))
+    fourth = subprocess.run([*command, directory], capture_output=True, text=True)
+    assert fourth.returncode == 2
+    assert "newer version" in fourth.stderr
+
+
+def test_a_full_disk_refuses_and_recovers(tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", small], capture_output=True)
+    if mounted.returncode != 0:
+        print("SKIPPED: only root can mount a small disk")
+        if os.environ.get("ZEPTO_SKIP_NOTHING") and os.geteuid() == 0:
+            pytest.fail(mounted.stderr.decode())
+        pytest.skip("no small disk")
+    try:
+        fill(small)
+    finally:
+        subprocess.run(["umount", "-l", small], check=True)
+
+
+def fill(small: pathlib.Path) -> None:
+    restarting = Restarting(small / "data")
+    restarting.start()
+    restarting.sql("CREATE TABLE t (n BIGINT)")
+    restarting.sql("CREATE TABLE old (n BIGINT)")
+    restarting.sql("INSERT INTO old VALUES (1), (2), (3)")
+    stored, refused, many = 0, 0, 20_000
+    while refused < 20:
+        lines = "\n".join(["n", *(str(stored * many + at) for at in range(many))])
+        try:
+            insert = urllib.request.Request(f"{restarting.server.http}/insert/csv?table=t", data=lines.encode())
+            urllib.request.urlopen(insert)
+            stored += 1
+        except urllib.error.HTTPError as error:
+            assert error.code == 429, error.read()
+            assert "disk" in error.read().decode()
+            refused += 1
+    assert restarting.sql("SELECT count(*) FROM t") == [[stored * many]]
+    # What takes away has some space kept for it.
+    restarting.sql("DELETE FROM old WHERE n = 1")
+    restarting.sql("DROP TABLE old")
+    restarting.kill()
+    restarting.start()
+    assert restarting.sql("SELECT count(*), count(DISTINCT n) FROM t") == [[stored * many, stored * many]]
+    assert len(restarting.sql("SHOW TABLES")) == 1
+    # More space, and commits are taken again by the same process.
+    subprocess.run(["mount", "-o", "remount,size=64m", small], check=True)
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            restarting.sql("INSERT INTO t VALUES (-1)")
+            break
+        except urllib.error.HTTPError:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    stop(restarting.server)
+
+
+def test_a_conflict_says_what_is_expected(tmp_path):
+    restarting = Restarting(tmp_path / "data")
+    server = restarting.start()
+    with server.connect() as client:
+        headers = [(b"x-zepto-writer", b"w"), (b"x-zepto-sequence", b"7"), (b"x-zepto-durability", b"wal")]
+        descriptor = fl.FlightDescriptor.for_path("t")
+        with pytest.raises(pa.ArrowException, match="begins with commit 1, not 7") as refused:
+            writer, reader = client.do_put(descriptor, rows(0, 1).schema, fl.FlightCallOptions(headers=headers))
+            writer.write_table(rows(0, 1))
+            writer.done_writing()
+            reader.read()
+            writer.close()
+        print(type(refused.value))
+    url = f"{server.http}/insert/ndjson?table=t&writer=w&sequence=2"
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(urllib.request.Request(url, data=b'{"n": 1}'))
+    assert refused.value.code == 412
+    headers = {"X-Zepto-Writer": "w", "X-Zepto-Sequence": "1", "X-Zepto-Offset": "abc"}
+    url = f"{server.http}/insert/ndjson?table=t&if_missing=create"
+    for duplicate in [False, True]:
+        with urllib.request.urlopen(urllib.request.Request(url, data=b'{"n": 1}', headers=headers)) as answer:
+            answer = json.load(answer)
+        assert (answer["duplicate"], answer["writer"]["offset"]) == (duplicate, "abc")
+    with urllib.request.urlopen(f"{server.http}/tables/t/writers/w") as answer:
+        assert json.load(answer)["sequence"] == 1
+    stop(server)
