@@ -8,7 +8,7 @@ SERVER = $(or $(CARGO_TARGET_DIR),target)/debug/zepto_flight_server
 RELEASE = $(or $(CARGO_TARGET_DIR),target)/release/zepto_flight_server
 TICKS ?= 1000
 
-.PHONY: help build run demo test test-rust test-left-out test-clients fuzz torture bench bench-timeseries bench-ping lint deny doc ci clean
+.PHONY: help build run demo test test-rust test-left-out test-clients fuzz torture bench bench-timeseries bench-durable bench-ping lint deny doc ci clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -51,6 +51,10 @@ bench: $(PEERS)/ready ## Measure against peers and write docs/benchmarks.md
 bench-timeseries: $(PEERS)/ready ## Measure time-series SQL beside Polars, DuckDB and DataFusion, and write docs/timeseries-benchmarks.md
 	cargo build --release
 	$(PEERS)/bin/python bench/timeseries.py --server $(RELEASE)
+
+bench-durable: $(PEERS)/ready ## Measure what durability costs, and write docs/durability-benchmarks.md
+	cargo build --release
+	$(PEERS)/bin/python bench/durable.py --server $(RELEASE)
 
 bench-ping: ## Measure a ping beside a heavy query
 	cargo bench --bench ping_under_load

@@ -76,7 +76,7 @@ pub fn connect(url: &str, options: EngineOptions) -> Result<Backend> {
     let limits = options.limits.clone();
     let memory = MemoryAccount::new(limits.memory_bytes_max);
     let backend = match scheme {
-        "memory" => both(engine(options, memory.clone(), Arc::new(MemoryJournal::new()))?, &memory),
+        "memory" => both(engine(options, memory.clone(), Arc::new(MemoryJournal))?, &memory),
         "file" => {
             let directory = DataDirectory::open(Path::new(url.trim_start_matches("file:")))?;
             let journal = DiskJournal::new(directory.disk, directory.id, JournalOptions::default());

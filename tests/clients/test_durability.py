@@ -5,6 +5,7 @@ import os
 import pathlib
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ import urllib.request
 import pyarrow as pa
 import pyarrow.flight as fl
 import pytest
-from conftest import Server, start, stop
+from conftest import Server, start, stop, without
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "clients.md"
 KILLS = int(os.environ.get("ZEPTO_TEST_KILLS", "300"))
@@ -229,3 +230,108 @@ def test_a_conflict_says_what_is_expected(tmp_path):
     with urllib.request.urlopen(f"{server.http}/tables/t/writers/w") as answer:
         assert json.load(answer)["sequence"] == 1
     stop(server)
+
+
+def traced(directory: pathlib.Path, log: pathlib.Path, *inject: str) -> Server | None:
+    """A server whose writes and syncs are written down, and of which one may fail; none where it does not start."""
+    binary = os.environ["ZEPTO_TEST_SERVER"]
+    command = ["strace", "-f", "-qq", "-o", log, "-e", "trace=pwritev2,fdatasync,fsync", *inject]
+    flags = ["--flight-port", "0", "--http-port", "0", "--log-level", "off", "--data-dir", directory]
+    process = subprocess.Popen([*command, binary, *flags], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    banner = ""
+    for line in process.stdout:
+        banner += line
+        if "read_all" in line:
+            flight, http = (re.search(rf"{scheme}://[\d.:]+", banner).group(0) for scheme in ("grpc", "http"))
+            return Server(process, flight, http)
+    process.wait()
+    return None
+
+
+def kill_traced(server: Server) -> None:
+    children = pathlib.Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    for child in children:
+        os.kill(int(child), signal.SIGKILL)
+    server.process.wait()
+
+
+CHANGES = [
+    "CREATE TABLE t (n BIGINT)",
+    *(f"INSERT INTO t VALUES ({number})" for number in range(1, 26)),
+    "DELETE FROM t WHERE n = 2",
+    "INSERT INTO t SELECT 26",
+]
+
+
+def states() -> list:
+    """What the table has after each of the changes; nothing before the first."""
+    found, rows = [None], []
+    for number in range(26):
+        rows = [*rows, number] if number else []
+        found.append(rows)
+    rest = [number for number in rows if number != 2]
+    return [*found, rest, [*rest, 26]]
+
+
+def change(server: Server, text: str):
+    """Returns true, the status of a refusal, or nothing where no answer comes."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(server.http, data=text.encode()), timeout=20):
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return None
+
+
+def table(server: Server):
+    try:
+        request = urllib.request.Request(server.http, data=b"SELECT n FROM t")
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return [n for (n,) in json.load(answer)["data"]]
+    except urllib.error.HTTPError as error:
+        assert error.code == 404
+        return None
+
+
+def test_nothing_is_acknowledged_before_the_disk_was_asked(tmp_path):
+    if not shutil.which("strace"):
+        without("strace")
+    log = tmp_path / "calls"
+    server = traced(tmp_path / "data", log)
+    before = len(log.read_text().splitlines())
+    for text in CHANGES:
+        assert change(server, text) is True
+        lines = log.read_text().splitlines()
+        durable = [line for line in lines[before:] if "RWF_DSYNC" in line or "fdatasync" in line]
+        assert durable, (text, lines[before:])
+        before = len(lines)
+    kill_traced(server)
+
+
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
+def test_a_write_that_fails_is_never_acknowledged(tmp_path, error):
+    if not shutil.which("strace"):
+        without("strace")
+    outcomes = set()
+    # Calls are counted for each thread of its own.
+    for call, at in [*(("pwritev2", at) for at in range(1, 10)), *(("fsync", at) for at in range(1, 10))]:
+        directory = tmp_path / f"{call}{at}"
+        inject = f"inject={call}:error={error}:when={at}"
+        server = traced(directory, tmp_path / "calls", "-e", inject)
+        acknowledged, unknown, refused = 0, False, False
+        if server:
+            for text in CHANGES:
+                answer = change(server, text)
+                if answer is not True:
+                    # What follows may work, or be refused; the state that it comes to is another one then.
+                    unknown, refused = answer in (503, None), answer == 429
+                    break
+                acknowledged += 1
+            kill_traced(server)
+        outcomes.add((server is not None, unknown, refused))
+        again = start("--data-dir", str(directory))
+        allowed = states()[acknowledged : acknowledged + 1 + unknown]
+        assert table(again) in allowed, (at, acknowledged, unknown, table(again), allowed)
+        stop(again)
+    assert (True, True, False) in outcomes if error == "EIO" else (True, False, True) in outcomes, outcomes

@@ -2,10 +2,15 @@
 //!
 //! Bounded in number and in time. Under memory pressure the state that was not used for longest goes first, before an
 //! append is refused; the present state is never given up, which would free nothing.
+//!
+//! A state's number would do as its id, if numbers were never given twice. But what was acknowledged in memory alone may be lost with the
+//! process, and its number given again to something else. So ids are mixed with a number of this process: one of another process
+//! means nothing here.
 
 use crate::domain::catalog::snapshot::Snapshot;
 use crate::ports::{Error, ErrorKind, Limits, Result, SnapshotId};
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,6 +23,8 @@ pub struct Pins {
     pins: Mutex<BTreeMap<u64, Pin>>,
     count_max: usize,
     ttl: Duration,
+    /// What ids are mixed with.
+    process: u64,
 }
 
 #[derive(Debug)]
@@ -34,6 +41,7 @@ impl Pins {
             pins: Mutex::default(),
             count_max: usize::try_from(limits.snapshots_max).unwrap_or(usize::MAX),
             ttl: limits.ticket_ttl(),
+            process: RandomState::new().hash_one("process") >> 2,
         }
     }
 
@@ -50,7 +58,7 @@ impl Pins {
         // The last holder of a large table takes a while to free it: not under the lock.
         drop(pins);
         drop(evicted);
-        SnapshotId(id)
+        SnapshotId(id ^ self.process)
     }
 
     /// Returns a pinned state, which is kept for its full time again.
@@ -60,7 +68,7 @@ impl Pins {
     /// `NotFound` where it has expired.
     pub fn get(&self, id: SnapshotId) -> Result<Arc<Snapshot>> {
         let mut pins = self.lock_unexpired();
-        let pin = pins.get_mut(&id.0).ok_or_else(|| {
+        let pin = pins.get_mut(&(id.0 ^ self.process)).ok_or_else(|| {
             Error::new(ErrorKind::NotFound, format!("snapshot {} has expired; ask for a new one", id.0))
         })?;
         pin.used = Instant::now();
