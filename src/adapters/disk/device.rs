@@ -45,4 +45,7 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
 
     /// Makes all that was written durable.
     fn sync(&self) -> io::Result<()>;
+
+    /// Gives back the space behind the first so many bytes; it may come back after a crash.
+    fn shorten(&self, bytes: u64) -> io::Result<()>;
 }

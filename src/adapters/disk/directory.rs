@@ -68,7 +68,7 @@ impl DataDirectory {
     }
 }
 
-/// Refuses a directory without a format that has something else in it.
+/// Refuses a directory without a format that has something else in it, or commits.
 fn check_ours(path: &Path) -> Result<()> {
     let entries = fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>);
     let entries = entries.map_err(|error| no_access(path, &error))?;
@@ -78,8 +78,18 @@ fn check_ours(path: &Path) -> Result<()> {
             "{} is no data directory: it has {foreign:?} and no FORMAT; name another one or an empty one",
             path.display()
         ))),
-        _ => Ok(()),
+        Some(_) => Ok(()),
+        // A store that has lost its name is not to be given another one.
+        None if !names.iter().any(|name| name == "FORMAT") && has_commits(path) => Err(Error::internal(format!(
+            "{0}/FORMAT is missing, and {0}/journal has commits; restore the directory from a backup",
+            path.display()
+        ))),
+        None => Ok(()),
     }
+}
+
+fn has_commits(path: &Path) -> bool {
+    fs::read_dir(path.join("journal")).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// Takes the directory's lock, and says in it who has it.

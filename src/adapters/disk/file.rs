@@ -102,7 +102,7 @@ mod tests {
             damaged[byte] ^= 0x10;
             assert_eq!(FileHeader::of_file(&damaged), None, "byte {byte}");
         }
-        assert_eq!((FileHeader::of_file(&[0; 4096]), FileHeader::of_file(&block[..80])), (None, None));
+        assert_eq!((FileHeader::of_file(&[0; 4096]), FileHeader::of_file(&block[..79])), (None, None));
     }
 
     #[test]

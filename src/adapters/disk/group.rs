@@ -124,7 +124,7 @@ impl Group {
         if filled > 0 {
             place.file.write_at(&staging.as_slice()[..filled], offset, is_synced && is_single)?;
         }
-        if is_synced && !is_single { place.file.sync() } else { Ok(()) }
+        if is_synced && !is_single { place.file.sync().map_err(io::Error::other) } else { Ok(()) }
     }
 }
 

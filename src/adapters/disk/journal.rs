@@ -145,12 +145,13 @@ impl Entries {
         }
         disk.sync_folder(FOLDER)?;
         let before = Before { number, end: offset, lsn, turns };
-        let (spare, writer) = begin(disk, *id, *options, highest + 1, before)?;
+        let spare = Arc::new(Spare::new(highest + 1, options.file_bytes_min, options.file_bytes_max));
+        let writer = Writer::begin(disk.clone(), spare.clone(), id.store, before)?;
         if let Some(empty) = reader.empty() {
             disk.remove(&path_of(empty))?;
             disk.sync_folder(FOLDER)?;
         }
-        let made = Arc::new(Log::new(writer, lsn, time_us, options.group_bytes as u64));
+        let made = Arc::new(Log::new(writer, spare.clone(), lsn, time_us, options.group_bytes as u64));
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..options.threads {
             let (log, options) = (made.clone(), *options);
@@ -171,27 +172,6 @@ impl JournalOptions {
         AlignedBuffer::new((2 * self.group_bytes).next_multiple_of(BLOCK))
     }
 }
-
-/// Begins the first file of this start. On a disk that is almost full a short one will do: what only takes away has room in it.
-fn begin(
-    disk: &Arc<dyn Disk>,
-    id: StoreId,
-    options: JournalOptions,
-    number: u64,
-    before: Before,
-) -> io::Result<(Arc<Spare>, Writer)> {
-    let mut bytes = options.file_bytes_min;
-    loop {
-        let spare = Arc::new(Spare::new(number, bytes, options.file_bytes_max));
-        match Writer::begin(disk.clone(), spare.clone(), id.store, before) {
-            Err(error) if error.kind() == io::ErrorKind::StorageFull && bytes > FILE_BYTES_LEAST => bytes /= 2,
-            begun => return Ok((spare, begun?)),
-        }
-    }
-}
-
-/// Bytes of a file that is worth being begun.
-const FILE_BYTES_LEAST: u64 = 4 * BLOCK as u64;
 
 fn unwritable(error: &io::Error) -> Error {
     Error::unavailable(format!("the data directory cannot be written: {error}"))

@@ -15,10 +15,11 @@
 use crate::adapters::disk::buffer::AlignedBuffer;
 use crate::adapters::disk::group::Group;
 use crate::adapters::disk::log_state::{Answer, Refused, State};
+use crate::adapters::disk::spare::Spare;
 use crate::adapters::disk::writer::{Place, Writer};
-use crate::ports::{Durability, Entry, Error, ErrorKind, OnDone};
+use crate::ports::{Durability, Effect, Entry, Error, ErrorKind, OnDone};
 use std::io;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long nothing comes before a mark is written.
@@ -31,6 +32,7 @@ pub struct Log {
     /// Something came, a group was written, or the log is to stop.
     changed: Condvar,
     writer: Mutex<Writer>,
+    spare: Arc<Spare>,
     /// Held while answers are given, so that they are given in order.
     answering: Mutex<()>,
     /// Bytes from which on nothing more is put to a group.
@@ -55,11 +57,12 @@ enum Work {
 
 impl Log {
     /// Makes a log that goes on after commit `last_lsn`, in groups of about `group_bytes`.
-    pub fn new(writer: Writer, last_lsn: u64, time_us: i64, group_bytes: u64) -> Self {
+    pub fn new(writer: Writer, spare: Arc<Spare>, last_lsn: u64, time_us: i64, group_bytes: u64) -> Self {
         Self {
             state: Mutex::new(State::after(last_lsn, time_us)),
             changed: Condvar::new(),
             writer: Mutex::new(writer),
+            spare,
             answering: Mutex::default(),
             group_bytes,
         }
@@ -68,7 +71,11 @@ impl Log {
     /// Takes a commit in.
     pub fn append(&self, entry: Entry, on_done: OnDone) {
         let mut state = self.lock();
-        let (lsn, durability) = (entry.lsn.0, entry.durability);
+        let lsn = entry.lsn.0;
+        // What is acknowledged before it is written needs space that is there already; else it waits as others do.
+        let is_tight = entry.durability == Durability::Memory
+            && state.queue.len() as u64 * SMALL_BYTES + bytes_of(&entry) > self.spare.ready_bytes() / 2;
+        let durability = if is_tight { Durability::Wal } else { entry.durability };
         let refusal = match &state.failed {
             Some(failed) => Some(failed.clone()),
             // What this one was built on was refused, and it is with it.
@@ -105,8 +112,11 @@ impl Log {
         match self.next_work(waits) {
             Work::Stop => return false,
             Work::Abandon(refused) => {
-                let abandoned = writer.abandon_from(refused.offset, refused.lsn - 1);
-                self.refuse(refused.lsn, abandoned.map_err(|error| unknown(&error)).err().unwrap_or(refused.error));
+                match writer.abandon_from(refused.offset, refused.lsn - 1) {
+                    Ok(()) => self.lock().synced_all(refused.lsn - 1),
+                    Err(error) => self.refuse(refused.lsn, unknown(&error)),
+                }
+                self.refuse(refused.lsn, refused.error);
             }
             Work::Group(mut group) => {
                 if let Some(place) = self.place(&mut writer, &mut group) {
@@ -125,9 +135,17 @@ impl Log {
             // What was written without a sync becomes durable by one that comes after all of it.
             let others = self.lock();
             drop(self.changed.wait_while(others, |state| state.writing > 1).unwrap_or_else(PoisonError::into_inner));
-            let written = group.write(place, staging, false).and_then(|()| place.file.sync());
+            let written = group.write(place, staging, false);
+            let written = written.and_then(|()| place.file.sync().map_err(after_sync));
             writer.is_dirty = written.is_err();
             self.written(group, place, Synced::All, written);
+        } else if group.is_mark {
+            // Nobody else writes now. Without a mark nothing is lost, but nothing may be written behind a gap.
+            let written = group.write(place, staging, true);
+            if written.as_ref().is_err_and(is_full) {
+                writer.give_back(place);
+            }
+            self.written(group, place, Synced::Nothing, written);
         } else {
             writer.is_dirty |= !wants_sync;
             drop(writer);
@@ -191,10 +209,12 @@ impl Log {
                 return None;
             }
             if let Err(error) = writer.next_file(group.first_lsn() - 1, group.bytes()) {
-                // Nothing was written: nothing has to be abandoned.
+                // Nothing of this group was written: nothing has to be abandoned.
                 self.refuse(group.first_lsn(), if is_full(&error) { full(&error) } else { unknown(&error) });
                 return None;
             }
+            // Beginning a file makes the one before it durable.
+            self.lock().synced_all(group.first_lsn() - 1);
         }
         let mut state = self.lock();
         if state.is_over(group.first_lsn()) {
@@ -221,10 +241,8 @@ impl Log {
         let (first, last) = (group.first_lsn(), group.last_lsn());
         match written {
             Ok(()) => {
-                let is_ours =
-                    |answer: &&mut Answer| answer.lsn >= first && answer.lsn <= last && answer.result.is_none();
-                for answer in state.answers.iter_mut().filter(is_ours) {
-                    answer.result = Some(Ok(()));
+                if !group.is_mark {
+                    state.written(first, last);
                 }
                 match synced {
                     Synced::Nothing => {}
@@ -232,7 +250,6 @@ impl Log {
                     Synced::All => state.synced_all(last),
                 }
             }
-            // Without a mark nothing is lost.
             Err(error) if group.is_mark && is_full(&error) => {}
             Err(error) if is_full(&error) && !state.is_acknowledged(first) => {
                 let refused = Refused { lsn: first, offset: place.offset, error: full(&error) };
@@ -249,8 +266,13 @@ impl Log {
     /// Refuses the commits from `lsn` on that have come until now.
     fn refuse(&self, lsn: u64, error: Error) {
         let mut state = self.lock();
-        if error.kind() == ErrorKind::Unavailable || state.is_acknowledged(lsn) {
+        if state.failed.is_some() {
+            return;
+        }
+        if error.kind() == ErrorKind::Unavailable {
             state.fail(lsn, error);
+        } else if state.is_acknowledged(lsn) {
+            state.fail(lsn, unknown(&io::Error::other(error.to_string())));
         } else {
             state.refuse(lsn, &error);
             state.expected = lsn;
@@ -261,17 +283,9 @@ impl Log {
     fn answer(&self) {
         let _in_order = self.answering.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            let answer = {
-                let mut state = self.lock();
-                let is_due = |answer: &mut Answer| answer.result.is_some() || answer.durability == Durability::Memory;
-                state.answers.pop_front_if(is_due)
-            };
+            let answer = self.lock().next_answer();
             let Some(answer) = answer else { return };
-            let result = answer.result.unwrap_or(Ok(()));
-            if result.is_ok() {
-                self.lock().answered = answer.lsn;
-            }
-            (answer.on_done)(result);
+            (answer.on_done)(answer.result.unwrap_or(Ok(())));
         }
     }
 
@@ -291,6 +305,11 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
+/// Makes the error of a sync one after which nothing is known, whatever it says: the system may have dropped what it could not write.
+pub fn after_sync(error: io::Error) -> io::Error {
+    io::Error::other(error.to_string())
+}
+
 fn full(error: &io::Error) -> Error {
     Error::limit(format!("the disk of the data directory is full ({error}); nothing of this commit was stored"))
 }
@@ -299,6 +318,21 @@ fn unknown(error: &io::Error) -> Error {
     Error::unavailable(format!(
         "the journal could not be written ({error}): whether this commit is stored is known after a restart; until then nothing is taken"
     ))
+}
+
+/// Bytes that a commit in the queue takes, about, where nobody counted.
+const SMALL_BYTES: u64 = 4 << 10;
+
+/// Returns about how many bytes a commit takes.
+fn bytes_of(entry: &Entry) -> u64 {
+    let batches = |effect: &Effect| match effect {
+        Effect::Create { batches, .. } | Effect::Append { batches, .. } => {
+            batches.iter().map(|batch| batch.get_array_memory_size() as u64).sum()
+        }
+        Effect::Update { values, .. } => values.get_array_memory_size() as u64,
+        _ => 0,
+    };
+    SMALL_BYTES + entry.effects.iter().map(batches).sum::<u64>()
 }
 
 fn out_of_order() -> Error {

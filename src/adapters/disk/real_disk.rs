@@ -122,7 +122,7 @@ impl DiskFile for RealFile {
     fn write_at(&self, bytes: &[u8], offset: u64, is_synced: bool) -> io::Result<()> {
         if !self.is_direct {
             self.file.write_all_at(bytes, offset)?;
-            return if is_synced { self.sync() } else { Ok(()) };
+            return if is_synced { self.sync().map_err(io::Error::other) } else { Ok(()) };
         }
         let flags = if is_synced { ReadWriteFlags::DSYNC } else { ReadWriteFlags::empty() };
         let mut written = 0;
@@ -135,7 +135,7 @@ impl DiskFile for RealFile {
                 // An old kernel, or a file system that knows no flags.
                 Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
                     self.file.write_all_at(&bytes[written..], offset + written as u64)?;
-                    return if is_synced { self.sync() } else { Ok(()) };
+                    return if is_synced { self.sync().map_err(io::Error::other) } else { Ok(()) };
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -145,5 +145,9 @@ impl DiskFile for RealFile {
 
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+
+    fn shorten(&self, bytes: u64) -> io::Result<()> {
+        self.file.set_len(bytes)
     }
 }

@@ -4,6 +4,7 @@
 //! is also where a full disk is noticed: before any commit depends on the space. Files begin small and double, so that a server that
 //! keeps little writes little.
 
+use crate::adapters::disk::buffer::AlignedBuffer;
 use crate::adapters::disk::device::{BLOCK, Disk, DiskFile};
 use crate::adapters::disk::file::{FOLDER, path_of};
 use std::io;
@@ -12,6 +13,9 @@ use std::time::Duration;
 
 /// How long to wait before a file that could not be made is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Bytes of a file that is worth being made.
+const BYTES_LEAST: u64 = 4 * BLOCK as u64;
 
 /// The next file.
 #[derive(Debug)]
@@ -48,8 +52,9 @@ impl Spare {
         Self { state: Mutex::new(state), changed: Condvar::new(), bytes_max }
     }
 
-    /// Takes a file of at least so many bytes: the one that is ready, else one that is made now.
-    pub fn take(&self, disk: &dyn Disk, bytes: u64) -> io::Result<Made> {
+    /// Takes a file of at least so many bytes: the one that is ready, else one that is made now. Of one that is longer than any other,
+    /// only the beginning and the last `reserve_bytes` are there: the rest comes as it is written, or it would be written twice.
+    pub fn take(&self, disk: &dyn Disk, bytes: u64, reserve_bytes: u64) -> io::Result<Made> {
         let mut state = self.lock();
         while state.is_making {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -58,28 +63,50 @@ impl Spare {
             self.changed.notify_all();
             return Ok(made);
         }
-        let (number, next_bytes) = (state.next_number, state.next_bytes);
-        if bytes > next_bytes {
-            // A group that is longer than any file has one of its own, which grows as it is written: its zeros would be written twice.
+        if bytes > state.next_bytes {
+            let (number, bytes) = (state.next_number, bytes.next_multiple_of(BLOCK as u64));
             state.next_number += 1;
-            let bytes = bytes.next_multiple_of(BLOCK as u64);
             drop(state);
             let file = make(disk, number, BLOCK as u64)?;
+            let zeros = AlignedBuffer::new(reserve_bytes.next_multiple_of(BLOCK as u64).min(bytes) as usize);
+            let reserved = file.write_at(zeros.as_slice(), bytes - zeros.as_slice().len() as u64, true);
+            if let Err(error) = reserved {
+                disk.remove(&path_of(number))?;
+                return Err(error);
+            }
             return Ok(Made { file, number, bytes });
         }
-        let made = self.make(disk, state)?;
-        self.changed.notify_all();
-        Ok(made)
+        // On a disk that is almost full a short file will do.
+        let mut length = state.next_bytes;
+        loop {
+            match self.make(disk, state, length) {
+                Err(error) if error.kind() == io::ErrorKind::StorageFull && length / 2 >= bytes.max(BYTES_LEAST) => {
+                    length = (length / 2).next_multiple_of(BLOCK as u64);
+                    state = self.lock();
+                }
+                made => {
+                    made?;
+                    let made = self.lock().ready.take();
+                    self.changed.notify_all();
+                    return made.ok_or_else(|| io::Error::other("a file that was made is gone"));
+                }
+            }
+        }
     }
 
     /// Makes the next file ready, unless it is.
     pub fn prepare(&self, disk: &dyn Disk) -> io::Result<()> {
         let state = self.lock();
         if state.ready.is_none() && !state.is_making {
-            let made = self.make(disk, state)?;
-            self.lock().ready = Some(made);
+            let length = state.next_bytes;
+            self.make(disk, state, length)?;
         }
         Ok(())
+    }
+
+    /// Returns the length of the file that is ready; 0 where none is.
+    pub fn ready_bytes(&self) -> u64 {
+        self.lock().ready.as_ref().map_or(0, |made| made.bytes)
     }
 
     /// Keeps one file ready until [`Spare::stop`].
@@ -109,20 +136,19 @@ impl Spare {
         self.changed.notify_all();
     }
 
-    /// Makes the next file without holding the lock.
-    fn make(&self, disk: &dyn Disk, mut state: MutexGuard<'_, State>) -> io::Result<Made> {
-        let (number, bytes) = (state.next_number, state.next_bytes);
+    /// Makes the next file ready, without holding the lock.
+    fn make(&self, disk: &dyn Disk, mut state: MutexGuard<'_, State>, bytes: u64) -> io::Result<()> {
+        let number = state.next_number;
         state.next_number += 1;
         state.is_making = true;
         drop(state);
         let made = make(disk, number, bytes);
         let mut state = self.lock();
         state.is_making = false;
-        if made.is_ok() {
-            state.next_bytes = (bytes * 2).min(self.bytes_max);
-        }
         self.changed.notify_all();
-        Ok(Made { file: made?, number, bytes })
+        state.ready = Some(Made { file: made?, number, bytes });
+        state.next_bytes = (bytes * 2).min(self.bytes_max);
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

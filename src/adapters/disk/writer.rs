@@ -85,6 +85,11 @@ impl Writer {
         place
     }
 
+    /// Takes back the place of the last group, which was not written.
+    pub fn give_back(&mut self, place: &Place) {
+        self.offset = place.offset;
+    }
+
     /// Goes on in the next file, in which a group of so many bytes has room. All groups before are written.
     pub fn next_file(&mut self, last_lsn: u64, bytes: u64) -> io::Result<()> {
         self.go_on(
@@ -96,6 +101,8 @@ impl Writer {
     /// Goes on in the next file, as if nothing had been written to this one from `end` on, which never counts again.
     pub fn abandon_from(&mut self, end: u64, last_lsn: u64) -> io::Result<()> {
         let FileHeader { number, previous, previous_end, .. } = self.header;
+        // What is given up may be the very space that is missing.
+        self.file.shorten(end)?;
         if end > FIRST_RECORD || previous == 0 {
             return self.go_on(Before { number, end, lsn: last_lsn, turns: self.header.turn + 1 }, 0);
         }
@@ -108,7 +115,7 @@ impl Writer {
     fn go_on(&mut self, before: Before, bytes: u64) -> io::Result<()> {
         if self.is_dirty {
             // The next file says that all of this one is there.
-            self.file.sync()?;
+            self.file.sync().map_err(io::Error::other)?;
             self.is_dirty = false;
         }
         let begun = begin_file(self.disk.as_ref(), &self.spare, self.store, before, bytes)?;
@@ -137,7 +144,7 @@ struct Begun {
 
 /// Begins a file with room for so many bytes: its header is durable when this returns.
 fn begin_file(disk: &dyn Disk, spare: &Spare, store: u128, before: Before, bytes: u64) -> io::Result<Begun> {
-    let made = spare.take(disk, file_bytes(bytes))?;
+    let made = spare.take(disk, file_bytes(bytes), RESERVE_BYTES)?;
     let header = FileHeader {
         store,
         salt: uuid::Uuid::new_v4().as_u64_pair().0,

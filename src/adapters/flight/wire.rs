@@ -3,7 +3,7 @@
 //! Both directions of each stand here together. Handles and commands have files of their own.
 
 use crate::adapters::ipc::{self, Encoding};
-use crate::adapters::serving::numbered_put::{HEADER_PREFIX, OPTIONS, add_writer, writer_of};
+use crate::adapters::serving::numbered_put::{HEADER_PREFIX, OPTIONS, add_writer, not_ascii, writer_of};
 use crate::ports::{Error, ErrorKind, IngestSummary, Limits, Reply, Result, StatementKind, TableInfo};
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
@@ -104,10 +104,14 @@ pub fn endpoints(metadata: &MetadataMap) -> Result<u32> {
 }
 
 /// Reads the options of a stream from the headers.
-pub fn put_options(metadata: &MetadataMap) -> Vec<(&'static str, String)> {
+///
+/// # Errors
+///
+/// `InvalidQuery` for a value that is not ASCII, which a header cannot carry.
+pub fn put_options(metadata: &MetadataMap) -> Result<Vec<(&'static str, String)>> {
     let option = |name: &'static str| {
         let value = metadata.get(format!("{HEADER_PREFIX}{name}"))?;
-        Some((name, value.to_str().unwrap_or("?").to_owned()))
+        Some(value.to_str().map(|text| (name, text.to_owned())).map_err(|_| not_ascii(name)))
     };
     OPTIONS.into_iter().filter_map(option).collect()
 }

@@ -49,6 +49,13 @@ pub fn with_options(append: Append, option: impl Fn(&'static str) -> Option<Stri
     Ok(Append { writer, durability, ..append })
 }
 
+/// Makes the error for a header whose value is not ASCII: two names must not become one.
+pub fn not_ascii(name: &str) -> Error {
+    Error::invalid(format!(
+        "header {HEADER_PREFIX}{name} is not ASCII; give it in the address, or in a JSON command over Flight"
+    ))
+}
+
 fn checked(commit: WriterCommit) -> Result<WriterCommit> {
     if commit.writer.is_empty() || commit.writer.len() > WRITER_BYTES_MAX {
         return Err(Error::invalid(format!("a writer's name has 1 to {WRITER_BYTES_MAX} bytes")));

@@ -130,11 +130,10 @@ impl Commits {
             let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
             let (committer, decided) = oneshot::channel();
             let state = latest.state.clone();
-            let waiting = WaitingCommit { state, is_journalled: false, committer, _lock: None };
-            self.visible.waiting().commits.push_back(waiting);
+            self.visible.rearranged(WaitingCommit { state, is_journalled: false, committer, _lock: None }, &latest);
             decided
         };
-        self.visible.show_rearranged();
+        // Whatever became of them.
         let _ = decided.await;
     }
 
@@ -166,14 +165,14 @@ impl Commits {
         let (committer, visible) = oneshot::channel();
         latest.state = Arc::new(next);
         let waiting = WaitingCommit { state: latest.state.clone(), is_journalled, committer, _lock: commit.lock };
-        self.visible.waiting().commits.push_back(waiting);
         if is_journalled {
+            self.visible.waiting().commits.push_back(waiting);
             latest.time_us = time_us;
             let entry = Entry { lsn, time_us, durability, effects };
             let (shown, generation) = (self.visible.clone(), latest.generation);
             self.journal.append(entry, Box::new(move |result| shown.decided(lsn, generation, result)));
         } else {
-            self.visible.show_rearranged();
+            self.visible.rearranged(waiting, &latest);
         }
         Ok((before, visible))
     }
@@ -225,9 +224,17 @@ impl Visible {
         }
     }
 
-    /// Shows commits that the journal has nothing to say about, unless they wait behind one that it does.
-    fn show_rearranged(&self) {
-        self.show_front(&mut self.waiting());
+    /// Shows a commit that the journal has nothing to say about, once those before it are shown. One that was made from a state that
+    /// was given up meanwhile is refused with it.
+    fn rearranged(&self, commit: WaitingCommit, latest: &Latest) {
+        let mut waiting = self.waiting();
+        if waiting.given_up == Some(latest.generation) {
+            let refused = Err(Error::unavailable("a commit before this one was refused"));
+            let _ = commit.committer.send(refused);
+            return;
+        }
+        waiting.commits.push_back(commit);
+        self.show_front(&mut waiting);
     }
 
     fn show_front(&self, waiting: &mut Waiting) {

@@ -108,7 +108,8 @@ impl Run {
                     entries.push(entry);
                 }
                 Event::Acknowledged(serial) => {
-                    if let Some(place) = place(serial, &entries).filter(|place| counts(entries[*place].durability)) {
+                    let place = place(serial, &entries).expect("what was refused is not acknowledged");
+                    if counts(entries[place].durability) {
                         needed = place + 1;
                     }
                 }
@@ -158,6 +159,11 @@ fn history(seed: u64, threads: usize, crashes: usize, fault: Option<Fault>) -> s
             run.append(durability, &mut random);
             if threads > 0 && random.below(4) == 0 {
                 std::thread::sleep(Duration::from_micros(random.below(200) as u64));
+            }
+            // Long enough for a mark.
+            if threads > 0 && random.below(60) == 0 {
+                run.disk.set_weather(Weather::Fair);
+                std::thread::sleep(Duration::from_millis(70));
             }
         }
         if threads > 0 {

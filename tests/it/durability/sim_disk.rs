@@ -333,6 +333,12 @@ impl DiskFile for SimFile {
         Ok(())
     }
 
+    fn shorten(&self, bytes: u64) -> io::Result<()> {
+        let mut sim = self.disk.0.lock().unwrap();
+        sim.live.inodes[self.inode].truncate(bytes as usize);
+        Ok(())
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.disk.0.lock().unwrap().ops.push(Op::Sync { inode: self.inode });
         Ok(())

@@ -28,8 +28,8 @@ pub async fn do_put(state: &Arc<State>, request: http::Request<Body>) -> RpcResu
     let request = request.map_err(|error| status_from_error(&error))?;
     let mut admitted = admit(state, "DoPut", &request)?;
     let options = put_options(request.metadata());
-    let result = match CallContext::new(state, &admitted, request.metadata()) {
-        Ok(call) => put(request.into_inner(), &options, &call, &mut admitted).await,
+    let result = match CallContext::new(state, &admitted, request.metadata()).and_then(|call| Ok((call, options?))) {
+        Ok((call, options)) => put(request.into_inner(), &options, &call, &mut admitted).await,
         Err(error) => Err(error),
     };
     reply(&mut admitted, result.map(|result| stream::iter([Ok(outgoing::proto(&result))]).boxed()))

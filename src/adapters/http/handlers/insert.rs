@@ -9,7 +9,7 @@ use crate::adapters::http::request::HttpRequest;
 use crate::adapters::http::response::{finish_error, finish_json, set_header};
 use crate::adapters::http::wire::{BATCHES, BYTES, FORMAT, IF_EXISTS, IF_MISSING, TABLE_CREATED};
 use crate::adapters::serving::AdmittedRequest;
-use crate::adapters::serving::numbered_put::{HEADER_PREFIX, add_writer, with_options};
+use crate::adapters::serving::numbered_put::{HEADER_PREFIX, OPTIONS, add_writer, not_ascii, with_options};
 use crate::ports::{Append, Caller, Error, ErrorKind, IfExists, IngestSummary, Result};
 use arrow::datatypes::SchemaRef;
 use serde_json::json;
@@ -56,11 +56,12 @@ impl Handlers {
         let (if_missing, if_exists) = (option(&request, IF_MISSING)?, option(&request, IF_EXISTS)?);
         let append = Append { table, if_missing, if_exists, caller, ..Append::default() };
         // In the address, or as headers.
-        let append = with_options(append, |name| {
-            let header = || request.headers.get(format!("{HEADER_PREFIX}{name}"));
-            let header = || header().map(|value| value.to_str().unwrap_or("?").to_owned());
-            request.query.get(name).cloned().or_else(header)
-        })?;
+        let header = |name: &str| request.headers.get(format!("{HEADER_PREFIX}{name}"));
+        if let Some(name) = OPTIONS.into_iter().find(|name| header(name).is_some_and(|value| value.to_str().is_err())) {
+            return Err(not_ascii(name).into());
+        }
+        let given = |name: &str| header(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let append = with_options(append, |name| request.query.get(name).cloned().or_else(|| given(name)))?;
         let columns = InsertColumns::from_query(&request.query)?;
         // Arrow carries its types, so the table is looked up only where columns are renamed or scaled.
         let schema = match format {

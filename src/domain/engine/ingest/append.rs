@@ -39,6 +39,10 @@ impl Inner {
         request: Append,
         batches: BatchStream,
     ) -> Result<IngestSummary> {
+        if request.writer.is_some() && request.if_exists == IfExists::Replace {
+            // The table that comes would know nothing of what its writer did to the one that goes.
+            return Err(Error::unsupported("a numbered commit does not replace its table; TRUNCATE it, and append"));
+        }
         let arrival_ns = self.clock.now_ns();
         check_name(&request.table)?;
         check_columns(batches.schema().fields().len(), &self.options.limits)?;
