@@ -34,7 +34,6 @@ class Durable(servers.Empty):
     """Ours, on a directory."""
 
     def __init__(self, binary, directory, *flags):
-        self.directory = pathlib.Path(directory)
         command = [binary, "--flight-port", "0", "--http-port", "0", "--log-level", "warn"]
         where = ["--data-dir", str(directory)] if directory else ["--backend", "memory:"]
         super(servers.Empty, self).__init__([*command, *where, *flags])

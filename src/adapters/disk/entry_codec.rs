@@ -254,6 +254,7 @@ impl TableHead {
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "one run is a list of runs, too")]
 mod tests {
     use crate::adapters::disk::entry_codec::{Content, read_effects};
     use crate::ports::{Effect, TableDefinition, WriterState};

@@ -6,7 +6,7 @@
 //! journal/N.wal       commits in their order, N from 1
 //! ```
 //!
-//! What is acknowledged is in the journal, on the disk. At the start all of it is read again ([`reader`](self), which tells an
+//! What is acknowledged is in the journal, on the disk. At the start all of it is read again (`reader.rs`, which tells an
 //! interrupted write from damage), and a new file is begun, so that nothing is ever written behind something that may be torn.
 
 mod buffer;

@@ -67,7 +67,7 @@ fn forgotten(_: oneshot::error::RecvError) -> Result<()> {
 }
 
 impl Commits {
-    /// Goes on from `state`.
+    /// Goes on from what the journal came to.
     pub fn new(replayed: Replayed, journal: Arc<dyn Journal>, clock: Arc<dyn Clock>, limits: &Limits) -> Self {
         let Replayed { state, time_us, .. } = replayed;
         let (version, state) = (state.version(), Arc::new(state));

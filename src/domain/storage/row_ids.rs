@@ -176,6 +176,7 @@ pub fn joined(runs: impl IntoIterator<Item = Range<u64>>) -> Vec<Range<u64>> {
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "one run is a list of runs, too")]
 mod tests {
     use crate::domain::storage::row_ids::RowIds;
     use crate::ports::MemoryAccount;

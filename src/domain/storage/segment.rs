@@ -1,7 +1,8 @@
 //! A segment: a record batch that arrived together, its statistics, its memory and a mask of deleted rows.
 //!
 //! Columns never change once made, so segments are values: a DELETE makes another segment of the same columns with
-//! another mask, an ALTER another one with other columns of the same rows. Both keep the segment's id, which names its rows.
+//! another mask, an ALTER another one with other columns of the same rows. Both keep the segment's id. Its rows have ids of their own,
+//! which they keep when they come into another segment.
 //!
 //! Statistics are computed when they are first asked for: ingestion does not wait for them. They order values as Arrow's
 //! comparison kernels do (total order for floats, so NaN is the largest), because the executor prunes by comparing them with
@@ -21,7 +22,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-/// Names the rows of a segment. Never used again in the same process.
+/// Names a segment for as long as its rows have the same values. Never used again in the same process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentId(u64);
 

@@ -310,7 +310,7 @@ impl Disk for SimDisk {
 
 impl DiskFile for SimFile {
     fn write_at(&self, bytes: &[u8], offset: u64, is_synced: bool) -> io::Result<()> {
-        assert!(offset % 4096 == 0 && bytes.len() % 4096 == 0, "whole blocks");
+        assert!(offset.is_multiple_of(4096) && bytes.len().is_multiple_of(4096), "whole blocks");
         let mut sim = self.disk.0.lock().unwrap();
         let (inode, offset) = (self.inode, offset as usize);
         let grows = sim.live.inodes[inode].len() < offset + bytes.len();
