@@ -77,6 +77,12 @@ impl MemoryAccount {
         Reservation { used: self.used.clone(), bytes }
     }
 
+    /// Returns the same account without its limit: for what has to be there again after a restart.
+    #[must_use]
+    pub fn without_limit(&self) -> Self {
+        Self { used: self.used.clone(), bytes_max: u64::MAX, relief: Arc::default() }
+    }
+
     /// Returns the bytes in use.
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)

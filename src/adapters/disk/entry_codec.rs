@@ -206,7 +206,7 @@ impl Sections {
     }
 
     fn stream(&mut self, bytes: Section) -> Result<(SchemaRef, Vec<RecordBatch>)> {
-        let mut deframer = Deframer::new(DecodeLimits::new(bytes, bytes));
+        let mut deframer = Deframer::new(DecodeLimits::none());
         deframer.push(self.take(bytes)?);
         let mut batches = Vec::new();
         while let Some(batch) = deframer.next_batch().map_err(|error| unreadable(error.message()))? {
@@ -258,7 +258,7 @@ impl TableHead {
 mod tests {
     use crate::adapters::disk::entry_codec::{Content, read_effects};
     use crate::ports::{Effect, TableDefinition, WriterState};
-    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+    use arrow::array::{ArrayRef, DictionaryArray, Int32Array, Int64Array, NullArray, RecordBatch, StringArray};
     use bytes::Bytes;
     use std::sync::Arc;
 
@@ -292,6 +292,21 @@ mod tests {
             },
             Effect::Drop { table: 7 },
         ]
+    }
+
+    #[test]
+    fn what_a_stream_may_not_bring_is_read_all_the_same() {
+        let texts: StringArray = (0..5_000).map(|n| Some(format!("symbol {n}"))).collect();
+        let keys = Int32Array::from_iter_values(0..5_000);
+        let coded: ArrayRef = Arc::new(DictionaryArray::new(keys, Arc::new(texts)));
+        let nulls: ArrayRef = Arc::new(NullArray::new(20_000_000));
+        for column in [coded, nulls] {
+            let batches = vec![RecordBatch::try_from_iter([("c", column)]).unwrap()];
+            let effects = vec![Effect::Append { table: 1, first_row: 0, batches }];
+            let content = Content::of(&effects).unwrap();
+            let body: Bytes = content.body.iter().flatten().copied().collect();
+            assert_eq!(read_effects(&content.head, body).unwrap(), effects);
+        }
     }
 
     #[test]

@@ -24,14 +24,21 @@ pub struct DecodeLimits {
     pub message_bytes_max: u64,
     /// Bytes of one message after decompression.
     pub inflated_bytes_max: u64,
+    /// Rows that a message may claim beyond those that its bytes can hold.
+    pub bare_rows_max: i64,
     /// Messages, dictionaries and inflated buffers are counted here while they are decoded.
     pub memory: MemoryAccount,
 }
 
 impl DecodeLimits {
-    /// Makes limits without an account: for bytes that are this program's own.
+    /// Makes limits without an account.
     pub fn new(message_bytes_max: u64, inflated_bytes_max: u64) -> Self {
-        Self { message_bytes_max, inflated_bytes_max, memory: MemoryAccount::default() }
+        Self { message_bytes_max, inflated_bytes_max, bare_rows_max: BARE_ROWS_MAX, memory: MemoryAccount::default() }
+    }
+
+    /// Makes no limits: for what this program wrote itself and knows to be whole.
+    pub fn none() -> Self {
+        Self { bare_rows_max: i64::MAX, ..Self::new(u64::MAX, u64::MAX) }
     }
 }
 
@@ -165,7 +172,7 @@ impl Decoder {
             )));
         }
         let inflated_bits = i64::try_from(inflated).unwrap_or(i64::MAX).saturating_mul(8);
-        let rows_max = bits.saturating_add(inflated_bits).saturating_add(BARE_ROWS_MAX);
+        let rows_max = bits.saturating_add(inflated_bits).saturating_add(self.limits.bare_rows_max);
         let mut counts = batch.nodes().into_iter().flatten().map(|node| node.length()).chain([batch.length()]);
         match counts.find(|rows| *rows < 0 || *rows > rows_max) {
             Some(rows) => Err(Error::invalid(format!("a batch claims {rows} rows in {} bytes", body.len()))),

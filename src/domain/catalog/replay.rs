@@ -5,23 +5,26 @@
 //! otherwise be a million segments, each of which makes the next commit slower.
 
 use crate::domain::catalog::snapshot::Snapshot;
-use crate::domain::storage::{Allocations, Reshape, RowValues, Segment, Table, WriterLimits, compact, compactable_run};
+use crate::domain::storage::{
+    Allocations, Reshape, RowValues, Segment, SegmentId, Table, WriterLimits, compact, compactable_run,
+};
 use crate::ports::{Effect, Entry, Error, Journal, Result, TableDefinition};
 use arrow::array::RecordBatch;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Applies all that `journal` has.
 ///
 /// # Errors
 ///
-/// The journal's, `LimitExceeded` where the rows do not fit into memory, and `Internal` for an effect that does not fit what came before
+/// The journal's, and `Internal` for an effect that does not fit what came before
 /// it.
 pub fn replay(journal: &dyn Journal, allocations: &Allocations) -> Result<Replayed> {
     let recorded = journal.recorded()?;
     let state = Snapshot::empty(recorded.before.0);
     let replayed = Replayed { state, next_table_id: 1, time_us: i64::MIN };
-    let mut replay = Replay { replayed, names: HashMap::new(), allocations };
+    let unlimited = allocations.without_limit();
+    let mut replay = Replay { replayed, names: HashMap::new(), apart: HashSet::new(), allocations: &unlimited };
     for entry in recorded.entries {
         replay.entry(entry?)?;
     }
@@ -46,6 +49,8 @@ struct Replay<'a> {
     replayed: Replayed,
     /// Names of the tables that are there, by their ids.
     names: HashMap<u64, Arc<str>>,
+    /// The first and last segments of runs that cannot be put together: trying costs a copy each time.
+    apart: HashSet<(SegmentId, SegmentId)>,
     allocations: &'a Allocations,
 }
 
@@ -90,13 +95,15 @@ impl Replay<'_> {
             }
             Effect::Writer { table, state } => {
                 let present = self.table(table)?;
-                let writers = present.writers().with(state, ALL_WRITERS, self.allocations.account())?;
+                let writers =
+                    present.writers().with(state, ALL_WRITERS, &self.allocations.account().without_limit())?;
                 Table::clone(present).with_writers(writers)
             }
             Effect::Alter { definition } => self.alter(&definition)?,
             Effect::Drop { table } => return self.remove(table),
         };
-        self.replayed.state.put(Arc::new(self.compacted(next)?));
+        let next = self.compacted(next)?;
+        self.replayed.state.put(Arc::new(next));
         Ok(())
     }
 
@@ -114,7 +121,7 @@ impl Replay<'_> {
     fn create(&mut self, definition: &TableDefinition, batches: Vec<RecordBatch>) -> Result<Table> {
         let next_table_id = &mut self.replayed.next_table_id;
         *next_table_id = (*next_table_id).max(definition.id.saturating_add(1));
-        let table = Table::of_definition(definition).counted_in(self.allocations.account())?;
+        let table = Table::of_definition(definition).counted_in(&self.allocations.account().without_limit())?;
         self.names.insert(definition.id, table.name().clone());
         Ok(table.append(&self.segments(batches)?))
     }
@@ -137,15 +144,19 @@ impl Replay<'_> {
     }
 
     /// Puts segments together as long as that pays; those that cannot be stay.
-    fn compacted(&self, mut table: Table) -> Result<Table> {
+    fn compacted(&mut self, mut table: Table) -> Result<Table> {
         let mut from = 0;
         while let Some(run) = compactable_run(&table.segments()[from..]) {
             let run = from + run.start..from + run.end;
             let segments = &table.segments()[run.clone()];
             let removed: Vec<_> = segments.iter().map(|segment| segment.id()).collect();
-            match compact(segments, self.allocations) {
-                Ok(compacted) => table = table.replace(&removed, &[compacted])?,
-                Err(_) => from = run.end,
+            let ends = (removed[0], removed[removed.len() - 1]);
+            match (!self.apart.contains(&ends)).then(|| compact(segments, self.allocations)) {
+                Some(Ok(compacted)) => table = table.replace(&removed, &[compacted])?,
+                Some(Err(_)) | None => {
+                    self.apart.insert(ends);
+                    from = run.end;
+                }
             }
         }
         Ok(table)

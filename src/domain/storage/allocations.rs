@@ -17,6 +17,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[derive(Debug, Clone)]
 pub struct Allocations {
     account: MemoryAccount,
+    /// What is asked for memory: the account, or the same without its limit.
+    asked: MemoryAccount,
     registered: Arc<Mutex<HashMap<usize, Allocation>>>,
 }
 
@@ -39,7 +41,28 @@ pub struct Claim {
 impl Allocations {
     /// Makes a register whose bytes are taken from `account`.
     pub fn new(account: MemoryAccount) -> Self {
-        Self { account, registered: Arc::default() }
+        Self { asked: account.clone(), account, registered: Arc::default() }
+    }
+
+    /// Returns the same register, which refuses nothing: what was stored under a limit has to be there again under it, whatever it takes on
+    /// the way.
+    #[must_use]
+    pub fn without_limit(&self) -> Self {
+        Self { asked: self.account.without_limit(), ..self.clone() }
+    }
+
+    /// Returns the account that is asked for what is not an allocation of columns.
+    pub fn asked(&self) -> &MemoryAccount {
+        &self.asked
+    }
+
+    /// Reserves bytes that are about to be allocated.
+    ///
+    /// # Errors
+    ///
+    /// `LimitExceeded` where they are not free.
+    pub fn reserve(&self, bytes: u64) -> Result<Reservation> {
+        self.asked.reserve(bytes)
     }
 
     /// Returns the account that all bytes are taken from.
@@ -53,7 +76,7 @@ impl Allocations {
     ///
     /// `LimitExceeded` where the memory for the others is not free.
     pub fn claim(&self, batch: &RecordBatch) -> Result<Claim> {
-        self.claim_with(batch, |bytes| self.account.reserve(bytes))
+        self.claim_with(batch, |bytes| self.asked.reserve(bytes))
     }
 
     /// Claims the allocations of `batch` even past the account's limit: for what takes the place of other segments.

@@ -63,7 +63,7 @@ impl Reshape {
     pub fn segments(&self, segments: &[Arc<Segment>], allocations: &Allocations) -> Result<Vec<Arc<Segment>>> {
         let reshape = |segment: &Arc<Segment>| {
             // What is about to be made is asked for first; the claim then counts what it came to.
-            let room = allocations.account().reserve(self.added_bytes(segment.physical_rows()))?;
+            let room = allocations.reserve(self.added_bytes(segment.physical_rows()))?;
             let batch = self.batch(segment.physical_batch())?;
             drop(room);
             segment.with_columns(batch, allocations)

@@ -59,7 +59,7 @@ impl RowValues {
         let before = self.columns.iter().map(|column| slice_bytes(batch.column(*column).as_ref()));
         let after = self.values.iter().map(|values| slice_bytes(values.slice(at.start, at.len()).as_ref()));
         let picks_bytes = (batch.num_rows() * size_of::<(usize, usize)>()) as u64;
-        let room = allocations.account().reserve(before.chain(after).sum::<u64>() + picks_bytes)?;
+        let room = allocations.reserve(before.chain(after).sum::<u64>() + picks_bytes)?;
         // For each row the array that its value comes from, 0 the old one, and the place in there.
         let mut picks: Vec<_> = (0..batch.num_rows()).map(|row| (0, row)).collect();
         for place in at {

@@ -250,7 +250,7 @@ impl Segment {
 impl Columns {
     fn try_new(batch: RecordBatch, allocations: &Allocations) -> Result<Self> {
         let claim = allocations.claim(&batch)?;
-        let bare = allocations.account().reserve(bare_bytes(&batch, &claim))?;
+        let bare = allocations.reserve(bare_bytes(&batch, &claim))?;
         Ok(Self::claimed(batch, claim, bare, allocations.account()))
     }
 

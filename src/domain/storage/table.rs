@@ -345,7 +345,7 @@ impl Table {
         let column_ids = reshape.sources().iter().map(column_id).collect();
         let declared_time = declared_time.map(Arc::from);
         let table = Self { schema, column_ids, next_column_id, declared_time, ..self.with_segments(segments) };
-        table.counted_in(allocations.account())
+        table.counted_in(allocations.asked())
     }
 
     fn with_segments(&self, segments: Vec<Arc<Segment>>) -> Self {

@@ -102,3 +102,36 @@ impl IngestPort for Restarted {
         self.backend().ingest.writer(table, writer, caller).await
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fitted_under_a_limit_is_there_again_under_it() {
+    use crate::harness::numbers;
+    use zepto_flight::ports::Limits;
+    let directory = tempfile::tempdir().unwrap();
+    let limits = Limits { memory_bytes_max: 1_000_000, ..Limits::default() };
+    let open =
+        || app::connect(&url_of(directory.path()), EngineOptions { limits: limits.clone(), ..Default::default() });
+    let backend = open().unwrap();
+    let mut rows = 0;
+    for _ in 0..200 {
+        let batch = numbers(0, 2_000);
+        let request = Append { table: "t".into(), ..Append::default() };
+        let put = backend.ingest.append(request, BatchStream::from_batches(batch.schema(), vec![batch])).await;
+        rows += put.map_or(0, |summary| summary.rows);
+        let delete = "DELETE FROM t WHERE n % 10 < 4 AND n % 3 = 0";
+        let counts = backend.query.query(Query::change(delete)).await.unwrap().batches.collect().await.unwrap();
+        rows -= crate::harness::int(&counts) as u64;
+    }
+    drop(backend);
+    for _ in 0..500 {
+        match open() {
+            Ok(backend) => {
+                assert_eq!(backend.query.table("t".into(), Caller::default()).await.unwrap().rows, Some(rows));
+                return;
+            }
+            Err(error) if error.kind() == ErrorKind::Unavailable => tokio::time::sleep(Duration::from_millis(10)).await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("the directory stays in use");
+}
