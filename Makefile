@@ -38,8 +38,9 @@ test-clients: $(VENV)/ready $(VENV)/java-ready $(VENV)/node-ready ## Run the tes
 fuzz: ## Run the fuzz targets longer than the tests do
 	BOLERO_RANDOM_TEST_TIME_MS=60000 cargo test --test it fuzz
 
-torture: ## Send random SQL, Arrow bytes and frames to the server for five minutes
+torture: $(VENV)/ready ## Send random SQL, Arrow bytes and frames to the server for five minutes, and kill it a thousand times
 	ZEPTO_TORTURE_MS=300000 cargo test --test it torture
+	ZEPTO_TEST_KILLS=1000 ZEPTO_TEST_SERVER=$(abspath $(SERVER)) $(VENV)/bin/python -m pytest -q -rs tests/clients/test_durability.py -k killed
 
 bench: $(PEERS)/ready ## Measure against peers and write docs/benchmarks.md
 	cargo build --release

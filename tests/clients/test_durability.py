@@ -20,7 +20,7 @@ import pytest
 from conftest import Server, start, stop, without
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "clients.md"
-KILLS = int(os.environ.get("ZEPTO_TEST_KILLS", "300"))
+KILLS = int(os.environ.get("ZEPTO_TEST_KILLS", "100"))
 
 
 def feed_class():
