@@ -233,7 +233,7 @@ mod tests {
     fn a_data_directory_is_a_backend() {
         assert_eq!(load(&["--data-dir", "some/where"]).unwrap().settings.backend_url(), "file:some/where");
         refused(&["--data-dir", "here", "--backend", "memory:"], &["--data-dir", "--backend"]);
-        refused(&["--durability", "sometimes"], &["sometimes", "memory, wal or fsync"]);
+        refused(&["--durability", "sometimes"], &["sometimes", "memory, wal, fsync"]);
     }
 
     #[test]

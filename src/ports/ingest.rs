@@ -1,9 +1,9 @@
 //! The ingest port: a stream of batches into a table, whole or not at all.
 
-use crate::ports::{BatchStream, Caller, Durability, Error, Result, WriterCommit, WriterState};
+use crate::ports::names::names;
+use crate::ports::{BatchStream, Caller, Durability, Result, WriterCommit, WriterState};
 use async_trait::async_trait;
 use std::fmt;
-use std::str::FromStr;
 
 /// Where a stream goes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,30 +44,6 @@ pub enum IfExists {
     Fail,
     /// It takes the place of the table and all that it held, at one instant.
     Replace,
-}
-
-macro_rules! names {
-    ($type:ident: $($variant:ident = $name:literal),+) => {
-        impl $type {
-            /// Returns its name on the wire.
-            pub fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $name,)+
-                }
-            }
-        }
-
-        impl FromStr for $type {
-            type Err = Error;
-
-            fn from_str(text: &str) -> Result<Self> {
-                match text {
-                    $($name => Ok(Self::$variant),)+
-                    _ => Err(Error::invalid(format!("invalid value {text:?}; expected one of {}", [$($name),+].join(", ")))),
-                }
-            }
-        }
-    };
 }
 
 names!(IfMissing: AsConfigured = "as_configured", Create = "create", Fail = "fail");

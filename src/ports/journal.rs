@@ -4,12 +4,12 @@
 //! reading them again asks neither a clock nor a planner, and comes to the same tables. Everything is named by ids that are
 //! never used again: tables, columns and rows keep theirs for as long as the store exists.
 
-use crate::ports::{Error, Result, WriterState};
+use crate::ports::names::names;
+use crate::ports::{Result, WriterState};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use std::fmt;
 use std::ops::Range;
-use std::str::FromStr;
 
 /// The number of a commit over all tables: each is one more than the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -41,32 +41,11 @@ pub enum Durability {
     Fsync,
 }
 
-impl Durability {
-    /// Every level.
-    pub const ALL: [Self; 3] = [Self::Memory, Self::Wal, Self::Fsync];
-
-    /// Returns the level's name in settings, headers and SQL.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Memory => "memory",
-            Self::Wal => "wal",
-            Self::Fsync => "fsync",
-        }
-    }
-}
+names!(Durability: Memory = "memory", Wal = "wal", Fsync = "fsync");
 
 impl fmt::Display for Durability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Durability {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let found = Self::ALL.into_iter().find(|level| level.as_str() == text);
-        found.ok_or_else(|| Error::invalid(format!("invalid durability {text:?}; expected memory, wal or fsync")))
     }
 }
 

@@ -11,6 +11,7 @@ mod ingest;
 mod journal;
 mod limits;
 mod memory;
+mod names;
 mod query;
 mod text_columns;
 mod writers;

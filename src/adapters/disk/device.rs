@@ -21,11 +21,8 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Creates a file of so many zeros, which are on the disk when this returns; its name is not. Fails where there is one.
     fn create(&self, path: &str, bytes: u64) -> io::Result<Arc<dyn DiskFile>>;
 
-    /// Reads a whole file.
-    fn read(&self, path: &str) -> io::Result<Vec<u8>>;
-
-    /// Reads the first block of a file, or all of a shorter one.
-    fn read_block(&self, path: &str) -> io::Result<Vec<u8>>;
+    /// Reads the first `bytes_max` bytes of a file, or all of a shorter one.
+    fn read(&self, path: &str, bytes_max: u64) -> io::Result<Vec<u8>>;
 
     /// Gives a file another name, in the place of one that has it.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;

@@ -17,6 +17,9 @@ use uuid::Uuid;
 /// The format that this build writes.
 const FORMAT: u32 = 1;
 
+/// Bytes of a `FORMAT` at most.
+const FORMAT_BYTES_MAX: u64 = 64 << 10;
+
 /// Features of a directory that this build knows.
 const FEATURES: [&str; 0] = [];
 
@@ -57,7 +60,7 @@ impl DataDirectory {
         check_ours(path)?;
         let lock = lock(path)?;
         let disk: Arc<dyn Disk> = Arc::new(RealDisk::locked(path, lock));
-        let id = match disk.read("FORMAT") {
+        let id = match disk.read("FORMAT", FORMAT_BYTES_MAX) {
             Ok(bytes) => read_format(path, &bytes)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 make(path).map_err(|error| no_access(path, &error))?

@@ -136,15 +136,15 @@ impl Log {
             let others = self.lock();
             drop(self.changed.wait_while(others, |state| state.writing > 1).unwrap_or_else(PoisonError::into_inner));
             let written = group.write(place, staging, false);
-            let written = written.and_then(|()| place.file.sync().map_err(after_sync));
+            // After a sync that failed nothing is known, whatever it says: the system may have dropped what it could not write.
+            let written = written.and_then(|()| place.file.sync().map_err(io::Error::other));
             writer.is_dirty = written.is_err();
+            give_back_mark(&mut writer, group, place, &written);
             self.written(group, place, Synced::All, written);
         } else if group.is_mark {
-            // Nobody else writes now. Without a mark nothing is lost, but nothing may be written behind a gap.
+            // Nobody else writes now.
             let written = group.write(place, staging, true);
-            if written.as_ref().is_err_and(is_full) {
-                writer.give_back(place);
-            }
+            give_back_mark(&mut writer, group, place, &written);
             self.written(group, place, Synced::Nothing, written);
         } else {
             writer.is_dirty |= !wants_sync;
@@ -305,9 +305,11 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
-/// Makes the error of a sync one after which nothing is known, whatever it says: the system may have dropped what it could not write.
-pub fn after_sync(error: io::Error) -> io::Error {
-    io::Error::other(error.to_string())
+/// Takes back the place of a mark that found no space: without it nothing is lost, but nothing may be written behind a gap.
+fn give_back_mark(writer: &mut Writer, group: &Group, place: &Place, written: &io::Result<()>) {
+    if group.is_mark && written.as_ref().is_err_and(is_full) {
+        writer.give_back(place);
+    }
 }
 
 fn full(error: &io::Error) -> Error {

@@ -14,6 +14,7 @@ use crate::ports::{Durability, Entry, Error, Lsn, Result};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Where a journal ends, and what is to be gone on from.
@@ -59,6 +60,18 @@ struct OpenFile {
     offset: usize,
 }
 
+/// A record whose hashes are right.
+#[derive(Debug)]
+struct FoundRecord {
+    header: Header,
+    offset: usize,
+    bytes: usize,
+    /// Where its head is, from its own beginning.
+    head: Range<usize>,
+    /// Where its body is.
+    body: Range<usize>,
+}
+
 impl Reader {
     /// Finds the files of the journal of `store`, whose first commit follows `before`.
     ///
@@ -71,7 +84,8 @@ impl Reader {
         let mut numbers: Vec<_> = names.iter().filter_map(|name| number_of(name)).collect();
         numbers.sort_unstable();
         for number in &numbers {
-            let block = disk.read_block(&path_of(*number)).map_err(|error| read_failed(&path_of(*number), error))?;
+            let block =
+                disk.read(&path_of(*number), BLOCK as u64).map_err(|error| read_failed(&path_of(*number), error))?;
             match FileHeader::of_file(&block) {
                 Some(header) if header.number != *number || header.store != store => {
                     return Err(damaged(&path_of(*number), 0, "it belongs to another place or store"));
@@ -146,7 +160,7 @@ impl Reader {
                 &format!("it begins at commit {found}, and {} is missing", self.end.lsn + 1),
             ));
         }
-        let bytes = self.disk.read(&path).map_err(|error| read_failed(&path, error))?;
+        let bytes = self.disk.read(&path, end.unwrap_or(u64::MAX)).map_err(|error| read_failed(&path, error))?;
         self.end = End { number: header.number, offset: FIRST_RECORD, ..self.end };
         Ok(OpenFile { header, end, bytes: bytes.into(), offset: FIRST_RECORD as usize })
     }
@@ -155,7 +169,7 @@ impl Reader {
     fn check_unused(&self) -> Result<()> {
         for number in &self.unused {
             let path = path_of(*number);
-            let bytes = self.disk.read(&path).map_err(|error| read_failed(&path, error))?;
+            let bytes = self.disk.read(&path, u64::MAX).map_err(|error| read_failed(&path, error))?;
             let lost = blocks(&bytes, BLOCK).find(|(_, header)| header.lsn > self.end.lsn);
             if let Some((offset, header)) = lost {
                 let why = format!("it has commit {} and no header", header.lsn);
@@ -189,21 +203,21 @@ impl OpenFile {
     /// Reads the next commit, and moves `end` behind it; none at the file's end.
     fn next_record(&mut self, end: &mut End) -> Result<Option<Entry>> {
         loop {
-            let Some((header, offset, bytes)) = self.record(end.lsn) else {
+            let Some(record) = self.record(end.lsn) else {
                 self.check_end(end)?;
                 return Ok(None);
             };
-            self.offset = offset + bytes;
-            let (kind, lsn, time_us) = (header.kind, header.lsn, header.time_us);
+            self.offset = record.offset + record.bytes;
+            let Header { kind, lsn, time_us, .. } = record.header;
             *end = End { offset: (self.offset as u64).next_multiple_of(BLOCK as u64), lsn, time_us, ..*end };
             if kind == Kind::Entry {
-                return self.entry(&header, offset).map(Some);
+                return self.entry(record).map(Some);
             }
         }
     }
 
     /// Finds the record that follows: right behind the last one, or at the next block.
-    fn record(&self, last_lsn: u64) -> Option<(Header, usize, usize)> {
+    fn record(&self, last_lsn: u64) -> Option<FoundRecord> {
         let places = [self.offset, self.offset.next_multiple_of(BLOCK)];
         // What was written behind a known end never counted.
         let before_end = |offset: &usize| self.end.is_none_or(|known| (*offset as u64) < known);
@@ -215,16 +229,15 @@ impl OpenFile {
                 Kind::Mark => header.lsn == last_lsn,
             };
             let bytes = header.record_bytes().filter(|bytes| fits && *bytes <= rest.len())?;
-            header.content(rest)?;
-            Some((header, offset, bytes))
+            let (head, body) = header.content(rest)?;
+            Some(FoundRecord { header, offset, bytes, head, body })
         })
     }
 
-    fn entry(&self, header: &Header, offset: usize) -> Result<Entry> {
+    fn entry(&self, record: FoundRecord) -> Result<Entry> {
+        let FoundRecord { header, offset, head, body, .. } = record;
         let record = self.bytes.slice(offset..);
-        let (head, body) =
-            header.content(&record).ok_or_else(|| Error::internal("a record changed while it was read"))?;
-        let effects = read_effects(head, record.slice(body)).map_err(|error| {
+        let effects = read_effects(&record[head], record.slice(body)).map_err(|error| {
             damaged(&path_of(self.header.number), offset, &format!("commit {}: {}", header.lsn, error.message()))
         })?;
         Ok(Entry { lsn: Lsn(header.lsn), time_us: header.time_us, durability: Durability::Fsync, effects })

@@ -82,14 +82,12 @@ impl Disk for RealDisk {
         Ok(Arc::new(file))
     }
 
-    fn read(&self, path: &str) -> io::Result<Vec<u8>> {
-        fs::read(self.root.join(path))
-    }
-
-    fn read_block(&self, path: &str) -> io::Result<Vec<u8>> {
-        let mut block = Vec::with_capacity(BLOCK);
-        File::open(self.root.join(path))?.take(BLOCK as u64).read_to_end(&mut block)?;
-        Ok(block)
+    fn read(&self, path: &str, bytes_max: u64) -> io::Result<Vec<u8>> {
+        let file = File::open(self.root.join(path))?;
+        let bytes = file.metadata()?.len().min(bytes_max);
+        let mut read = Vec::with_capacity(usize::try_from(bytes).map_err(io::Error::other)?);
+        file.take(bytes).read_to_end(&mut read)?;
+        Ok(read)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

@@ -13,6 +13,7 @@
 //! be read proves that something durable is gone.
 
 use std::hash::Hasher;
+use std::ops::Range;
 use twox_hash::XxHash3_64;
 
 /// Bytes of a header; heads and bodies begin at a multiple of it.
@@ -98,13 +99,14 @@ impl Header {
         (HEADER_BYTES + (self.head_bytes as usize).next_multiple_of(HEADER_BYTES)).checked_add(body)
     }
 
-    /// Returns the head and the body of the record that begins with `bytes`, where they are whole.
-    pub fn content<'a>(&self, bytes: &'a [u8]) -> Option<(&'a [u8], std::ops::Range<usize>)> {
+    /// Returns where the head and the body are in the record that `bytes` begin with, where both are whole.
+    pub fn content(&self, bytes: &[u8]) -> Option<(Range<usize>, Range<usize>)> {
         let head_bytes = self.head_bytes as usize;
         let body_from = HEADER_BYTES + head_bytes.next_multiple_of(HEADER_BYTES);
         let body = body_from..body_from.checked_add(usize::try_from(self.body_bytes).ok()?)?;
-        let head = bytes.get(HEADER_BYTES..HEADER_BYTES + head_bytes)?;
-        (content_hash(head, [bytes.get(body.clone())?]) == self.content_hash).then_some((head, body))
+        let head = HEADER_BYTES..HEADER_BYTES + head_bytes;
+        let hash = content_hash(bytes.get(head.clone())?, [bytes.get(body.clone())?]);
+        (hash == self.content_hash).then_some((head, body))
     }
 }
 
@@ -152,7 +154,7 @@ mod tests {
         record.resize(3 * HEADER_BYTES, 0);
         assert_eq!(Header::of_bytes(&record), Some(header));
         assert_eq!(header.record_bytes(), Some(record.len()));
-        assert_eq!(header.content(&record), Some((&head[..], 128..132)));
+        assert_eq!(header.content(&record), Some((64..66, 128..132)));
         for bit in 0..HEADER_BYTES * 8 {
             let mut damaged = record.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);

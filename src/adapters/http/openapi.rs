@@ -5,7 +5,8 @@ use crate::adapters::formats::format::Format;
 use crate::adapters::formats::read::InputFormat;
 use crate::adapters::http::wire::status_from_kind;
 use crate::adapters::serving::HEADER_PREFIX;
-use crate::ports::{ErrorKind, IfExists, IfMissing};
+use crate::adapters::serving::numbered_put::{DURABILITY, EPOCH, OFFSET, SEQUENCE, WRITER};
+use crate::ports::{Durability, ErrorKind, IfExists, IfMissing};
 use serde_json::{Map, Value, json};
 
 /// Statuses of HTTP's own, which no kind of error has.
@@ -45,6 +46,9 @@ pub fn document(version: &str) -> Value {
         paths.insert(path.into(), json!({"get": operation(summary, schema, vec![], None)}));
     }
     let name = parameter("name", "path", "the table's name", &json!({"type": "string"}));
+    let writer = parameter("writer", "path", "the writer's name", &json!({"type": "string"}));
+    let get = operation("how far a writer has come", "Writer", vec![name.clone(), writer], None);
+    paths.insert("/tables/{name}/writers/{writer}".into(), json!({"get": get}));
     paths.insert("/tables/{name}".into(), json!({"get": operation("one table", "Table", vec![name], None)}));
     let mut ping = operation("answers Ok", "Object", vec![], None);
     ping["responses"]["200"]["content"] = json!({"text/plain": {"schema": {"type": "string"}}});
@@ -159,7 +163,14 @@ fn inserting(name: &str, format: InputFormat) -> Value {
     let missing = [IfMissing::AsConfigured, IfMissing::Create, IfMissing::Fail].map(IfMissing::as_str);
     let exists = [IfExists::Append, IfExists::Fail, IfExists::Replace].map(IfExists::as_str);
     let (missing, exists) = (json!({"enum": missing}), json!({"enum": exists}));
+    let levels = [Durability::Memory, Durability::Wal, Durability::Fsync].map(Durability::as_str);
+    let number = json!({"type": "integer", "minimum": 0});
     let parameters = vec![
+        parameter(WRITER, "query", "who sends numbered commits", &text),
+        parameter(SEQUENCE, "query", "the number of this one, from 1", &number),
+        parameter(EPOCH, "query", "which process writes under that name", &number),
+        parameter(OFFSET, "query", "what the writer wants to be told again", &text),
+        parameter(DURABILITY, "query", "where the rows are before the answer", &json!({"enum": levels})),
         required(parameter("table", "query", "the table to append to", &text)),
         parameter("if_missing", "query", "what to do where it is missing", &missing),
         parameter("if_exists", "query", "what to do where it exists", &exists),
@@ -191,6 +202,7 @@ fn schemas() -> Value {
         "Table": object(json!({"name": text, "rows": count, "bytes": count, "time_column": json!({"type": ["string", "null"]}), "columns": columns, "schema": text})),
         "Tables": object(json!({"tables": {"type": "array", "items": reference("Table")}})),
         "Inserted": object(json!({"inserted": count, "failed": count})),
+        "Writer": object(json!({"writer": text, "epoch": count, "sequence": count, "offset": {"type": ["string", "null"]}, "rows": count, "lsn": text, "time_us": {"type": "integer"}})),
     })
 }
 

@@ -47,7 +47,7 @@ impl Catalog {
     ///
     /// # Errors
     ///
-    /// The journal's, and `LimitExceeded` where the tables do not fit into memory.
+    /// The journal's. What was stored under a limit comes back whatever the limit is.
     pub fn open(limits: &Limits, allocations: Allocations, foundation: Foundation) -> Result<Self> {
         let Foundation { journal, clock } = foundation;
         let replayed = replay(journal.as_ref(), &allocations)?;

@@ -82,7 +82,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// The journal's, `LimitExceeded` where its tables do not fit into the account, `Internal` where the SQL engine does not start.
+    /// The journal's, and `Internal` where the SQL engine does not start.
     pub fn open(
         lanes: impl Into<Lanes>,
         options: EngineOptions,

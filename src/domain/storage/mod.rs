@@ -20,6 +20,7 @@ mod segment;
 mod slice_size;
 mod symbols;
 mod table;
+mod table_rows;
 mod views;
 mod wanted_symbols;
 mod writers;

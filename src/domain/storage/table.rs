@@ -7,7 +7,6 @@
 use crate::domain::storage::allocations::Allocations;
 use crate::domain::storage::deletion_mask::DeletionMask;
 use crate::domain::storage::reshape::Reshape;
-use crate::domain::storage::row_ids::joined;
 use crate::domain::storage::segment::{Segment, SegmentId};
 use crate::domain::storage::symbols::SymbolTable;
 use crate::domain::storage::wanted_symbols::WantedSymbols;
@@ -15,7 +14,6 @@ use crate::domain::storage::writers::Writers;
 use crate::ports::{Error, MemoryAccount, Reservation, Result, TableDefinition};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::Arc;
 use tokio::sync::Mutex;
 
@@ -229,59 +227,6 @@ impl Table {
         Self { next_row_id, ..self.with_segments(segments) }
     }
 
-    /// Returns the state without the rows of these ids, which ascend.
-    pub fn erase(&self, ids: &[Range<u64>], account: &MemoryAccount) -> Self {
-        let mut segments = Vec::with_capacity(self.segments.len());
-        for segment in &self.segments {
-            let deleted = segment.row_ids().positions(overlapping(ids, &segment.row_ids().span()));
-            if deleted.is_empty() {
-                segments.push(segment.clone());
-                continue;
-            }
-            let mask = DeletionMask::without(&deleted, segment.mask(), segment.physical_rows(), account);
-            if mask.rows() > 0 {
-                segments.push(segment.masked(mask));
-            }
-        }
-        self.with_segments(segments)
-    }
-
-    /// Returns the ids of the rows that `masks` delete and that are not deleted yet.
-    pub fn erased_by(&self, masks: &[(SegmentId, DeletionMask)]) -> Vec<Range<u64>> {
-        let masks: HashMap<_, _> = masks.iter().map(|(id, mask)| (*id, mask)).collect();
-        let ids_of = |segment: &Arc<Segment>| {
-            let mask = masks.get(&segment.id())?;
-            let lost = segment.mask().map_or_else(|| mask.deleted(), |before| before.lost(mask));
-            Some(segment.row_ids().at(&lost))
-        };
-        joined(self.segments.iter().filter_map(ids_of).flatten())
-    }
-
-    /// Returns the ids of the rows at `positions`, deleted ones counted, which ascend.
-    pub fn row_ids(&self, positions: &[u64]) -> Vec<Range<u64>> {
-        let (mut ids, mut first, mut at) = (Vec::new(), 0, 0);
-        for segment in &self.segments {
-            let end = first + segment.physical_rows() as u64;
-            let until = at + positions[at..].partition_point(|position| *position < end);
-            let within = joined(positions[at..until].iter().map(|position| position - first..position - first + 1));
-            let within: Vec<_> = within.into_iter().map(|run| run.start as usize..run.end as usize).collect();
-            ids.extend(segment.row_ids().at(&within));
-            (first, at) = (end, until);
-        }
-        joined(ids)
-    }
-
-    /// Returns the positions of the rows of these ids, deleted ones counted; both ascend.
-    pub fn positions(&self, ids: &[Range<u64>]) -> Vec<u64> {
-        let (mut positions, mut first) = (Vec::new(), 0);
-        for segment in &self.segments {
-            let runs = segment.row_ids().positions(overlapping(ids, &segment.row_ids().span()));
-            positions.extend(runs.into_iter().flatten().map(|position| first + position as u64));
-            first += segment.physical_rows() as u64;
-        }
-        positions
-    }
-
     /// Returns the state in which only the rows of `masks` are left in those segments; a segment without rows goes.
     ///
     /// # Errors
@@ -348,7 +293,8 @@ impl Table {
         table.counted_in(allocations.asked())
     }
 
-    fn with_segments(&self, segments: Vec<Arc<Segment>>) -> Self {
+    /// Returns the state with other segments, whose rows have their ids already.
+    pub(super) fn with_segments(&self, segments: Vec<Arc<Segment>>) -> Self {
         let rows = segments.iter().map(|segment| segment.rows() as u64).sum();
         let physical_rows = segments.iter().map(|segment| segment.physical_rows() as u64).sum();
         Self {
@@ -368,13 +314,6 @@ impl Table {
             schema_memory: self.schema_memory.clone(),
         }
     }
-}
-
-/// Returns those of `ids`, which ascend, that may have something in `span`.
-fn overlapping<'a>(ids: &'a [Range<u64>], span: &Range<u64>) -> &'a [Range<u64>] {
-    let from = ids.partition_point(|run| run.end <= span.start);
-    let until = ids.partition_point(|run| run.start < span.end);
-    &ids[from..until.max(from)]
 }
 
 fn lost_segment() -> Error {

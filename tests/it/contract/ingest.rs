@@ -178,6 +178,10 @@ pub async fn a_numbered_commit_counts_once(sut: Sut) {
     assert_eq!(sut.count("DELETE FROM t").await, 5);
     assert!(put(&sut, numbered("t", 0, 2), 2).await.unwrap().duplicate);
     assert_eq!(sut.rows("SELECT * FROM t").await, 0);
+    // Nor is it refused for what has become of the table since.
+    sut.define("ALTER TABLE t DROP COLUMN n").await;
+    let strict = Append { if_exists: IfExists::Fail, ..numbered("t", 0, 2) };
+    assert!(put(&sut, strict, 2).await.unwrap().duplicate);
     let known = sut.ingest.writer("t".into(), "feed / ü".into(), Caller::default()).await.unwrap();
     assert_eq!(known, second.writer.unwrap());
     assert_eq!(known.offset.as_deref(), Some("{\"ü\": 2}"));

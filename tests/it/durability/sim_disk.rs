@@ -278,13 +278,11 @@ impl Disk for SimDisk {
         Ok(self.file(inode))
     }
 
-    fn read(&self, path: &str) -> io::Result<Vec<u8>> {
+    fn read(&self, path: &str, bytes_max: u64) -> io::Result<Vec<u8>> {
         let sim = self.0.lock().unwrap();
-        sim.live.names.get(path).map(|inode| sim.live.inodes[*inode].clone()).ok_or_else(missing)
-    }
-
-    fn read_block(&self, path: &str) -> io::Result<Vec<u8>> {
-        self.read(path).map(|bytes| bytes.into_iter().take(4096).collect())
+        let inode = *sim.live.names.get(path).ok_or_else(missing)?;
+        let bytes = &sim.live.inodes[inode];
+        Ok(bytes[..bytes.len().min(usize::try_from(bytes_max).unwrap_or(usize::MAX))].to_vec())
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

@@ -12,6 +12,7 @@ use crate::ports::{
     Append, BatchStream, Error, ErrorKind, IfExists, IfMissing, IngestSummary, Result, WriterState, intended,
 };
 use arrow::datatypes::{Schema, SchemaRef};
+use futures::StreamExt;
 use std::sync::Arc;
 
 /// What a stream is coerced to.
@@ -37,11 +38,18 @@ impl Inner {
     pub(in crate::domain::engine) async fn append(
         self: Arc<Self>,
         request: Append,
-        batches: BatchStream,
+        mut batches: BatchStream,
     ) -> Result<IngestSummary> {
         if request.writer.is_some() && request.if_exists == IfExists::Replace {
             // The table that comes would know nothing of what its writer did to the one that goes.
             return Err(Error::unsupported("a numbered commit does not replace its table; TRUNCATE it, and append"));
+        }
+        if let Some(summary) = self.repeated(&request) {
+            // Whatever has become of the table since. The stream is read to its end, so that its client sees the answer.
+            while let Some(batch) = batches.next().await {
+                batch?;
+            }
+            return Ok(summary);
         }
         let arrival_ns = self.clock.now_ns();
         check_name(&request.table)?;
@@ -134,9 +142,9 @@ impl Inner {
 
     /// Sums up a stream that had been appended before, where it is visible that it was: else what it repeats was refused meanwhile.
     fn repeated(&self, request: &Append) -> Option<IngestSummary> {
-        let state = self
-            .writer_of(request)
-            .filter(|state| request.writer.as_ref().is_some_and(|commit| commit.sequence <= state.sequence))?;
+        let commit = request.writer.as_ref()?;
+        let is_repeated = |state: &WriterState| commit.sequence <= state.sequence && commit.epoch >= state.epoch;
+        let state = self.writer_of(request).filter(is_repeated)?;
         Some(IngestSummary { duplicate: true, writer: Some(state), ..IngestSummary::default() })
     }
 
