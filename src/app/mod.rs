@@ -7,13 +7,13 @@ mod banner;
 pub mod sample;
 
 use crate::adapters::clock::SystemClock;
-use crate::adapters::disk::{DataDirectory, DiskJournal, JournalOptions};
+use crate::adapters::disk::{DataDirectory, DiskJournal, DiskStore, JournalOptions};
 use crate::adapters::memory::MemoryJournal;
 use crate::adapters::serving::{BrowserPolicy, ServerInfo, ServerOptions};
 use crate::adapters::{flight, http, stub};
 use crate::config::{Config, Protocol};
 use crate::domain::{Engine, EngineOptions, Foundation, Lanes, Limited, ReadOnly, STACK_BYTES};
-use crate::ports::{Caller, Error, IngestPort, Journal, Limits, MemoryAccount, QueryPort, Result};
+use crate::ports::{Caller, Error, IngestPort, Limits, MemoryAccount, QueryPort, Result};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -76,11 +76,9 @@ pub fn connect(url: &str, options: EngineOptions) -> Result<Backend> {
     let limits = options.limits.clone();
     let memory = MemoryAccount::new(limits.memory_bytes_max);
     let backend = match scheme {
-        "memory" => both(engine(options, memory.clone(), Arc::new(MemoryJournal))?, &memory),
-        "file" => {
-            let directory = DataDirectory::open(Path::new(url.trim_start_matches("file:")))?;
-            let journal = DiskJournal::new(directory.disk, directory.id, JournalOptions::default());
-            both(engine(options, memory.clone(), Arc::new(journal))?, &memory)
+        "memory" | "file" => {
+            let (engine, memory) = engine(url, options)?;
+            both(engine, &memory)
         }
         "stub" => both(stub::Ports, &memory),
         "grpc" => both(flight::Client::new(url, &limits)?, &memory),
@@ -94,14 +92,32 @@ pub fn connect(url: &str, options: EngineOptions) -> Result<Backend> {
     Ok(backend.limited(&limits))
 }
 
-/// Starts an engine on runtimes of its own.
-fn engine(options: EngineOptions, memory: MemoryAccount, journal: Arc<dyn Journal>) -> Result<Engine> {
+/// Opens the directory at `path`, and makes it where there is none.
+fn kept_in(path: &str) -> Result<Foundation> {
+    let DataDirectory { disk, id } = DataDirectory::open(Path::new(path))?;
+    let store = Arc::new(DiskStore::new(disk.clone(), id));
+    let journal = Arc::new(DiskJournal::new(disk, id, JournalOptions::default()));
+    Ok(Foundation { journal, store: Some(store), clock: Arc::new(SystemClock) })
+}
+
+/// Starts the engine of a backend in this process, `file:DIR` or `memory:`, on runtimes of its own; returns it with the account of what it
+/// holds.
+///
+/// # Errors
+///
+/// Those of [`connect`].
+pub fn engine(url: &str, options: EngineOptions) -> Result<(Engine, MemoryAccount)> {
+    let foundation = match url.strip_prefix("file:") {
+        Some(path) => kept_in(path)?,
+        None => Foundation { journal: Arc::new(MemoryJournal), store: None, clock: Arc::new(SystemClock) },
+    };
+    let memory = MemoryAccount::new(options.limits.memory_bytes_max);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (quick, quick_runtime) = engine_runtime("engine", cores + 1)?;
     let (heavy, heavy_runtime) = engine_runtime("engine-heavy", (4 * cores).max(8))?;
     let lanes = Lanes { quick, heavy };
-    let engine = Engine::open(lanes, options, memory, Foundation { journal, clock: Arc::new(SystemClock) })?;
-    Ok(engine.keeping(Arc::new([quick_runtime, heavy_runtime])))
+    let engine = Engine::open(lanes, options, memory.clone(), foundation)?;
+    Ok((engine.keeping(Arc::new([quick_runtime, heavy_runtime])), memory))
 }
 
 /// Starts threads of the engine.

@@ -77,6 +77,12 @@ limit_settings! {
     held_bytes_max: "ZEPTO_HELD_BYTES_MAX",
     /// Bytes of disk for results that wait for their tickets
     spool_bytes_max: "ZEPTO_SPOOL_BYTES_MAX",
+    /// Bytes of the data directory; 0: as many as the disk has
+    disk_bytes_max: "ZEPTO_DISK_BYTES_MAX",
+    /// Bytes of the journal; half of them have tables flushed to files
+    journal_bytes_max: "ZEPTO_JOURNAL_BYTES_MAX",
+    /// Milliseconds after which commits are flushed to files; 0: only where the journal or memory is full
+    flush_age_ms: "ZEPTO_FLUSH_AGE_MS",
     /// Writers of one table whose commits are numbered
     writers_max: "ZEPTO_WRITERS_MAX",
     /// Milliseconds after which a writer that commits nothing is forgotten; 0: never

@@ -164,13 +164,33 @@ impl fmt::Debug for Recorded {
 /// the error is `Unavailable`, which leaves that open. `on_done` is called once for each entry, in the order of the entries, by any
 /// thread, perhaps before [`Journal::append`] returns.
 pub trait Journal: fmt::Debug + Send + Sync + 'static {
-    /// Returns what was taken down before this process, which is read before the first append.
+    /// Returns what was taken down before this process and after commit `after`, which a checkpoint has; without one, all of it. It is
+    /// read before the first append.
     ///
     /// # Errors
     ///
     /// `Internal` where acknowledged entries are damaged or gone, with the place.
-    fn recorded(&self) -> Result<Recorded>;
+    fn recorded(&self, after: Option<Lsn>) -> Result<Recorded>;
 
     /// Takes an entry in without waiting, and says through `on_done` when it is where it has to be.
     fn append(&self, entry: Entry, on_done: OnDone);
+
+    /// Forgets the entries up to `upto`, which a checkpoint has, as far as that gives back space.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` where files cannot be removed.
+    fn trim(&self, upto: Lsn) -> Result<()>;
+
+    /// Returns how it stands.
+    fn state(&self) -> JournalState;
+}
+
+/// How a journal stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct JournalState {
+    /// Bytes that it takes, those that are made ready included.
+    pub bytes: u64,
+    /// Whether it has failed, and takes nothing any more.
+    pub is_failed: bool,
 }

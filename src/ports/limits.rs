@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-/// All limits. A time of 0 means no limit in time; sizes and counts have no such exception.
+/// All limits. A time of 0 means no limit in time; of sizes and counts only the disk's has such an exception.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Memory of all that is held for clients: tables, what is being ingested and decoded, pinned snapshots, stored results.
@@ -65,6 +65,12 @@ pub struct Limits {
     pub held_bytes_max: u64,
     /// Disk for results stored for their tickets.
     pub spool_bytes_max: u64,
+    /// Bytes of the data directory; 0: as many as the disk has.
+    pub disk_bytes_max: u64,
+    /// Bytes of the journal: half of them have tables flushed, all of them have commits wait for that.
+    pub journal_bytes_max: u64,
+    /// Time after which what was committed is flushed to parts, so that the journal need not be read at the next start.
+    pub flush_age_ms: u64,
     /// Writers of one table whose commits are numbered.
     pub writers_max: u64,
     /// Time after which a writer that commits nothing is forgotten.
@@ -108,6 +114,9 @@ impl Limits {
         ticket_ttl_ms: 600_000,
         held_bytes_max: 256 * MIB,
         spool_bytes_max: 16 * GIB,
+        disk_bytes_max: 0,
+        journal_bytes_max: GIB,
+        flush_age_ms: 600_000,
         writers_max: 10_000,
         writers_keep_ms: 7 * 24 * 3_600_000,
         shutdown_grace_ms: 10_000,

@@ -13,6 +13,7 @@ mod limits;
 mod memory;
 mod names;
 mod query;
+mod store;
 mod text_columns;
 mod writers;
 
@@ -20,12 +21,13 @@ pub use batches::{BatchSource, BatchStream};
 pub use clock::Clock;
 pub use error::{Error, ErrorKind, Result};
 pub use ingest::{Append, IfExists, IfMissing, IngestPort, IngestSummary};
-pub use journal::{Durability, Effect, Entry, Journal, Lsn, OnDone, Recorded, TableDefinition};
+pub use journal::{Durability, Effect, Entry, Journal, JournalState, Lsn, OnDone, Recorded, TableDefinition};
 pub use limits::Limits;
 pub use memory::{MemoryAccount, Reservation};
 pub use query::{
     Access, Caller, Description, INPUT, Part, Query, QueryPort, Reply, SnapshotId, StatementKind, TableInfo,
     deadline_in_ms,
 };
+pub use store::{Checkpoint, ColumnFacts, Store, StoredBatch, StoredPart, StoredTable};
 pub use text_columns::{TEXT_OF, as_text, intended, stands_for_other};
 pub use writers::{WriterCommit, WriterState};

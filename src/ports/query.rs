@@ -222,7 +222,7 @@ pub struct TableInfo {
     pub schema: SchemaRef,
     /// Rows in it now; none where the caller is not told.
     pub rows: Option<u64>,
-    /// Memory that its data holds now, in bytes; none where the caller is not told.
+    /// Bytes of its rows, in memory or on the disk; none where the caller is not told.
     pub bytes: Option<u64>,
     /// The column that is the time of its rows; none where it has no TIMESTAMP.
     pub time_column: Option<String>,

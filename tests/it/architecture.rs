@@ -78,7 +78,7 @@ const LAYERS: &[Layer] = &[
     Layer {
         root: "src/adapters/disk/",
         inside: &["ports", "adapters::ipc", "adapters::disk"],
-        outside: &["arrow", "bytes", "rustix", "serde", "serde_json", "tracing", "twox_hash", "uuid"],
+        outside: &["arrow", "bytes", "flatbuffers", "rustix", "serde", "serde_json", "tracing", "twox_hash", "uuid"],
     },
     Layer {
         root: "src/adapters/stub.rs",

@@ -1,5 +1,6 @@
 //! Backends and servers for tests: on 127.0.0.1, on a free port, gone when the test is.
 
+use crate::durability::flushed::Flushed;
 use crate::durability::restarted::Restarted;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -122,6 +123,12 @@ impl Sut {
     /// An engine over a directory that is started again after every change.
     pub async fn restarted() -> Self {
         let ports = Arc::new(Restarted::new());
+        Self { query: ports.clone(), ingest: ports, _guards: Vec::new(), _directory: None }
+    }
+
+    /// An engine whose rows leave memory after every change.
+    pub async fn flushed() -> Self {
+        let ports = Arc::new(Flushed::new());
         Self { query: ports.clone(), ingest: ports, _guards: Vec::new(), _directory: None }
     }
 

@@ -161,7 +161,7 @@ async fn plans_are_kept_up_to_their_number_and_never_past_their_moment() {
     let limits = Limits { plans_max: 2, ..Limits::default() };
     let runtime = tokio::runtime::Handle::current();
     let options = EngineOptions { limits, create_tables: true, ..EngineOptions::default() };
-    let foundation = Foundation { journal: Arc::new(MemoryJournal), clock: Arc::new(SystemClock) };
+    let foundation = Foundation { journal: Arc::new(MemoryJournal), store: None, clock: Arc::new(SystemClock) };
     let engine = Engine::open(runtime, options, MemoryAccount::default(), foundation).unwrap();
     let ask = |sql: &'static str| {
         let engine = engine.clone();

@@ -24,6 +24,12 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Reads the first `bytes_max` bytes of a file, or all of a shorter one.
     fn read(&self, path: &str, bytes_max: u64) -> io::Result<Vec<u8>>;
 
+    /// Fills `bytes` from a place in a file.
+    fn read_at(&self, path: &str, bytes: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// Returns the length of a file.
+    fn len(&self, path: &str) -> io::Result<u64>;
+
     /// Gives a file another name, in the place of one that has it.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 

@@ -4,13 +4,13 @@
 //! little-endian u64. A new kind of effect, or another field of one, needs no new format of the journal: what an older build does not
 //! know it refuses to read.
 
-use crate::adapters::ipc::{DecodeLimits, Deframer, END_OF_STREAM, Encoder, Encoding};
-use crate::ports::{Effect, Error, Result, TableDefinition, WriterState};
+use crate::adapters::disk::heads::{TableHead, WriterHead};
+use crate::adapters::disk::sections::{Body, Section, Sections, unreadable};
+use crate::ports::{Effect, Error, Result};
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Schema, SchemaRef};
-use bytes::{BufMut, Bytes, BytesMut};
+use arrow::datatypes::Schema;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::ops::Range;
 
 /// A commit's effects as bytes, those of columns where they lie.
 #[derive(Debug)]
@@ -28,9 +28,6 @@ struct Head {
     effects: Vec<EffectHead>,
 }
 
-/// Bytes of the body.
-type Section = u64;
-
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum EffectHead {
@@ -41,30 +38,6 @@ enum EffectHead {
     Alter { table: TableHead, schema: Section },
     Writer { table: u64, state: WriterHead },
     Drop { table: u64 },
-}
-
-/// How far a writer has come.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WriterHead {
-    writer: String,
-    epoch: u64,
-    sequence: u64,
-    offset: Option<String>,
-    rows: u64,
-    lsn: u64,
-    time_us: i64,
-}
-
-/// A table's definition without its schema.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TableHead {
-    id: u64,
-    name: String,
-    column_ids: Vec<u32>,
-    next_column_id: u32,
-    time_column: Option<String>,
 }
 
 impl Content {
@@ -78,7 +51,7 @@ impl Content {
         let effects = effects.iter().map(|effect| body.effect(effect)).collect::<Result<_>>()?;
         let head = serde_json::to_vec(&Head { effects })
             .map_err(|error| Error::internal("a commit could not be written down").with_source(error))?;
-        Ok(Self { head, body: body.pieces })
+        Ok(Self { head, body: body.into_pieces() })
     }
 
     /// Returns the bytes of the body.
@@ -94,18 +67,8 @@ impl Content {
 /// `Internal` for anything else.
 pub fn read_effects(head: &[u8], body: Bytes) -> Result<Vec<Effect>> {
     let head: Head = serde_json::from_slice(head).map_err(|error| unreadable(&error.to_string()))?;
-    let mut rest = Sections(body);
+    let mut rest = Sections::of(body);
     head.effects.into_iter().map(|effect| rest.effect(effect)).collect()
-}
-
-fn unreadable(why: &str) -> Error {
-    Error::internal(format!("it was written by another version or is damaged: {why}"))
-}
-
-/// The pieces of a body as it is written.
-#[derive(Default)]
-struct Body {
-    pieces: Vec<Bytes>,
 }
 
 impl Body {
@@ -134,36 +97,7 @@ impl Body {
             Effect::Drop { table } => EffectHead::Drop { table: *table },
         })
     }
-
-    fn push(&mut self, piece: Bytes) -> Section {
-        let bytes = piece.len() as u64;
-        self.pieces.push(piece);
-        bytes
-    }
-
-    fn ids(&mut self, ids: &[Range<u64>]) -> Section {
-        let mut bytes = BytesMut::with_capacity(ids.len() * 16);
-        for run in ids {
-            bytes.put_u64_le(run.start);
-            bytes.put_u64_le(run.end);
-        }
-        self.push(bytes.freeze())
-    }
-
-    fn stream(&mut self, schema: &Schema, batches: &[RecordBatch]) -> Result<Section> {
-        let (mut encoder, head) = Encoder::new(schema, Encoding::plain(u64::MAX));
-        let mut bytes: u64 = head.into_pieces().map(|piece| self.push(piece)).sum();
-        for batch in batches {
-            for message in encoder.encode(batch)? {
-                bytes += message.into_pieces().map(|piece| self.push(piece)).sum::<u64>();
-            }
-        }
-        Ok(bytes + self.push(Bytes::from_static(&END_OF_STREAM)))
-    }
 }
-
-/// What is left of a body as it is read.
-struct Sections(Bytes);
 
 impl Sections {
     fn effect(&mut self, effect: EffectHead) -> Result<Effect> {
@@ -188,68 +122,6 @@ impl Sections {
             EffectHead::Writer { table, state } => Effect::Writer { table, state: state.into_state() },
             EffectHead::Drop { table } => Effect::Drop { table },
         })
-    }
-
-    fn take(&mut self, bytes: Section) -> Result<Bytes> {
-        let bytes = usize::try_from(bytes).ok().filter(|bytes| *bytes <= self.0.len());
-        Ok(self.0.split_to(bytes.ok_or_else(|| unreadable("its body is too short"))?))
-    }
-
-    fn ids(&mut self, bytes: Section) -> Result<Vec<Range<u64>>> {
-        let bytes = self.take(bytes)?;
-        let (pairs, rest) = bytes.as_chunks::<16>();
-        if !rest.is_empty() {
-            return Err(unreadable("ids of rows come in pairs"));
-        }
-        let half = |pair: &[u8; 16], from: usize| u64::from_le_bytes(std::array::from_fn(|at| pair[from + at]));
-        Ok(pairs.iter().map(|pair| half(pair, 0)..half(pair, 8)).collect())
-    }
-
-    fn stream(&mut self, bytes: Section) -> Result<(SchemaRef, Vec<RecordBatch>)> {
-        let mut deframer = Deframer::new(DecodeLimits::none());
-        deframer.push(self.take(bytes)?);
-        let mut batches = Vec::new();
-        while let Some(batch) = deframer.next_batch().map_err(|error| unreadable(error.message()))? {
-            batches.push(batch);
-        }
-        deframer.finish().map_err(|error| unreadable(error.message()))?;
-        let schema = deframer.schema().ok_or_else(|| unreadable("a stream has no schema"))?;
-        Ok((schema, batches))
-    }
-}
-
-impl WriterHead {
-    fn of(state: &WriterState) -> Self {
-        let WriterState { writer, epoch, sequence, offset, rows, lsn, time_us } = state.clone();
-        Self { writer, epoch, sequence, offset, rows, lsn, time_us }
-    }
-
-    fn into_state(self) -> WriterState {
-        let Self { writer, epoch, sequence, offset, rows, lsn, time_us } = self;
-        WriterState { writer, epoch, sequence, offset, rows, lsn, time_us }
-    }
-}
-
-impl TableHead {
-    fn of(definition: &TableDefinition) -> Self {
-        Self {
-            id: definition.id,
-            name: definition.name.clone(),
-            column_ids: definition.column_ids.clone(),
-            next_column_id: definition.next_column_id,
-            time_column: definition.time_column.clone(),
-        }
-    }
-
-    fn with_schema(self, schema: SchemaRef) -> TableDefinition {
-        TableDefinition {
-            id: self.id,
-            name: self.name,
-            schema,
-            column_ids: self.column_ids,
-            next_column_id: self.next_column_id,
-            time_column: self.time_column,
-        }
     }
 }
 

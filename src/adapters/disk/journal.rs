@@ -3,11 +3,12 @@
 use crate::adapters::disk::buffer::AlignedBuffer;
 use crate::adapters::disk::device::{BLOCK, Disk};
 use crate::adapters::disk::file::{FOLDER, number_of, path_of};
+use crate::adapters::disk::journal_files::JournalFiles;
 use crate::adapters::disk::log::Log;
-use crate::adapters::disk::reader::{End, Reader};
+use crate::adapters::disk::reader::{Base, End, Reader};
 use crate::adapters::disk::spare::Spare;
 use crate::adapters::disk::writer::{Before, Writer};
-use crate::ports::{Entry, Error, Journal, Lsn, OnDone, Recorded, Result};
+use crate::ports::{Entry, Error, Journal, JournalState, Lsn, OnDone, Recorded, Result};
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -55,6 +56,7 @@ struct Shared {
     options: JournalOptions,
     /// There once everything was read.
     log: OnceLock<(Arc<Log>, Arc<Spare>)>,
+    files: OnceLock<Arc<JournalFiles>>,
     /// The buffer of a journal without threads.
     staging: Mutex<Option<AlignedBuffer>>,
 }
@@ -62,18 +64,19 @@ struct Shared {
 impl DiskJournal {
     /// Makes the journal of a store.
     pub fn new(disk: Arc<dyn Disk>, id: StoreId, options: JournalOptions) -> Self {
-        let shared = Shared { disk, id, options, log: OnceLock::new(), staging: Mutex::default() };
+        let shared = Shared { disk, id, options, log: OnceLock::new(), files: OnceLock::new(), staging: Mutex::default() };
         Self { shared: Arc::new(shared), threads: Arc::default() }
     }
 }
 
 impl Journal for DiskJournal {
-    fn recorded(&self) -> Result<Recorded> {
+    fn recorded(&self, after: Option<Lsn>) -> Result<Recorded> {
         let Shared { disk, id, .. } = self.shared.as_ref();
         disk.create_folder(FOLDER).and_then(|()| disk.sync_folder("")).map_err(|error| unwritable(&error))?;
-        let reader = Reader::open(disk.clone(), id.store, id.before)?;
+        let base = after.map_or(id.before, |after| after.0);
+        let reader = Reader::open(disk.clone(), id.store, Base { lsn: base, is_checkpoint: after.is_some() })?;
         let entries = Entries { reader: Some(reader), shared: self.shared.clone(), threads: self.threads.clone() };
-        Ok(Recorded { before: Lsn(id.before), entries: Box::new(entries) })
+        Ok(Recorded { before: Lsn(base), entries: Box::new(entries) })
     }
 
     fn append(&self, entry: Entry, on_done: OnDone) {
@@ -88,6 +91,33 @@ impl Journal for DiskJournal {
                 tracing::debug!(%error, "the next file of the journal could not be made");
             }
         }
+    }
+
+    fn trim(&self, upto: Lsn) -> Result<()> {
+        let Some(files) = self.shared.files.get() else { return Ok(()) };
+        self.remove_before(files, upto)
+            .map_err(|error| Error::unavailable(format!("files of the journal could not be removed: {error}")))
+    }
+
+    fn state(&self) -> JournalState {
+        let (Some((log, spare)), Some(files)) = (self.shared.log.get(), self.shared.files.get()) else {
+            return JournalState::default();
+        };
+        JournalState { bytes: files.bytes() + spare.ready_bytes(), is_failed: log.is_failed() }
+    }
+}
+
+impl DiskJournal {
+    fn remove_before(&self, files: &JournalFiles, upto: Lsn) -> io::Result<()> {
+        let disk = &self.shared.disk;
+        let numbers = files.before(upto.0);
+        for number in &numbers {
+            match disk.remove(&path_of(*number)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => files.forget(*number),
+            }
+        }
+        if numbers.is_empty() { Ok(()) } else { disk.sync_folder(FOLDER) }
     }
 }
 
@@ -146,7 +176,9 @@ impl Entries {
         disk.sync_folder(FOLDER)?;
         let before = Before { number, end: offset, lsn, turns };
         let spare = Arc::new(Spare::new(highest + 1, options.file_bytes_min, options.file_bytes_max));
-        let writer = Writer::begin(disk.clone(), spare.clone(), id.store, before)?;
+        let files = Arc::new(JournalFiles::new(reader.files()));
+        let writer = Writer::begin(disk.clone(), spare.clone(), id.store, before, files.clone())?;
+        let _ = self.shared.files.set(files);
         if let Some(empty) = reader.empty() {
             disk.remove(&path_of(empty))?;
             disk.sync_folder(FOLDER)?;

@@ -289,6 +289,11 @@ impl Log {
         }
     }
 
+    /// Returns whether it takes nothing any more.
+    pub fn is_failed(&self) -> bool {
+        self.lock().failed.is_some()
+    }
+
     /// Has the threads stop once everything is written.
     pub fn stop(&self) {
         self.lock().is_stopped = true;

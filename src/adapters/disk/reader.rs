@@ -9,6 +9,7 @@
 use crate::adapters::disk::device::{BLOCK, Disk};
 use crate::adapters::disk::entry_codec::read_effects;
 use crate::adapters::disk::file::{FIRST_RECORD, FOLDER, FileHeader, number_of, path_of};
+use crate::adapters::disk::journal_files::JournalFile;
 use crate::adapters::disk::record::{HEADER_BYTES, Header, Kind};
 use crate::ports::{Durability, Entry, Error, Lsn, Result};
 use bytes::Bytes;
@@ -36,20 +37,30 @@ pub struct End {
     pub torn_bytes: u64,
 }
 
+/// What a journal is read on from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Base {
+    /// The commit before the first that is needed.
+    pub lsn: u64,
+    /// Whether a checkpoint has it and all before it, so that the journal may have been trimmed up to there.
+    pub is_checkpoint: bool,
+}
+
 /// Reads a journal, file by file.
 #[derive(Debug)]
 pub struct Reader {
     disk: Arc<dyn Disk>,
     /// The files that are still to be read, each with where it ends; the last one's end is to be found.
     files: VecDeque<(FileHeader, Option<u64>)>,
-    /// The numbers of all of them.
-    kept: Vec<u64>,
+    /// All of them.
+    kept: Vec<JournalFile>,
     /// The last file, where nothing was written to it.
     empty: Option<u64>,
     /// Files without a header, which may be damaged.
     unused: Vec<u64>,
     current: Option<OpenFile>,
     end: End,
+    base: Base,
 }
 
 #[derive(Debug)]
@@ -73,12 +84,12 @@ struct FoundRecord {
 }
 
 impl Reader {
-    /// Finds the files of the journal of `store`, whose first commit follows `before`.
+    /// Finds the files of the journal of `store`, which is read on from `base`.
     ///
     /// # Errors
     ///
     /// `Unavailable` where they cannot be read, `Internal` where one is missing.
-    pub fn open(disk: Arc<dyn Disk>, store: u128, before: u64) -> Result<Self> {
+    pub fn open(disk: Arc<dyn Disk>, store: u128, base: Base) -> Result<Self> {
         let names = disk.list(FOLDER).map_err(|error| read_failed(FOLDER, error))?;
         let (mut used, mut unused) = (BTreeMap::new(), Vec::new());
         let mut numbers: Vec<_> = names.iter().filter_map(|name| number_of(name)).collect();
@@ -98,10 +109,18 @@ impl Reader {
         }
         let highest = numbers.last().copied().unwrap_or(0);
         let turns = used.keys().next_back().map_or(0, |turn| turn + 1);
-        let end = End { number: 0, offset: 0, lsn: before, time_us: i64::MIN, highest, turns, torn_bytes: 0 };
-        let files = chain(&used)?;
-        let kept = files.iter().map(|(header, _)| header.number).collect();
-        Ok(Self { disk, files, kept, empty: None, unused, current: None, end })
+        let end = End { number: 0, offset: 0, lsn: base.lsn, time_us: i64::MIN, highest, turns, torn_bytes: 0 };
+        let files = chain(&used, base)?;
+        if base.is_checkpoint && files.is_empty() {
+            return Err(damaged(FOLDER, 0, "there is a checkpoint, and no journal after it"));
+        }
+        let listed = |(header, end): &(FileHeader, Option<u64>)| {
+            let length = || disk.len(&path_of(header.number));
+            let bytes = end.map_or_else(length, Ok).map_err(|error| read_failed(&path_of(header.number), error))?;
+            Ok(JournalFile { number: header.number, first_lsn: header.first_lsn, bytes })
+        };
+        let kept = files.iter().map(listed).collect::<Result<_>>()?;
+        Ok(Self { base, disk, files, kept, empty: None, unused, current: None, end })
     }
 
     /// Returns where the journal ends, once all of it was read.
@@ -111,7 +130,12 @@ impl Reader {
 
     /// Returns the numbers of the files that the journal is read from.
     pub fn kept(&self) -> impl Iterator<Item = u64> {
-        self.kept.iter().copied()
+        self.kept.iter().map(|file| file.number)
+    }
+
+    /// Returns the files that the journal is read from, the oldest first.
+    pub fn files(&self) -> Vec<JournalFile> {
+        self.kept.clone()
     }
 
     /// Returns the number of the last file, where nothing was written to it: it only says where the one before it ends, until the next
@@ -129,20 +153,22 @@ impl Reader {
         loop {
             if self.current.is_none() {
                 let Some((header, end)) = self.files.pop_front() else {
+                    // Commits that were acknowledged in memory may be in the checkpoint and not here.
+                    self.end.lsn = self.end.lsn.max(self.base.lsn);
                     self.check_unused()?;
                     return Ok(None);
                 };
                 self.current = Some(self.open_file(header, end)?);
             }
             let Some(file) = &mut self.current else { continue };
-            match file.next_record(&mut self.end)? {
+            match file.next_record(&mut self.end, self.base)? {
                 Some(entry) => return Ok(Some(entry)),
                 None => {
                     // A file that nothing was written to is not gone on from: a thousand starts would leave as many.
                     if self.end.offset == FIRST_RECORD && self.files.is_empty() {
                         let FileHeader { previous, previous_end, .. } = file.header;
                         self.end = End { number: previous, offset: previous_end, ..self.end };
-                        self.empty = self.kept.pop();
+                        self.empty = self.kept.pop().map(|file| file.number);
                     }
                     self.current = None;
                 }
@@ -152,7 +178,11 @@ impl Reader {
 
     fn open_file(&mut self, header: FileHeader, end: Option<u64>) -> Result<OpenFile> {
         let path = path_of(header.number);
-        if header.first_lsn != self.end.lsn + 1 {
+        // The first file of a journal that was trimmed begins somewhere before the checkpoint, and no commit between two files is needed
+        // that the checkpoint has.
+        let is_covered = self.base.is_checkpoint && header.first_lsn <= self.base.lsn + 1;
+        let is_first = self.end.number == 0;
+        if header.first_lsn != self.end.lsn + 1 && !(is_covered && (is_first || header.first_lsn > self.end.lsn)) {
             let found = header.first_lsn;
             return Err(damaged(
                 &path,
@@ -161,7 +191,7 @@ impl Reader {
             ));
         }
         let bytes = self.disk.read(&path, end.unwrap_or(u64::MAX)).map_err(|error| read_failed(&path, error))?;
-        self.end = End { number: header.number, offset: FIRST_RECORD, ..self.end };
+        self.end = End { number: header.number, offset: FIRST_RECORD, lsn: header.first_lsn - 1, ..self.end };
         Ok(OpenFile { header, end, bytes: bytes.into(), offset: FIRST_RECORD as usize })
     }
 
@@ -182,7 +212,7 @@ impl Reader {
 
 /// Puts the used files, which are given by their turns, in order from the first to the last, each with where it ends. Those that
 /// no other one names never counted.
-fn chain(used: &BTreeMap<u64, FileHeader>) -> Result<VecDeque<(FileHeader, Option<u64>)>> {
+fn chain(used: &BTreeMap<u64, FileHeader>, base: Base) -> Result<VecDeque<(FileHeader, Option<u64>)>> {
     let mut files = VecDeque::new();
     let (mut next, mut end) = (used.values().next_back().copied(), None);
     while let Some(header) = next {
@@ -192,16 +222,19 @@ fn chain(used: &BTreeMap<u64, FileHeader>) -> Result<VecDeque<(FileHeader, Optio
         }
         let before = used.range(..header.turn).map(|(_, before)| before);
         let previous = before.rev().find(|before| before.number == header.previous);
-        let previous =
-            *previous.ok_or_else(|| damaged(&path_of(header.previous), 0, "it is missing or has lost its header"))?;
-        (next, end) = (Some(previous), Some(header.previous_end));
+        match previous {
+            Some(previous) => (next, end) = (Some(*previous), Some(header.previous_end)),
+            // It was trimmed.
+            None if base.is_checkpoint && header.first_lsn <= base.lsn + 1 => break,
+            None => return Err(damaged(&path_of(header.previous), 0, "it is missing or has lost its header")),
+        }
     }
     Ok(files)
 }
 
 impl OpenFile {
-    /// Reads the next commit, and moves `end` behind it; none at the file's end.
-    fn next_record(&mut self, end: &mut End) -> Result<Option<Entry>> {
+    /// Reads the next commit that is not in a checkpoint, and moves `end` behind it; none at the file's end.
+    fn next_record(&mut self, end: &mut End, base: Base) -> Result<Option<Entry>> {
         loop {
             let Some(record) = self.record(end.lsn) else {
                 self.check_end(end)?;
@@ -210,7 +243,7 @@ impl OpenFile {
             self.offset = record.offset + record.bytes;
             let Header { kind, lsn, time_us, .. } = record.header;
             *end = End { offset: (self.offset as u64).next_multiple_of(BLOCK as u64), lsn, time_us, ..*end };
-            if kind == Kind::Entry {
+            if kind == Kind::Entry && lsn > base.lsn {
                 return self.entry(record).map(Some);
             }
         }

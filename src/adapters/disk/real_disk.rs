@@ -90,6 +90,14 @@ impl Disk for RealDisk {
         Ok(read)
     }
 
+    fn read_at(&self, path: &str, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        File::open(self.root.join(path))?.read_exact_at(bytes, offset)
+    }
+
+    fn len(&self, path: &str) -> io::Result<u64> {
+        Ok(fs::metadata(self.root.join(path))?.len())
+    }
+
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         fs::rename(self.root.join(from), self.root.join(to))
     }

@@ -7,6 +7,7 @@
 use crate::adapters::disk::buffer::AlignedBuffer;
 use crate::adapters::disk::device::{BLOCK, Disk, DiskFile};
 use crate::adapters::disk::file::{FIRST_RECORD, FOLDER, FileHeader, path_of};
+use crate::adapters::disk::journal_files::{JournalFile, JournalFiles};
 use crate::adapters::disk::spare::Spare;
 use std::io;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ pub struct Writer {
     /// Where the next group goes.
     offset: u64,
     bytes: u64,
+    files: Arc<JournalFiles>,
     /// Whether groups were written that nothing has synced.
     pub is_dirty: bool,
 }
@@ -53,9 +55,17 @@ pub struct Before {
 
 impl Writer {
     /// Begins a file after those that are there.
-    pub fn begin(disk: Arc<dyn Disk>, spare: Arc<Spare>, store: u128, before: Before) -> io::Result<Self> {
+    pub fn begin(
+        disk: Arc<dyn Disk>,
+        spare: Arc<Spare>,
+        store: u128,
+        before: Before,
+        files: Arc<JournalFiles>,
+    ) -> io::Result<Self> {
         let begun = begin_file(disk.as_ref(), &spare, store, before, 0)?;
+        files.push(begun.listed());
         Ok(Self {
+            files,
             disk,
             spare,
             store,
@@ -103,12 +113,14 @@ impl Writer {
         let FileHeader { number, previous, previous_end, .. } = self.header;
         // What is given up may be the very space that is missing.
         self.file.shorten(end)?;
+        self.files.shorten(number, end);
         if end > FIRST_RECORD || previous == 0 {
             return self.go_on(Before { number, end, lsn: last_lsn, turns: self.header.turn + 1 }, 0);
         }
         // Nothing of this file counts: without it there is more space.
         self.go_on(Before { number: previous, end: previous_end, lsn: last_lsn, turns: self.header.turn + 1 }, 0)?;
         self.disk.remove(&path_of(number))?;
+        self.files.forget(number);
         self.disk.sync_folder(FOLDER)
     }
 
@@ -119,6 +131,7 @@ impl Writer {
             self.is_dirty = false;
         }
         let begun = begin_file(self.disk.as_ref(), &self.spare, self.store, before, bytes)?;
+        self.files.push(begun.listed());
         (self.file, self.header, self.bytes) = (begun.file, begun.header, begun.bytes);
         (self.offset, self.is_dirty) = (FIRST_RECORD, false);
         Ok(())
@@ -140,6 +153,12 @@ struct Begun {
     file: Arc<dyn DiskFile>,
     header: FileHeader,
     bytes: u64,
+}
+
+impl Begun {
+    fn listed(&self) -> JournalFile {
+        JournalFile { number: self.header.number, first_lsn: self.header.first_lsn, bytes: self.bytes }
+    }
 }
 
 /// Begins a file with room for so many bytes: its header is durable when this returns.

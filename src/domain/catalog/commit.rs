@@ -179,7 +179,7 @@ impl Change {
                     return Err(Rejection::Exists(table.name().clone()));
                 }
                 let replaced = before.map(|before| before.id().0);
-                let batches = batches(table.segments());
+                let batches = batches(table.segments())?;
                 effects.push(Effect::Create { definition: table.definition(), replaced, batches });
                 table
             }
@@ -191,7 +191,7 @@ impl Change {
                 // A stream without rows changes nothing.
                 if !segments.is_empty() {
                     let (table, first_row) = (table.id.0, present.next_row_id());
-                    effects.push(Effect::Append { table, first_row, batches: batches(&segments) });
+                    effects.push(Effect::Append { table, first_row, batches: batches(&segments)? });
                 }
                 Arc::new(present.append(&segments))
             }
@@ -237,8 +237,8 @@ impl Change {
 }
 
 /// Returns the rows of segments that arrive: none of theirs are deleted.
-fn batches(segments: &[Arc<Segment>]) -> Vec<RecordBatch> {
-    segments.iter().map(|segment| segment.physical_batch().clone()).collect()
+fn batches(segments: &[Arc<Segment>]) -> Result<Vec<RecordBatch>, Rejection> {
+    segments.iter().map(|segment| Ok(segment.physical_batch()?)).collect()
 }
 
 /// Returns the ids of the rows that are left in those segments of `table`.

@@ -92,6 +92,11 @@ impl Commits {
         self.visible.announced.subscribe()
     }
 
+    /// Returns when the last commit was made, in microseconds since 1970 UTC.
+    pub fn time_us(&self) -> i64 {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner).time_us
+    }
+
     /// Returns how far a writer of a table has come, as everybody sees it; none where it is not known.
     pub fn writer(&self, table: &Table, writer: &str) -> Option<WriterState> {
         let now_us = self.clock.now_ns().div_euclid(1_000);

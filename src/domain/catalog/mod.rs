@@ -17,9 +17,11 @@ pub use snapshot::Snapshot;
 
 use crate::domain::catalog::commits::Commits;
 use crate::domain::catalog::pins::Pins;
-use crate::domain::catalog::replay::replay;
+use crate::domain::catalog::replay::{Replayed, replay};
 use crate::domain::storage::{Allocations, Table, TableId};
-use crate::ports::{Clock, Durability, Journal, Limits, Result, SnapshotId, WriterState};
+use crate::ports::{
+    Checkpoint, Clock, Durability, Journal, Limits, Lsn, Result, SnapshotId, Store, WriterState,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::watch;
@@ -31,6 +33,7 @@ pub struct Catalog {
     pins: Pins,
     allocations: Allocations,
     next_table_id: AtomicU64,
+    began_with: Option<Lsn>,
 }
 
 /// What a catalogue stands on.
@@ -38,21 +41,24 @@ pub struct Catalog {
 pub struct Foundation {
     /// Where commits are taken down.
     pub journal: Arc<dyn Journal>,
+    /// Where rows go that leave memory; none where tables are kept in memory alone.
+    pub store: Option<Arc<dyn Store>>,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
 }
 
 impl Catalog {
-    /// Makes a catalogue of what the journal has, which takes as long as reading that.
+    /// Makes a catalogue of what the store's newest checkpoint has and the journal after it, which takes as long as reading that.
     ///
     /// # Errors
     ///
-    /// The journal's. What was stored under a limit comes back whatever the limit is.
+    /// The store's and the journal's. What was stored under a limit comes back whatever the limit is.
     pub fn open(limits: &Limits, allocations: Allocations, foundation: Foundation) -> Result<Self> {
-        let Foundation { journal, clock } = foundation;
-        let replayed = replay(journal.as_ref(), &allocations)?;
-        let next_table_id = replayed.next_table_id;
+        let Foundation { journal, store, clock } = foundation;
+        let replayed = replay(journal.as_ref(), store.as_ref(), &allocations)?;
+        let Replayed { next_table_id, began_with, .. } = replayed;
         Ok(Self {
+            began_with,
             commits: Commits::new(replayed, journal, clock, limits),
             pins: Pins::new(limits),
             allocations,
@@ -63,6 +69,18 @@ impl Catalog {
     /// Returns the present state.
     pub fn current(&self) -> Arc<Snapshot> {
         self.commits.current()
+    }
+
+    /// Returns a state as a checkpoint; none where rows of it are in memory alone.
+    pub fn checkpoint(&self, state: &Snapshot) -> Option<Checkpoint> {
+        let next_table_id = self.next_table_id.load(Ordering::Relaxed);
+        let tables = state.tables().map(|table| table.to_stored()).collect::<Option<_>>()?;
+        Some(Checkpoint { lsn: Lsn(state.version()), time_us: self.commits.time_us(), next_table_id, tables })
+    }
+
+    /// Returns the commit of the checkpoint that this catalogue began with.
+    pub fn began_with(&self) -> Option<Lsn> {
+        self.began_with
     }
 
     /// Returns an id for a table that is about to be made.
@@ -127,8 +145,8 @@ mod tests {
     use crate::domain::catalog::{Catalog, Change, Commit, Foundation, Rejection, TableRef};
     use crate::domain::storage::{Allocations, Segment, Table};
     use crate::ports::{
-        Clock, Durability, Effect, Entry, Error, ErrorKind, Journal, Limits, Lsn, MemoryAccount, OnDone, Recorded,
-        Result,
+        Clock, Durability, Effect, Entry, Error, ErrorKind, Journal, JournalState, Limits, Lsn, MemoryAccount, OnDone,
+        Recorded, Result,
     };
     use arrow::array::{Int64Array, RecordBatch};
     use arrow::datatypes::Schema;
@@ -162,7 +180,7 @@ mod tests {
     }
 
     impl Journal for Scripted {
-        fn recorded(&self) -> Result<Recorded> {
+        fn recorded(&self, _: Option<Lsn>) -> Result<Recorded> {
             Ok(Recorded { before: Lsn(1), entries: Box::new(std::iter::empty()) })
         }
 
@@ -171,6 +189,14 @@ mod tests {
             if !self.waits {
                 self.decide(|_| Ok(()));
             }
+        }
+
+        fn trim(&self, _: Lsn) -> Result<()> {
+            Ok(())
+        }
+
+        fn state(&self) -> JournalState {
+            JournalState::default()
         }
     }
 
@@ -184,7 +210,7 @@ mod tests {
     }
 
     fn catalog_on(limits: &Limits, journal: Arc<Scripted>) -> Catalog {
-        let foundation = Foundation { journal, clock: Arc::new(Noon) };
+        let foundation = Foundation { journal, store: None, clock: Arc::new(Noon) };
         Catalog::open(limits, Allocations::new(MemoryAccount::default()), foundation).unwrap()
     }
 

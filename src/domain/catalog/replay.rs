@@ -6,25 +6,36 @@
 
 use crate::domain::catalog::snapshot::Snapshot;
 use crate::domain::storage::{
-    Allocations, Reshape, RowValues, Segment, SegmentId, Table, WriterLimits, compact, compactable_run,
+    ALL_WRITERS, Allocations, Reshape, RowValues, Segment, SegmentId, Table, compact, compactable_run,
 };
-use crate::ports::{Effect, Entry, Error, Journal, Result, TableDefinition};
+use crate::ports::{Checkpoint, Effect, Entry, Error, Journal, Lsn, Result, Store, TableDefinition};
 use arrow::array::RecordBatch;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// Applies all that `journal` has.
+/// Applies all that `journal` has to the newest checkpoint of `store`.
 ///
 /// # Errors
 ///
-/// The journal's, and `Internal` for an effect that does not fit what came before
+/// The store's and the journal's, and `Internal` for an effect that does not fit what came before
 /// it.
-pub fn replay(journal: &dyn Journal, allocations: &Allocations) -> Result<Replayed> {
-    let recorded = journal.recorded()?;
+pub fn replay(
+    journal: &dyn Journal,
+    store: Option<&Arc<dyn Store>>,
+    allocations: &Allocations,
+) -> Result<Replayed> {
+    let newest = match store {
+        Some(store) => store.newest()?.map(|checkpoint| (checkpoint, store)),
+        None => None,
+    };
+    let recorded = journal.recorded(newest.as_ref().map(|(checkpoint, _)| checkpoint.lsn))?;
     let state = Snapshot::empty(recorded.before.0);
-    let replayed = Replayed { state, next_table_id: 1, time_us: i64::MIN };
+    let replayed = Replayed { state, next_table_id: 1, time_us: i64::MIN, began_with: None };
     let unlimited = allocations.without_limit();
     let mut replay = Replay { replayed, names: HashMap::new(), apart: HashSet::new(), allocations: &unlimited };
+    if let Some((checkpoint, store)) = newest {
+        replay.begin(checkpoint, store)?;
+    }
     for entry in recorded.entries {
         replay.entry(entry?)?;
     }
@@ -40,10 +51,9 @@ pub struct Replayed {
     pub next_table_id: u64,
     /// When the last commit was made.
     pub time_us: i64,
+    /// The commit of the checkpoint that it begins with.
+    pub began_with: Option<Lsn>,
 }
-
-/// What is kept of the writers that were there: whether they are still known is decided when they are asked for.
-const ALL_WRITERS: WriterLimits = WriterLimits { writers_max: u64::MAX, keep_us: i64::MAX };
 
 struct Replay<'a> {
     replayed: Replayed,
@@ -55,6 +65,19 @@ struct Replay<'a> {
 }
 
 impl Replay<'_> {
+    /// Begins with the tables of a checkpoint.
+    fn begin(&mut self, checkpoint: Checkpoint, store: &Arc<dyn Store>) -> Result<()> {
+        let Checkpoint { lsn, time_us, next_table_id, tables } = checkpoint;
+        self.replayed =
+            Replayed { state: Snapshot::empty(lsn.0), next_table_id, time_us, began_with: Some(lsn) };
+        for stored in &tables {
+            let table = Table::of_stored(stored, store, self.allocations)?;
+            self.names.insert(table.id().0, table.name().clone());
+            self.replayed.state.put(Arc::new(table));
+        }
+        Ok(())
+    }
+
     fn entry(&mut self, entry: Entry) -> Result<()> {
         let lsn = entry.lsn;
         self.replayed.state = std::mem::take(&mut self.replayed.state).numbered(lsn.0);

@@ -125,6 +125,8 @@ impl Inner {
         if running.is_apart(run) {
             return Some(end);
         }
+        // What takes their place is written to the disk before they give back their memory.
+        self.wait_for_memory(run.iter().map(|segment| segment.columns().data_bytes()).sum()).await;
         let compacted = match compact(run, &self.allocations) {
             Ok(compacted) => compacted,
             Err(error) => {

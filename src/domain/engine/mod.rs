@@ -5,6 +5,7 @@
 //! up by a query, and a call that is dropped stops.
 
 mod compaction;
+mod flush;
 mod ingest;
 mod parameters;
 mod statements;
@@ -13,6 +14,7 @@ mod table_rules;
 
 use crate::domain::catalog::{Catalog, Commit, Rejection, Snapshot};
 use crate::domain::engine::compaction::compact_tables;
+use crate::domain::engine::flush::{Flusher, flush_tables};
 use crate::domain::engine::ingest::Backpressure;
 use crate::domain::engine::parameters::order_by_placeholder;
 use crate::domain::engine::statements::{Request, operation};
@@ -71,18 +73,20 @@ struct Inner {
     allocations: Allocations,
     backpressure: Arc<Backpressure>,
     clock: Arc<dyn Clock>,
+    /// None where tables are kept in memory alone.
+    flusher: Option<Arc<Flusher>>,
     options: EngineOptions,
     lanes: Lanes,
 }
 
 impl Engine {
-    /// Makes an engine of the tables that the journal of `foundation` has, whose data is counted in `account`; before anything is
-    /// refused there, the engine gives up snapshots that nobody has used for a while. It works on `lanes`, which should be its own,
+    /// Makes an engine of the tables that the store and the journal of `foundation` have, whose data is counted in `account`; before
+    /// anything is refused there, the engine gives up what is on the disk as well, and snapshots that nobody has used for a while. It works on `lanes`, which should be its own,
     /// with threads whose stack has [`STACK_BYTES`].
     ///
     /// # Errors
     ///
-    /// The journal's, and `Internal` where the SQL engine does not start.
+    /// The store's and the journal's, and `Internal` where the SQL engine does not start.
     pub fn open(
         lanes: impl Into<Lanes>,
         options: EngineOptions,
@@ -92,8 +96,12 @@ impl Engine {
         let (lanes, limits) = (lanes.into(), &options.limits);
         let allocations = Allocations::new(account.clone());
         let clock = foundation.clock.clone();
+        let (store, journal) = (foundation.store.clone(), foundation.journal.clone());
+        let catalog = Catalog::open(limits, allocations.clone(), foundation)?;
+        let flusher = |store| Arc::new(Flusher::new(store, journal, limits, catalog.began_with()));
         let inner = Arc::new(Inner {
-            catalog: Catalog::open(limits, allocations.clone(), foundation)?,
+            flusher: store.map(flusher),
+            catalog,
             executor: Executor::new(lanes.clone(), limits, options.parallelism)?,
             allocations,
             backpressure: Backpressure::new(options.limits.staged_bytes_max),
@@ -103,10 +111,15 @@ impl Engine {
         });
         let weak = Arc::downgrade(&inner);
         account.relieved_by(move || {
-            weak.upgrade().is_some_and(|inner| inner.catalog.forget_codes() || inner.catalog.evict_pin())
+            weak.upgrade().is_some_and(|inner| {
+                inner.evict_segments() || inner.catalog.forget_codes() || inner.catalog.evict_pin()
+            })
         });
         lanes.quick.spawn(expire_pins(Arc::downgrade(&inner)));
         lanes.quick.spawn(compact_tables(Arc::downgrade(&inner)));
+        if inner.flusher.is_some() {
+            lanes.quick.spawn(flush_tables(Arc::downgrade(&inner)));
+        }
         Ok(Self { inner, _runtime: None })
     }
 
@@ -119,6 +132,20 @@ impl Engine {
     /// Returns how often the plan of a statement was there already, and how often it had to be made.
     pub fn plan_counts(&self) -> PlanCounts {
         self.inner.executor.plan_counts()
+    }
+
+    /// Writes all rows to the disk, from where the next start goes on; nothing where tables are kept in memory alone.
+    ///
+    /// # Errors
+    ///
+    /// `LimitExceeded` where there is no space, `Unavailable` where the disk fails.
+    pub async fn flush(&self) -> Result<()> {
+        self.call(|inner| async move { inner.flush().await }).await
+    }
+
+    /// Has all rows leave memory that are on the disk as well and that nobody reads; returns their bytes.
+    pub fn evict(&self) -> u64 {
+        flush::evict_all(&self.inner)
     }
 
     /// Runs a call on the engine's runtime.
@@ -279,7 +306,7 @@ fn table_info(table: &Table) -> TableInfo {
         name: table.name().to_string(),
         schema: table.schema().clone(),
         rows: Some(table.rows()),
-        bytes: Some(table.bytes()),
+        bytes: Some(table.data_bytes()),
         time_column: table.time_column().map(str::to_owned),
     }
 }

@@ -41,7 +41,7 @@ impl SegmentStatistics<'_> {
         let values: Vec<ArrayRef> = self
             .segments
             .iter()
-            .map(|segment| segment.stats(index).map_or_else(|| unknown.clone(), |stats| stats.bounds.slice(end, 1)))
+            .map(|segment| segment.bounds(index).map_or_else(|| unknown.clone(), |bounds| bounds.slice(end, 1)))
             .collect();
         concat(&values.iter().map(AsRef::as_ref).collect::<Vec<_>>()).ok()
     }
@@ -62,8 +62,7 @@ impl PruningStatistics for SegmentStatistics<'_> {
 
     fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
         let index = self.schema.index_of(&column.name).ok()?;
-        let counts =
-            self.segments.iter().map(|segment| segment.physical_batch().column(index).logical_null_count() as u64);
+        let counts = self.segments.iter().map(|segment| segment.null_count(index) as u64);
         Some(Arc::new(UInt64Array::from_iter_values(counts)))
     }
 

@@ -51,7 +51,7 @@ pub fn compactable_run(segments: &[Arc<Segment>]) -> Option<Run> {
 pub fn compact(run: &[Arc<Segment>], allocations: &Allocations) -> Result<Arc<Segment>> {
     let batches = run.iter().map(|segment| segment.batch()).collect::<Result<Vec<_>>>()?;
     let schema = batches.first().ok_or_else(|| Error::internal("nothing to compact"))?.schema();
-    let merged = concat_batches(&schema, batches.iter().map(AsRef::as_ref))
+    let merged = concat_batches(&schema, &batches)
         .map_err(|error| Error::internal("segments could not be put together").with_source(error))?;
     let runs = run.iter().flat_map(|segment| segment.live_row_ids());
     let row_ids = RowIds::of_runs(runs, allocations.account());

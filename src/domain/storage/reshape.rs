@@ -62,9 +62,12 @@ impl Reshape {
     /// `LimitExceeded` where the memory for added columns is not free.
     pub fn segments(&self, segments: &[Arc<Segment>], allocations: &Allocations) -> Result<Vec<Arc<Segment>>> {
         let reshape = |segment: &Arc<Segment>| {
+            if let Some(reshaped) = segment.reshaped(&self.schema, &self.sources) {
+                return Ok(reshaped);
+            }
             // What is about to be made is asked for first; the claim then counts what it came to.
             let room = allocations.reserve(self.added_bytes(segment.physical_rows()))?;
-            let batch = self.batch(segment.physical_batch())?;
+            let batch = self.batch(&segment.physical_batch()?)?;
             drop(room);
             segment.with_columns(batch, allocations)
         };

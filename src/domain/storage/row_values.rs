@@ -55,7 +55,7 @@ impl RowValues {
         at: Range<usize>,
         allocations: &Allocations,
     ) -> Result<Arc<Segment>> {
-        let batch = segment.physical_batch();
+        let batch = segment.physical_batch()?;
         let before = self.columns.iter().map(|column| slice_bytes(batch.column(*column).as_ref()));
         let after = self.values.iter().map(|values| slice_bytes(values.slice(at.start, at.len()).as_ref()));
         let picks_bytes = (batch.num_rows() * size_of::<(usize, usize)>()) as u64;

@@ -4,23 +4,20 @@
 //! another mask, an ALTER another one with other columns of the same rows. Both keep the segment's id. Its rows have ids of their own,
 //! which they keep when they come into another segment.
 //!
-//! Statistics are computed when they are first asked for: ingestion does not wait for them. They order values as Arrow's
-//! comparison kernels do (total order for floats, so NaN is the largest), because the executor prunes by comparing them with
-//! the same kernels. They count deleted rows in, so they are bounds rather than extremes.
+//! Its columns may be in memory, on the disk or both (`columns.rs`), and what is known of them needs neither (`column_facts.rs`).
 
-use crate::domain::storage::allocations::{Allocations, Claim};
+use crate::domain::storage::allocations::Allocations;
+use crate::domain::storage::columns::Columns;
 use crate::domain::storage::deletion_mask::DeletionMask;
-use crate::domain::storage::nan::{has_signed_nan, without_signed_nans};
+use crate::domain::storage::place::{PartInUse, Place};
 use crate::domain::storage::row_ids::RowIds;
 use crate::domain::storage::symbols::{SegmentCodes, SymbolTable};
-use crate::ports::{Error, MemoryAccount, Reservation, Result};
-use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch, UInt32Array, downcast_primitive};
-use arrow::compute::{self, cast};
-use arrow::datatypes::{ArrowNumericType, DataType, Int64Type};
-use std::borrow::Cow;
+use crate::ports::{Error, MemoryAccount, Result, StoredBatch};
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::SchemaRef;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// Names a segment for as long as its rows have the same values. Never used again in the same process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,28 +31,6 @@ pub struct Segment {
     mask: Option<DeletionMask>,
     /// Of all rows, deleted ones included; from 0 until the segment is part of a table.
     row_ids: RowIds,
-}
-
-/// The columns of a segment, shared by all its states.
-#[derive(Debug)]
-struct Columns {
-    // Before the batch, and so dropped before it: `allocations.rs` says why.
-    claim: Claim,
-    /// For rows without allocations, such as those of a column of nulls: counted all the same.
-    bare: Reservation,
-    stats: Vec<OnceLock<Option<ColumnStats>>>,
-    signed_nans: Vec<OnceLock<bool>>,
-    codes: Vec<RwLock<Option<Arc<SegmentCodes>>>>,
-    in_order: Vec<OnceLock<bool>>,
-    account: MemoryAccount,
-    batch: RecordBatch,
-}
-
-/// What is known of one column of one segment.
-#[derive(Debug, Clone)]
-pub struct ColumnStats {
-    /// Smallest and largest value, in this order: two rows of the column's type.
-    pub bounds: ArrayRef,
 }
 
 impl SegmentId {
@@ -75,6 +50,48 @@ impl Segment {
         let row_ids = RowIds::consecutive(0, batch.num_rows());
         let columns = Columns::try_new(batch, allocations)?;
         Ok(Arc::new(Self { id: SegmentId::next(), columns: Arc::new(columns), mask: None, row_ids }))
+    }
+
+    /// Makes a segment of rows that lie in a part, as a checkpoint has them.
+    pub fn stored(
+        schema: &SchemaRef,
+        stored: &StoredBatch,
+        part: Arc<PartInUse>,
+        allocations: &Allocations,
+    ) -> Arc<Self> {
+        let StoredBatch { batch, rows, sources, row_ids, deleted, facts, .. } = stored;
+        let place = Place { part, batch: *batch, sources: sources.clone() };
+        let columns = Columns::stored(schema.clone(), *rows, place, facts, allocations);
+        let mask = (!deleted.is_empty()).then(|| DeletionMask::without(deleted, None, *rows, allocations.account()));
+        let row_ids = RowIds::of_runs(row_ids.iter().cloned(), allocations.account());
+        Arc::new(Self { id: SegmentId::next(), columns: Arc::new(columns), mask, row_ids })
+    }
+
+    /// Returns what a checkpoint has of it; none where it is in memory alone.
+    pub fn to_stored(&self) -> Option<StoredBatch> {
+        let Place { part, batch, sources } = self.columns.place()?.clone();
+        let facts = (0..self.columns.schema().fields().len()).map(|index| self.columns.facts(index)).collect();
+        Some(StoredBatch {
+            part: part.part,
+            batch,
+            rows: self.physical_rows(),
+            sources,
+            row_ids: self.row_ids.runs(),
+            deleted: self.mask.as_ref().map(DeletionMask::deleted).unwrap_or_default(),
+            facts,
+        })
+    }
+
+    /// Returns its columns, in memory or not.
+    pub fn columns(&self) -> &Arc<Columns> {
+        &self.columns
+    }
+
+    /// Makes the segment with other columns of the same rows, deleted ones included: each that of `sources`, or one of nulls. None for
+    /// one that is in memory alone.
+    pub fn reshaped(&self, schema: &SchemaRef, sources: &[Option<usize>]) -> Option<Arc<Self>> {
+        let columns = Arc::new(self.columns.reshaped(schema, sources)?);
+        Some(Arc::new(Self { id: self.id, columns, mask: self.mask.clone(), row_ids: self.row_ids.clone() }))
     }
 
     /// Makes a segment that takes the place of others, which give back their memory soon: never refused.
@@ -144,21 +161,34 @@ impl Segment {
     }
 
     /// Returns all its rows, deleted ones included.
-    pub fn physical_batch(&self) -> &RecordBatch {
-        &self.columns.batch
+    ///
+    /// # Errors
+    ///
+    /// Those of the store, where they are not in memory.
+    pub fn physical_batch(&self) -> Result<RecordBatch> {
+        self.columns.batch()
+    }
+
+    /// Returns a column of all its rows, deleted ones included.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store, where it is not in memory.
+    pub fn column(&self, index: usize) -> Result<ArrayRef> {
+        self.columns.column(index)
     }
 
     /// Returns its rows, in memory of their own where some are deleted.
     ///
     /// # Errors
     ///
-    /// `Internal` where they cannot be copied.
-    pub fn batch(&self) -> Result<Cow<'_, RecordBatch>> {
+    /// Those of the store, and `Internal` where they cannot be copied.
+    pub fn batch(&self) -> Result<RecordBatch> {
+        let batch = self.columns.batch()?;
         match &self.mask {
-            None => Ok(Cow::Borrowed(&self.columns.batch)),
+            None => Ok(batch),
             Some(mask) => mask
-                .filter(&self.columns.batch, 0)
-                .map(Cow::Owned)
+                .filter(&batch, 0)
                 .map_err(|error| Error::internal("rows of a segment could not be copied").with_source(error)),
         }
     }
@@ -175,30 +205,36 @@ impl Segment {
 
     /// Returns the number of its rows, deleted ones included.
     pub fn physical_rows(&self) -> usize {
-        self.columns.batch.num_rows()
+        self.columns.rows()
     }
 
     /// Returns the memory that it keeps alive, in bytes; what it shares with other segments is in it.
     pub fn bytes(&self) -> u64 {
         let mask_bytes = self.mask.as_ref().map_or(0, DeletionMask::bytes);
-        self.columns.claim.bytes() + self.columns.bare.bytes() + mask_bytes + self.row_ids.bytes()
+        self.columns.bytes() + mask_bytes + self.row_ids.bytes()
     }
 
     /// Returns whether column `index` holds a NaN with a sign, which is looked for when it is first asked.
     pub fn has_signed_nan(&self, index: usize) -> bool {
-        let known = self.columns.signed_nans.get(index);
-        known.is_some_and(|known| *known.get_or_init(|| has_signed_nan(self.columns.batch.column(index))))
+        let known = self.columns.known(index);
+        known.is_some_and(|known| known.has_signed_nan(|| self.column(index).ok()))
     }
 
     /// Returns whether column `index`, of times, is in ascending order, deleted rows included; looked at when it is first asked.
     pub fn is_in_order(&self, index: usize) -> bool {
-        let known = self.columns.in_order.get(index);
-        known.is_some_and(|known| *known.get_or_init(|| is_sorted(self.columns.batch.column(index))))
+        let known = self.columns.known(index);
+        known.is_some_and(|known| known.is_in_order(|| self.column(index).ok()))
+    }
+
+    /// Returns how many rows have no value in column `index`, deleted ones included, by the values of dictionaries too.
+    pub fn null_count(&self, index: usize) -> usize {
+        let known = self.columns.known(index);
+        known.map_or(0, |known| known.null_count(|| self.column(index).ok()))
     }
 
     /// Returns the account that its memory is taken from.
     pub fn account(&self) -> &MemoryAccount {
-        &self.columns.account
+        self.columns.allocations().account()
     }
 
     /// Makes the codes of column `index` in `symbols`, unless they are there; returns whether they are.
@@ -207,7 +243,7 @@ impl Segment {
             return true;
         }
         // Whoever makes them meanwhile makes the same.
-        let made = symbols.encode(self.columns.batch.column(index)).map(Arc::new);
+        let made = self.column(index).ok().and_then(|column| symbols.encode(&column)).map(Arc::new);
         let is_made = made.is_some();
         if let (Some(codes), true) = (self.columns.codes.get(index), is_made) {
             *codes.write().unwrap_or_else(PoisonError::into_inner) = made;
@@ -232,138 +268,11 @@ impl Segment {
     /// Returns the memory that its columns added to what there was, in bytes: a dictionary that many segments share counts for
     /// the first of them.
     pub fn added_bytes(&self) -> u64 {
-        self.columns.claim.added_bytes() + self.columns.bare.bytes()
+        self.columns.added_bytes()
     }
 
-    /// Returns what is known of column `index`, if anything.
-    pub fn stats(&self, index: usize) -> Option<&ColumnStats> {
-        let stats = self.columns.stats.get(index)?;
-        let column = self.columns.batch.column(index);
-        let compute = || match self.has_signed_nan(index) {
-            true => column_stats(&without_signed_nans(column)),
-            false => column_stats(column),
-        };
-        stats.get_or_init(compute).as_ref()
-    }
-}
-
-impl Columns {
-    fn try_new(batch: RecordBatch, allocations: &Allocations) -> Result<Self> {
-        let claim = allocations.claim(&batch)?;
-        let bare = allocations.reserve(bare_bytes(&batch, &claim))?;
-        Ok(Self::claimed(batch, claim, bare, allocations.account()))
-    }
-
-    fn over_limit(batch: RecordBatch, allocations: &Allocations) -> Self {
-        let claim = allocations.claim_over_limit(&batch);
-        let bare = allocations.account().reserve_over_limit(bare_bytes(&batch, &claim));
-        Self::claimed(batch, claim, bare, allocations.account())
-    }
-
-    fn claimed(batch: RecordBatch, claim: Claim, bare: Reservation, account: &MemoryAccount) -> Self {
-        let stats = batch.columns().iter().map(|_| OnceLock::new()).collect();
-        let signed_nans = batch.columns().iter().map(|_| OnceLock::new()).collect();
-        let codes = batch.columns().iter().map(|_| RwLock::default()).collect();
-        let in_order = batch.columns().iter().map(|_| OnceLock::new()).collect();
-        Self { claim, bare, stats, signed_nans, codes, in_order, account: account.clone(), batch }
-    }
-}
-
-/// Returns whether times are in ascending order; false for what is no time.
-fn is_sorted(column: &ArrayRef) -> bool {
-    match column.data_type() {
-        DataType::Timestamp(..) => {
-            let times = cast(column, &DataType::Int64);
-            times.is_ok_and(|times| times.as_primitive::<Int64Type>().values().is_sorted())
-        }
-        _ => false,
-    }
-}
-
-/// Returns what a batch costs beside its allocations: a bit for each row that has none, so that rows are never free.
-fn bare_bytes(batch: &RecordBatch, claim: &Claim) -> u64 {
-    (batch.num_rows() as u64 / 8).saturating_sub(claim.bytes())
-}
-
-/// Computes the bounds of a column of a type that queries compare: numbers, times, strings. None where there is no value.
-fn column_stats(column: &dyn Array) -> Option<ColumnStats> {
-    use DataType::*;
-    let ordered = column.data_type().is_primitive() || matches!(column.data_type(), Utf8 | LargeUtf8 | Utf8View);
-    if !ordered || matches!(column.data_type(), Interval(_)) || column.null_count() == column.len() {
-        return None;
-    }
-    bounds(column).map(|bounds| ColumnStats { bounds })
-}
-
-/// The smallest and the largest value.
-fn bounds(column: &dyn Array) -> Option<ArrayRef> {
-    macro_rules! primitive {
-        ($kind:ty) => {
-            return primitive_bounds::<$kind>(column.as_primitive())
-        };
-    }
-    let (min, max) = downcast_primitive! {
-        column.data_type() => (primitive),
-        DataType::Utf8 => extremes(column.as_string::<i32>().iter())?,
-        DataType::LargeUtf8 => extremes(column.as_string::<i64>().iter())?,
-        DataType::Utf8View => extremes(column.as_string_view().iter())?,
-        _ => return None
-    };
-    compute::take(column, &UInt32Array::from(vec![min, max]), None).ok()
-}
-
-fn primitive_bounds<T: ArrowNumericType>(column: &PrimitiveArray<T>) -> Option<ArrayRef> {
-    let ends = [compute::min(column)?, compute::max(column)?];
-    let bounds = PrimitiveArray::<T>::from_iter_values(ends).with_data_type(column.data_type().clone());
-    Some(Arc::new(bounds))
-}
-
-/// Finds the row numbers of the smallest and of the largest string.
-fn extremes<'a>(values: impl Iterator<Item = Option<&'a str>>) -> Option<(u32, u32)> {
-    let mut there = (0u32..).zip(values).filter_map(|(row, value)| Some((value?, row)));
-    let first = there.next()?;
-    let (mut min, mut max) = (first, first);
-    for found in there {
-        if found.0 < min.0 {
-            min = found;
-        } else if found.0 > max.0 {
-            max = found;
-        }
-    }
-    Some((min.1, max.1))
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::domain::storage::segment::column_stats;
-    use arrow::array::{ArrayRef, Decimal128Array, Float64Array, Int64Array, ListArray, StringArray};
-    use arrow::datatypes::Int64Type;
-    use std::sync::Arc;
-
-    fn check(column: ArrayRef, bounds: Option<ArrayRef>) {
-        assert_eq!(column_stats(column.as_ref()).map(|stats| stats.bounds), bounds, "{column:?}");
-    }
-
-    #[test]
-    fn bounds_skip_nulls_and_put_nan_last() {
-        check(
-            Arc::new(Int64Array::from(vec![None, Some(3), Some(-7), None])),
-            Some(Arc::new(Int64Array::from(vec![-7, 3]))),
-        );
-        check(
-            Arc::new(StringArray::from(vec![Some("b"), None, Some("a")])),
-            Some(Arc::new(StringArray::from(vec!["a", "b"]))),
-        );
-        check(Arc::new(Decimal128Array::from(vec![5, 1, 9])), Some(Arc::new(Decimal128Array::from(vec![1, 9]))));
-        let stats = column_stats(&Float64Array::from(vec![1.0, f64::NAN, -0.0, 0.0])).unwrap();
-        let bounds = stats.bounds.as_any().downcast_ref::<Float64Array>().unwrap();
-        assert!(bounds.value(0) == 0.0 && bounds.value(0).is_sign_negative() && bounds.value(1).is_nan());
-    }
-
-    #[test]
-    fn columns_without_values_or_order_have_none() {
-        check(Arc::new(Int64Array::from(vec![None, None])), None);
-        let lists = ListArray::from_iter_primitive::<Int64Type, _, _>([Some([Some(1)])]);
-        check(Arc::new(lists), None);
+    /// Returns the smallest and the largest value of column `index`, if it has some that are compared: two rows of its type.
+    pub fn bounds(&self, index: usize) -> Option<&ArrayRef> {
+        self.columns.known(index)?.bounds(|| self.column(index).ok())
     }
 }

@@ -118,6 +118,11 @@ impl Table {
         Self { writers, ..self }
     }
 
+    /// Returns the state whose next row gets an id.
+    pub(super) fn with_next_row_id(self, next_row_id: u64) -> Self {
+        Self { next_row_id, ..self }
+    }
+
     /// Returns the id that the next row gets.
     pub fn next_row_id(&self) -> u64 {
         self.next_row_id
@@ -182,9 +187,9 @@ impl Table {
         self.physical_rows
     }
 
-    /// Returns the memory that its segments hold, in bytes, at most: what several share counts for each.
-    pub fn bytes(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.bytes()).sum()
+    /// Returns about how many bytes its rows have, in memory or on the disk.
+    pub fn data_bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.columns().data_bytes()).sum()
     }
 
     /// Returns the symbols of a column, where every segment has codes for it; none where it has none, codes were given up, or they
@@ -340,7 +345,7 @@ mod tests {
     fn states_keep_order_and_count_what_is_left() {
         let allocations = Allocations::new(MemoryAccount::default());
         let parts: Vec<_> = [3, 4, 5].map(|rows| segment(rows, &allocations)).into();
-        let table = Table::new(TableId(1), "t", parts[0].physical_batch().schema(), parts.clone());
+        let table = Table::new(TableId(1), "t", parts[0].columns().schema().clone(), parts.clone());
         let mask = |deleted: &[usize], rows| {
             let marks = BooleanBuffer::collect_bool(rows, |row| deleted.contains(&row));
             DeletionMask::new(&marks, None, allocations.account())

@@ -100,6 +100,11 @@ impl Writers {
         Ok(next)
     }
 
+    /// Returns all writers, whether they are still known or not.
+    pub fn states(&self) -> impl Iterator<Item = &WriterState> {
+        self.chunks.iter().flat_map(|chunk| chunk.values()).map(|known| &known.state)
+    }
+
     fn known(&self, writer: &str) -> Option<&WriterState> {
         self.chunks.get(chunk_of(writer))?.get(writer).map(|known| &known.state)
     }

@@ -64,6 +64,7 @@ paths! {
     in_process: laws behaviour;
     durable: laws behaviour;
     restarted: laws behaviour;
+    flushed: laws behaviour;
     flight: laws behaviour;
     http: laws behaviour;
     gateway: laws behaviour;

@@ -41,7 +41,7 @@ struct Run {
 
 pub fn open(disk: &SimDisk, threads: usize) -> Result<(DiskJournal, Vec<Entry>)> {
     let journal = DiskJournal::new(Arc::new(disk.clone()), ID, JournalOptions { threads, ..OPTIONS });
-    let recorded = journal.recorded()?;
+    let recorded = journal.recorded(None)?;
     assert_eq!(recorded.before, Lsn(ID.before));
     let entries = recorded.entries.collect::<Result<_>>()?;
     Ok((journal, entries))

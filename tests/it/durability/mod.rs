@@ -2,6 +2,8 @@
 
 mod crashes;
 mod damage;
+mod engine_crashes;
+pub mod flushed;
 mod random;
 pub mod restarted;
 mod sim_disk;

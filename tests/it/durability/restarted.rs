@@ -108,13 +108,13 @@ async fn what_fitted_under_a_limit_is_there_again_under_it() {
     use crate::harness::numbers;
     use zepto_flight::ports::Limits;
     let directory = tempfile::tempdir().unwrap();
-    let limits = Limits { memory_bytes_max: 1_000_000, ..Limits::default() };
+    let limits = Limits { memory_bytes_max: 5_000_000, ..Limits::default() };
     let open =
         || app::connect(&url_of(directory.path()), EngineOptions { limits: limits.clone(), ..Default::default() });
     let backend = open().unwrap();
     let mut rows = 0;
     for _ in 0..200 {
-        let batch = numbers(0, 2_000);
+        let batch = numbers(0, 6_000);
         let request = Append { table: "t".into(), ..Append::default() };
         let put = backend.ingest.append(request, BatchStream::from_batches(batch.schema(), vec![batch])).await;
         rows += put.map_or(0, |summary| summary.rows);

@@ -285,6 +285,17 @@ impl Disk for SimDisk {
         Ok(bytes[..bytes.len().min(usize::try_from(bytes_max).unwrap_or(usize::MAX))].to_vec())
     }
 
+    fn read_at(&self, path: &str, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        let all = self.read(path, u64::MAX)?;
+        let part = all.get(offset as usize..offset as usize + bytes.len());
+        bytes.copy_from_slice(part.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn len(&self, path: &str) -> io::Result<u64> {
+        Ok(self.read(path, u64::MAX)?.len() as u64)
+    }
+
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut sim = self.0.lock().unwrap();
         let op = Op::Rename { from: from.to_owned(), to: to.to_owned() };

@@ -162,9 +162,9 @@ impl Inner {
     fn coerce_stage(&self, stage: &Stage, coercion: &SchemaCoercion) -> Result<Stage> {
         let mut next = Stage::new(&self.allocations, &self.options.limits);
         for segment in stage.segments() {
-            let batch = segment.physical_batch();
-            let room = self.allocations.account().reserve(coercion.growth_bytes(batch))?;
-            next.push(coercion.apply(batch, next.rows())?)?;
+            let batch = segment.physical_batch()?;
+            let room = self.allocations.account().reserve(coercion.growth_bytes(&batch))?;
+            next.push(coercion.apply(&batch, next.rows())?)?;
             drop(room);
         }
         Ok(next)

@@ -49,6 +49,7 @@ impl Inner {
         let slot = self.backpressure.acquire();
         while let Some(batch) = slot.idle(batches.next()).await {
             let batch = batch?;
+            self.wait_for_memory(growth_bytes(&batch).saturating_add(held_bytes(&batch))).await;
             let room = self.allocations.account().reserve(growth_bytes(&batch))?;
             stage.push(convert(&batch, stage.rows())?)?;
             // What this stream does not need any more must not keep another one waiting.
@@ -56,6 +57,7 @@ impl Inner {
             slot.staged(stage.staged_bytes);
             slot.wait(self.stall_timeout()).await?;
         }
+        self.wait_for_disk(stage.staged_bytes).await?;
         Ok(stage)
     }
 }

@@ -3,7 +3,7 @@
 use crate::domain::executor::scan::ScanExec;
 use crate::domain::executor::scan::pieces::{Piece, partition};
 use crate::domain::executor::top_rows::First;
-use arrow::array::{Array, AsArray};
+use arrow::array::AsArray;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampNanosecondType};
 use datafusion::common::ScalarValue;
@@ -24,20 +24,20 @@ impl ScanExec {
         let pieces = || self.partitions.iter().flatten();
         let mut known = Vec::new();
         for piece in pieces() {
-            let nulls = piece.segment.physical_batch().column(column).null_count();
+            let nulls = piece.segment.null_count(column);
             if nulls > 0 && first.nulls_first {
                 return None;
             }
             // Without a value a segment has no bounds, and nothing to give.
-            let Some(stats) = piece.segment.stats(column) else { continue };
-            let bound = |row| ScalarValue::try_from_array(&stats.bounds, row).ok();
+            let Some(bounds) = piece.segment.bounds(column) else { continue };
+            let bound = |row| ScalarValue::try_from_array(bounds, row).ok();
             let (least, most) = (bound(0)?, bound(1)?);
             let (near, far) = if first.descending { (most, least) } else { (least, most) };
             known.push((near, far, piece.rows.saturating_sub(nulls)));
         }
         let last = furthest_needed(known, first)?;
         let is_needed = |piece: &&Piece| {
-            let near = piece.segment.stats(column).map(|stats| &stats.bounds);
+            let near = piece.segment.bounds(column);
             let near = near.map(|bounds| ScalarValue::try_from_array(bounds, usize::from(first.descending)));
             near.is_some_and(|near| near.map_or(true, |near| !first.is_before(&last, &near)))
         };
@@ -56,8 +56,8 @@ impl ScanExec {
         let column = *self.columns.get(at)?;
         let mut range: Option<[i64; 2]> = None;
         for piece in self.partitions.iter().flatten() {
-            let Some(stats) = piece.segment.stats(column) else { continue };
-            let bounds = cast(&stats.bounds, &DataType::Timestamp(TimeUnit::Nanosecond, None)).ok()?;
+            let Some(bounds) = piece.segment.bounds(column) else { continue };
+            let bounds = cast(bounds, &DataType::Timestamp(TimeUnit::Nanosecond, None)).ok()?;
             let bounds = bounds.as_primitive_opt::<TimestampNanosecondType>()?;
             let (least, most) = (bounds.value(0), bounds.value(1));
             range = Some(range.map_or([least, most], |[low, high]| [low.min(least), high.max(most)]));
@@ -70,13 +70,10 @@ impl ScanExec {
         let Some(column) = self.columns.get(at).copied() else { return false };
         let mut last: Option<ScalarValue> = None;
         for piece in self.partitions.iter().flatten() {
-            let values = piece.segment.physical_batch().column(column);
-            if values.null_count() > 0 || !piece.segment.is_in_order(column) {
+            if piece.segment.null_count(column) > 0 || !piece.segment.is_in_order(column) {
                 return false;
             }
-            let ends =
-                [piece.range.start, piece.range.end - 1].map(|row| ScalarValue::try_from_array(values, row).ok());
-            let [Some(first), Some(end)] = ends else { return false };
+            let Some([first, end]) = piece.ends(column) else { return false };
             if last.is_some_and(|last| last > first) {
                 return false;
             }
@@ -89,7 +86,7 @@ impl ScanExec {
     pub fn has_no_nulls(&self, at: usize) -> bool {
         let Some(column) = self.columns.get(at) else { return false };
         let has_none = |piece: &Piece| {
-            piece.segment.physical_batch().columns().get(*column).is_some_and(|values| values.logical_null_count() == 0)
+            *column < piece.segment.columns().schema().fields().len() && piece.segment.null_count(*column) == 0
         };
         self.partitions.iter().flatten().all(has_none)
     }
@@ -116,8 +113,8 @@ impl ScanExec {
         }
         let mut bounds: Option<[ScalarValue; 2]> = None;
         for piece in self.partitions.iter().flatten() {
-            let Some(stats) = piece.segment.stats(column) else { continue };
-            let of = [0, 1].map(|row| ScalarValue::try_from_array(&stats.bounds, row).ok());
+            let Some(of) = piece.segment.bounds(column) else { continue };
+            let of = [0, 1].map(|row| ScalarValue::try_from_array(of, row).ok());
             let [Some(least), Some(most)] = of else { return None };
             bounds = Some(match bounds {
                 None => [least, most],
@@ -133,12 +130,13 @@ impl ScanExec {
 
 /// Returns those rows of a piece in the order of a column of times that may be among the first, with all that are equal to the last of them.
 fn nearest(piece: &Piece, column: usize, first: First) -> Piece {
-    let values = piece.segment.physical_batch().column(column);
-    let is_plain = piece.segment.mask().is_none() && piece.picked.is_none() && values.null_count() == 0;
+    let segment = &piece.segment;
+    let is_plain = segment.mask().is_none() && piece.picked.is_none() && segment.null_count(column) == 0;
     let whole = piece.clone();
-    if !is_plain || first.rows == 0 || piece.range.len() <= first.rows || !piece.segment.is_in_order(column) {
+    if !is_plain || first.rows == 0 || piece.range.len() <= first.rows || !segment.is_in_order(column) {
         return whole;
     }
+    let Ok(values) = segment.column(column) else { return whole };
     let Ok(times) = cast(&values.slice(piece.range.start, piece.range.len()), &DataType::Int64) else { return whole };
     let times = times.as_primitive::<Int64Type>().values();
     let (from, to) = match first.descending {

@@ -6,7 +6,6 @@
 use crate::domain::executor::scan::ScanExec;
 use crate::domain::executor::scan::pieces::Piece;
 use crate::domain::executor::scan::symbols::WantedSymbols;
-use arrow::array::Array;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Result, ScalarValue};
@@ -107,16 +106,14 @@ impl ScanExec {
 
 /// Returns the least and the greatest value of a column among the rows of a piece, or bounds beyond those; none where some have no value.
 fn bounds_of(piece: &Piece, column: usize) -> Option<[ScalarValue; 2]> {
-    let values = piece.segment.physical_batch().columns().get(column)?;
-    if values.logical_null_count() > 0 {
+    if column >= piece.segment.columns().schema().fields().len() || piece.segment.null_count(column) > 0 {
         return None;
     }
-    let at = |values: &Arc<dyn Array>, row: usize| ScalarValue::try_from_array(values, row).ok();
     if piece.segment.is_in_order(column) && piece.picked.is_none() {
-        return Some([at(values, piece.range.start)?, at(values, piece.range.end.checked_sub(1)?)?]);
+        return piece.ends(column);
     }
-    let bounds = &piece.segment.stats(column)?.bounds;
-    Some([at(bounds, 0)?, at(bounds, 1)?])
+    let bounds = piece.segment.bounds(column)?;
+    Some([ScalarValue::try_from_array(bounds, 0).ok()?, ScalarValue::try_from_array(bounds, 1).ok()?])
 }
 
 /// Collects the values that a condition asks for, and returns the one column that it asks for them: `=`, IN, or several of those by OR.

@@ -10,6 +10,7 @@
 
 mod bounds;
 mod conditions;
+mod loading;
 mod narrow;
 mod output;
 mod pieces;
@@ -18,9 +19,10 @@ mod symbols;
 pub use conditions::NarrowScans;
 
 use crate::domain::executor::prune::may_match;
+use crate::domain::executor::scan::loading::loaded_slices;
 use crate::domain::executor::scan::narrow::{narrowed, time_bounds};
 use crate::domain::executor::scan::output::{CodedColumn, Output};
-use crate::domain::executor::scan::pieces::{Piece, partition, slices};
+use crate::domain::executor::scan::pieces::{Piece, partition};
 use crate::domain::executor::scan::symbols::{WantedSymbols, wanted_rows};
 use crate::domain::sql::ROW_NUMBER;
 use crate::domain::storage::{Segment, Table};
@@ -39,7 +41,7 @@ use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
-use futures::stream;
+use futures::StreamExt;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -299,10 +301,9 @@ impl ExecutionPlan for ScanExec {
             let batches = wanted_rows(pieces, wanted.clone(), output);
             return Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)));
         }
-        let batch_rows = self.batch_rows;
-        let slices = pieces.into_iter().flat_map(move |piece| slices(piece, batch_rows));
-        let batches = slices.map(move |slice| slice.batch(&output));
-        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream::iter(batches))))
+        let batches = loaded_slices(pieces, output.read_columns(), self.batch_rows);
+        let batches = batches.map(move |slice| slice?.batch(&output));
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)))
     }
 
     fn statistics_from_inputs(&self, _: &[Arc<Statistics>], args: &StatisticsArgs) -> Result<Arc<Statistics>> {

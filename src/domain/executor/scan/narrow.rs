@@ -3,7 +3,7 @@
 use crate::domain::executor::scan::ScanExec;
 use crate::domain::executor::scan::pieces::Piece;
 use crate::domain::storage::Segment;
-use arrow::array::{Array, AsArray};
+use arrow::array::AsArray;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use datafusion::common::ScalarValue;
@@ -51,11 +51,11 @@ fn time_bound(filter: &Expr, schema: &SchemaRef) -> Option<TimeBounds> {
 /// Returns those of the rows of a segment that lie within all bounds by columns that are in order, and maybe more.
 pub fn narrowed(segment: &Segment, range: Range<usize>, bounds: &[TimeBounds]) -> Range<usize> {
     let mut range = range;
-    for TimeBounds { column, from, before } in bounds {
-        let times = segment.physical_batch().column(*column);
-        if times.null_count() > 0 || !segment.is_in_order(*column) {
+    for bounds @ TimeBounds { column, from, before } in bounds {
+        if segment.null_count(*column) > 0 || !segment.is_in_order(*column) || all_within(segment, bounds) {
             continue;
         }
+        let Ok(times) = segment.column(*column) else { continue };
         let Ok(times) = cast(&times.slice(range.start, range.len()), &DataType::Int64) else { continue };
         let times = times.as_primitive::<Int64Type>().values();
         let start = times.partition_point(|time| time < from);
@@ -63,6 +63,18 @@ pub fn narrowed(segment: &Segment, range: Range<usize>, bounds: &[TimeBounds]) -
         range = range.start + start..range.start + end.max(start);
     }
     range
+}
+
+/// Returns whether all rows of a segment are known to lie within bounds without a look at them, where that would mean reading them.
+fn all_within(segment: &Segment, TimeBounds { column, from, before }: &TimeBounds) -> bool {
+    if segment.columns().are_in_memory(&[*column]) {
+        return false;
+    }
+    let ends = segment.bounds(*column).and_then(|ends| cast(ends, &DataType::Int64).ok());
+    ends.is_some_and(|ends| {
+        let ends = ends.as_primitive::<Int64Type>();
+        ends.value(0) >= *from && before.is_none_or(|before| ends.value(1) < before)
+    })
 }
 
 impl ScanExec {
@@ -88,7 +100,7 @@ impl ScanExec {
             let segment = &piece.segment;
             let is_whole = segment.mask().is_none() && piece.rows == segment.physical_rows() && piece.picked.is_none();
             let is_in_order = times.is_none_or(|times| {
-                segment.physical_batch().column(times).null_count() == 0 && segment.is_in_order(times)
+                segment.null_count(times) == 0 && segment.is_in_order(times)
             });
             let codes = segment.codes(key, &symbols).filter(|_| is_whole && is_in_order);
             let Some(codes) = codes else { return Some(piece.clone()) };

@@ -1,7 +1,7 @@
 //! What a scan hands out of each row: columns as they lie in memory, symbols by their codes, and numbers of rows.
 
 use crate::domain::executor::scan::Nans;
-use crate::domain::storage::{Segment, SegmentCodes, SymbolTable, without_signed_nans};
+use crate::domain::storage::{LoadedColumns, Segment, SegmentCodes, SymbolTable, without_signed_nans};
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array, UInt64Array};
 use arrow::compute::take;
 use arrow::datatypes::SchemaRef;
@@ -23,17 +23,30 @@ pub struct Output {
 }
 
 impl Output {
+    /// Returns the positions of the columns in the table that are handed out as they lie.
+    pub fn read_columns(&self) -> Vec<usize> {
+        let is_coded = |place: &usize| self.coded.iter().any(|coded| coded.place == *place);
+        let read = self.columns.iter().enumerate().filter(|(place, _)| !is_coded(place));
+        read.map(|(_, column)| *column).collect()
+    }
+
     /// Returns single rows of a segment, whose first row is the table's `first_row`.
     ///
     /// # Errors
     ///
     /// `Internal` where they do not have the schema.
-    pub fn picked(&self, segment: &Segment, first_row: u64, rows: &UInt32Array) -> Result<RecordBatch> {
+    pub fn picked(
+        &self,
+        segment: &Segment,
+        columns: &LoadedColumns,
+        first_row: u64,
+        rows: &UInt32Array,
+    ) -> Result<RecordBatch> {
         let numbers = || {
             let numbers = rows.values().iter().map(|row| first_row + u64::from(*row));
             Arc::new(UInt64Array::from_iter_values(numbers)) as ArrayRef
         };
-        self.batch(segment, rows.len(), numbers, |column| Ok(take(column, rows, None)?))
+        self.batch((segment, columns), rows.len(), numbers, |column| Ok(take(column, rows, None)?))
     }
 
     /// Returns neighbouring rows of a segment, whose first row is the table's `first_row`, without a copy.
@@ -41,23 +54,28 @@ impl Output {
     /// # Errors
     ///
     /// `Internal` where they do not have the schema.
-    pub fn slice(&self, segment: &Segment, first_row: u64, rows: Range<usize>) -> Result<RecordBatch> {
+    pub fn slice(
+        &self,
+        segment: &Segment,
+        columns: &LoadedColumns,
+        first_row: u64,
+        rows: Range<usize>,
+    ) -> Result<RecordBatch> {
         let (offset, rows) = (rows.start, rows.len());
         let first = first_row + offset as u64;
         let numbers = || Arc::new(UInt64Array::from_iter_values(first..first + rows as u64)) as ArrayRef;
-        self.batch(segment, rows, numbers, |column| Ok(column.slice(offset, rows)))
+        self.batch((segment, columns), rows, numbers, |column| Ok(column.slice(offset, rows)))
     }
 
     fn batch(
         &self,
-        segment: &Segment,
+        (segment, columns): (&Segment, &LoadedColumns),
         rows: usize,
         numbers: impl Fn() -> ArrayRef,
         part: impl Fn(&ArrayRef) -> Result<ArrayRef>,
     ) -> Result<RecordBatch> {
-        let batch = segment.physical_batch();
         let coded = |place: usize| self.coded.iter().find(|coded| coded.place == place);
-        let column = |(place, index): (usize, &usize)| match batch.columns().get(*index) {
+        let column = |(place, index): (usize, &usize)| match columns.get(*index) {
             _ if let Some(coded) = coded(place) => part(&coded.of(segment)?),
             Some(column) if self.nans == Nans::Unsigned && segment.has_signed_nan(*index) => {
                 Ok(without_signed_nans(&part(column)?))

@@ -3,6 +3,7 @@
 //! A filter for a few symbols compares small integers, reads nothing of the other columns for the rest of the rows, and takes out
 //! what it found. Rows that it finds are few in each segment, so batches are put together of several.
 
+use crate::domain::executor::scan::loading::loaded;
 use crate::domain::executor::scan::output::{Output, codes_of};
 use crate::domain::executor::scan::pieces::Piece;
 use crate::domain::storage::SymbolTable;
@@ -120,14 +121,16 @@ pub fn wanted_rows(
 ) -> impl Stream<Item = Result<RecordBatch>> + Send {
     let parts: VecDeque<_> = pieces.into_iter().flat_map(parts).collect();
     let found: Vec<RecordBatch> = Vec::new();
+    let read_columns: Arc<[usize]> = output.read_columns().into();
     stream::try_unfold((parts, found), move |(mut parts, mut found)| {
-        let (wanted, output) = (wanted.clone(), output.clone());
+        let (wanted, output, read_columns) = (wanted.clone(), output.clone(), read_columns.clone());
         async move {
             let mut count = 0;
             while let Some((piece, part)) = parts.pop_front() {
                 let rows = wanted.rows(&piece, part)?;
                 if !rows.is_empty() {
-                    found.push(output.picked(&piece.segment, piece.first_row, &rows)?);
+                    let columns = loaded(&piece.segment, &read_columns).await?;
+                    found.push(output.picked(&piece.segment, &columns, piece.first_row, &rows)?);
                 }
                 count += rows.len();
                 if count >= BATCH_ROWS {
