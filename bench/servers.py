@@ -63,7 +63,7 @@ class Empty(Server):
     name = "zepto-flight"
 
     def __init__(self, binary):
-        command = [binary, "--flight-port", "0", "--http-port", "0", "--log-level", "warn"]
+        command = [binary, "--flight-port", "0", "--http-port", "0", "--backend", "memory:", "--log-level", "warn"]
         super().__init__(command)
         for line in self.process.stdout:
             if found := re.search(r"(grpc|http)://[\d.]+:\d+", line):

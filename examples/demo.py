@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 server = subprocess.Popen(
-    [sys.argv[1], "--flight-port", "0", "--http-port", "0", "--ticks", "1000", "--log-level", "warn"],
+    [sys.argv[1], "--flight-port", "0", "--http-port", "0", "--backend", "memory:", "--ticks", "1000", "--log-level", "warn"],
     stdout=subprocess.PIPE,
     text=True,
 )

@@ -30,7 +30,7 @@ def fetch(url, body=None):
 
 def check(features, stubs):
     subprocess.run(["cargo", "build", "--no-default-features", "--features", features], cwd=ROOT, check=True)
-    command = [TARGET / "debug" / "zepto_flight_server", "--flight-port", "0", "--http-port", "0", "--ticks", "10"]
+    command = [TARGET / "debug" / "zepto_flight_server", "--flight-port", "0", "--http-port", "0", "--backend", "memory:", "--ticks", "10"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             text = banner(server)

@@ -21,7 +21,7 @@ pub async fn text(about: &ServerInfo, backend: &Backend, opened: Duration) -> Re
             let rows: u64 = tables.iter().filter_map(|table| table.rows).sum();
             let bytes: u64 = tables.iter().filter_map(|table| table.bytes).sum();
             let count = tables.len();
-            format!("{kept}, {count} tables with {rows} rows, {bytes} bytes, opened in {} ms", opened.as_millis())
+            format!("{kept}, {count} tables with {rows} rows, {bytes} bytes, recovered in {} ms", opened.as_millis())
         }
         elsewhere => elsewhere.to_owned(),
     };

@@ -50,7 +50,7 @@ pub struct Settings {
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "flight,http", env = "ZEPTO_PROTOCOLS")]
     pub protocols: Vec<Protocol>,
     /// What answers: file:DIR, memory:, stub:, grpc://HOST:PORT or http://HOST:PORT
-    #[arg(long, value_name = "URL", default_value = "memory:", env = "ZEPTO_BACKEND")]
+    #[arg(long, value_name = "URL", default_value = "file:zepto-data", env = "ZEPTO_BACKEND")]
     pub backend: String,
     /// Directory that tables are kept in: short for --backend file:DIR
     #[arg(long, value_name = "DIR", env = "ZEPTO_DATA_DIR", conflicts_with = "backend")]

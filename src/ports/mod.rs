@@ -28,6 +28,6 @@ pub use query::{
     Access, Caller, Description, INPUT, Part, Query, QueryPort, Reply, SnapshotId, StatementKind, TableInfo,
     deadline_in_ms,
 };
-pub use store::{Checkpoint, ColumnFacts, Store, StoredBatch, StoredPart, StoredTable};
+pub use store::{Checkpoint, ColumnFacts, Store, StoreFile, StoredBatch, StoredPart, StoredTable};
 pub use text_columns::{TEXT_OF, as_text, intended, stands_for_other};
 pub use writers::{WriterCommit, WriterState};

@@ -7,12 +7,13 @@
 
 use crate::ports::{Lsn, Result, TableDefinition, WriterState};
 use arrow::array::{ArrayRef, RecordBatch};
+use bytes::Bytes;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
 /// A file of rows of one table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoredPart {
     /// Its number, which is never used again.
     pub id: u64,
@@ -85,6 +86,17 @@ pub struct Checkpoint {
     pub tables: Vec<StoredTable>,
 }
 
+/// A file that a copy of the store needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreFile {
+    /// Where it belongs, from the store's own place.
+    pub path: String,
+    /// Its bytes.
+    pub bytes: u64,
+    /// What it has, where that is not simply read.
+    pub content: Option<Bytes>,
+}
+
 /// Keeps rows and checkpoints.
 ///
 /// # Contract
@@ -120,6 +132,24 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ///
     /// `LimitExceeded` where there is no space.
     fn publish(&self, checkpoint: &Checkpoint) -> Result<()>;
+
+    /// Lists what a directory needs to be opened with the newest checkpoint and nothing after it. The caller sees to it that nobody
+    /// publishes another one meanwhile, and reads its parts for as long as it wants their files.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` where they cannot be read.
+    fn files(&self) -> Result<Vec<StoreFile>>;
+
+    /// Reads bytes of one of those files.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` where it cannot be read.
+    fn read_file(&self, path: &str, offset: u64, bytes: u64) -> Result<Bytes>;
+
+    /// Returns where the file of a part is, from the store's own place.
+    fn path(&self, part: &StoredPart) -> String;
 
     /// Says that nobody in this process reads a part any more. Its file goes with the next checkpoint that does not name it.
     fn release(&self, part: &StoredPart);

@@ -27,6 +27,8 @@ class Server:
 
 def start(*flags: str, ports: tuple[int, int] = (0, 0)) -> Server:
     binary = os.environ["ZEPTO_TEST_SERVER"]
+    if not {"--backend", "--data-dir"} & set(flags):
+        flags = ("--backend", "memory:", *flags)
     process = subprocess.Popen(
         [binary, "--flight-port", str(ports[0]), "--http-port", str(ports[1]), "--log-level", "error", *flags],
         stdout=subprocess.PIPE,

@@ -1,5 +1,6 @@
 """A server that is killed, filled up and started again, as its clients see it."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -151,16 +152,24 @@ def test_a_directory_has_one_process(tmp_path):
     assert "newer version" in fourth.stderr
 
 
-def test_a_full_disk_refuses_and_recovers(tmp_path):
-    small = tmp_path / "small"
+@contextlib.contextmanager
+def tmpfs_of(small: pathlib.Path, megabytes: int):
+    """A small disk."""
     small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", small], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", small], capture_output=True
+    )
     if mounted.returncode != 0:
         without(f"small disk: {mounted.stderr.decode()}")
     try:
-        fill(small)
+        yield small
     finally:
         subprocess.run(["umount", "-l", small], check=True)
+
+
+def test_a_full_disk_refuses_and_recovers(tmp_path):
+    with tmpfs_of(tmp_path / "small", 16) as small:
+        fill(small)
 
 
 def fill(small: pathlib.Path) -> None:
@@ -332,3 +341,120 @@ def test_a_write_that_fails_is_never_acknowledged(tmp_path, error):
         assert table(again) in allowed, (at, acknowledged, unknown, table(again), allowed)
         stop(again)
     assert (True, True, False) in outcomes if error == "EIO" else (True, False, True) in outcomes, outcomes
+
+
+def zepto(*arguments: str, fails: bool = False) -> str:
+    binary = pathlib.Path(os.environ["ZEPTO_TEST_SERVER"]).with_name("zepto")
+    done = subprocess.run([binary, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+    assert (done.returncode != 0) == fails, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("protocol", ["flight", "http"])
+def test_a_backup_is_restored_with_the_same_answers(tmp_path, protocol):
+    server = start("--data-dir", str(tmp_path / "data"), "--ticks", "5000")
+    before = table_of(server, "SELECT * FROM trades")
+    zepto("--url", getattr(server, protocol), "backup", tmp_path / "backup")
+    # What comes later is not in it.
+    change(server, "DELETE FROM trades WHERE symbol = 1")
+    again = zepto("--url", server.flight, "backup", tmp_path / "backup", fails=True)
+    assert "not empty" in again
+    stop(server)
+    assert "verif" not in zepto("verify", tmp_path / "backup")
+    zepto("restore", tmp_path / "backup", tmp_path / "restored")
+    assert "not empty" in zepto("restore", tmp_path / "backup", tmp_path / "restored", fails=True)
+    for directory in ["restored", "backup"]:
+        server = start("--data-dir", str(tmp_path / directory))
+        assert table_of(server, "SELECT * FROM trades") == before
+        assert change(server, "INSERT INTO trades (symbol, price) VALUES (1, 2.0)") is True
+        stop(server)
+    stores = {json.loads((tmp_path / name / "FORMAT").read_text())["store"] for name in ["data", "restored"]}
+    assert len(stores) == 2
+    assert "not a backup" in zepto("restore", tmp_path / "data", tmp_path / "third", fails=True)
+
+
+def test_a_backup_that_finds_no_space_is_no_backup(tmp_path):
+    with tmpfs_of(tmp_path / "small", 1) as small:
+        server = start("--data-dir", str(tmp_path / "data"), "--ticks", "200000")
+        assert "cannot be written" in zepto("--url", server.flight, "backup", small / "backup", fails=True)
+        assert not (small / "backup" / "FORMAT").exists()
+        stop(server)
+
+
+def test_damage_is_named_and_a_journal_can_be_cut(tmp_path):
+    data = tmp_path / "data"
+    server = start("--data-dir", str(data), "--ticks", "5000")
+    zepto("--url", server.flight, "backup", tmp_path / "backup")
+    for number in range(20):
+        change(server, f"INSERT INTO trades (symbol, price) VALUES ({number}, 1.0)")
+    assert "in use" in zepto("verify", data, fails=True)
+    stop(server)
+    zepto("verify", data)
+    shutil.copytree(data, tmp_path / "copy")
+    part = next((data / "parts").iterdir())
+    part.write_bytes(bytes([part.read_bytes()[0]]) + b"?" * 3000 + part.read_bytes()[3001:])
+    assert part.name in zepto("verify", data, fails=True)
+    # A record in the middle of the journal: what is behind it was acknowledged.
+    data = tmp_path / "copy"
+    wal = max((data / "journal").iterdir(), key=lambda path: path.read_bytes().count(b'"append"'))
+    content = bytearray(wal.read_bytes())
+    at = sorted(match.start() for match in re.finditer(b'"append"', content))[10]
+    content[at] ^= 1
+    wal.write_bytes(content)
+    binary = os.environ["ZEPTO_TEST_SERVER"]
+    refused = subprocess.run([binary, "--http-port", "0", "--flight-port", "0", "--data-dir", data], capture_output=True)
+    assert refused.returncode == 1 and wal.name.encode() in refused.stderr
+    assert "--truncate" in zepto("recover", data, fails=True)
+    cut = zepto("recover", "--truncate", data)
+    assert wal.name in cut and "lost" in cut
+    server = start("--data-dir", str(data))
+    count = table_of(server, "SELECT count(*) FROM trades")[0][0]
+    assert 5000 < count < 5020
+    stop(server)
+    assert "nothing is damaged" in zepto("recover", "--truncate", data)
+
+
+def table_of(server: Server, text: str):
+    request = urllib.request.Request(server.http, data=text.encode())
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)["data"]
+
+
+def test_a_table_may_be_larger_than_memory(tmp_path):
+    limit = 40_000_000
+    server = start("--data-dir", str(tmp_path / "data"), "--memory-bytes-max", str(limit))
+    client = fl.connect(server.flight)
+    rows, batch_rows = 10_000_000, 100_000
+    batch = lambda at: pa.record_batch(
+        {"n": pa.array(range(at, at + batch_rows), pa.int64()), "x": pa.array([at * 0.5] * batch_rows, pa.float64())}
+    )
+    for start_row in range(0, rows, batch_rows * 10):
+        first = batch(start_row)
+        writer, _ = client.do_put(fl.FlightDescriptor.for_path("t"), first.schema)
+        for at in range(start_row, start_row + batch_rows * 10, batch_rows):
+            writer.write_batch(batch(at))
+        writer.close()
+    assert table_of(server, "SELECT count(*), sum(n), min(n), max(n) FROM t") == [
+        [rows, rows * (rows - 1) // 2, 0, rows - 1]
+    ]
+    assert table_of(server, "SELECT n FROM t WHERE n = 7654321") == [[7654321]]
+    assert table_of(server, "SELECT x, count(*) FROM t GROUP BY x ORDER BY x LIMIT 2") == [
+        [0.0, batch_rows],
+        [batch_rows * 0.5, batch_rows],
+    ]
+    read = client.do_get(fl.Ticket("SELECT n FROM t")).to_reader()
+    at = 0
+    for part in read:
+        assert part.column(0)[0].as_py() == at
+        at += part.num_rows
+    assert at == rows
+    used = table_of(server, "SELECT memory_bytes, disk_bytes FROM system.tables")
+    assert used[0][0] < limit and used[0][1] >= rows * 16
+    change(server, "DELETE FROM t WHERE n % 2 = 0")
+    assert table_of(server, "SELECT count(*) FROM t") == [[rows // 2]]
+    # The process itself has more than tables.
+    assert server.peak_bytes() < 600_000_000
+    stop(server)
+    server = start("--data-dir", str(tmp_path / "data"), "--memory-bytes-max", str(limit))
+    assert table_of(server, "SELECT count(*), sum(n) FROM t") == [[rows // 2, (rows // 2) ** 2]]
+    stop(server)

@@ -22,8 +22,10 @@ impl Drop for Running {
 
 impl Running {
     fn start(args: &[&str]) -> Self {
+        let is_somewhere = args.iter().any(|arg| ["--backend", "--data-dir"].contains(arg));
         let mut child = Command::new(BINARY)
             .args(["--flight-port", "0", "--http-port", "0"])
+            .args(if is_somewhere { &[][..] } else { &["--backend", "memory:"] })
             .args(args)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

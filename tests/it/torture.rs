@@ -37,6 +37,7 @@ impl Server {
     fn start() -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_zepto_flight_server"))
             .args(["--flight-port", "0", "--http-port", "0", "--ticks", "10000", "--query-timeout-ms", "2000"])
+            .args(["--backend", "memory:"])
             .args(["--memory-bytes-max", &TABLE_BYTES.to_string()])
             .args(["--query-memory-bytes-max", &QUERY_BYTES.to_string()])
             .args(["--log-level", "off"])

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 /// The format that this build writes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Bytes of a `FORMAT` at most.
 const FORMAT_BYTES_MAX: u64 = 64 << 10;
@@ -141,20 +141,54 @@ fn read_format(path: &Path, bytes: &[u8]) -> Result<StoreId> {
 /// Makes an empty directory a data directory. Its commits begin at a number of its own, so that those of another store mean
 /// nothing to it.
 fn make(path: &Path) -> io::Result<StoreId> {
-    let store = Uuid::new_v4();
-    let before = Uuid::new_v4().as_u64_pair().0 >> 3;
-    let format = Format { format: FORMAT, min_reader: FORMAT, features: Vec::new(), store: store.to_string(), before };
-    let new = path.join("FORMAT.new");
-    let mut file = File::create(&new)?;
-    file.write_all(&serde_json::to_vec_pretty(&format)?)?;
-    file.sync_all()?;
-    fs::rename(&new, path.join("FORMAT"))?;
-    File::open(path)?.sync_all()?;
-    // The directory itself may be new.
-    if let Some(parent) = path.canonicalize()?.parent() {
-        File::open(parent)?.sync_all()?;
+    let format = NewFormat::new();
+    format.write(path)?;
+    Ok(StoreId { store: format.store.as_u128(), before: format.before })
+}
+
+/// The format of a directory that is being made.
+#[derive(Debug)]
+pub struct NewFormat {
+    store: Uuid,
+    before: u64,
+}
+
+impl NewFormat {
+    /// Makes a name that no other store has.
+    pub fn new() -> Self {
+        Self { store: Uuid::new_v4(), before: Uuid::new_v4().as_u64_pair().0 >> 3 }
     }
-    Ok(StoreId { store: store.as_u128(), before })
+
+    /// Returns that name.
+    pub fn store(&self) -> String {
+        self.store.to_string()
+    }
+
+    /// Makes the directory at `path` a data directory: it is one when this returns, and was none before.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        let format = Format {
+            format: FORMAT,
+            min_reader: FORMAT,
+            features: Vec::new(),
+            store: self.store(),
+            before: self.before,
+        };
+        let new = path.join("FORMAT.new");
+        let mut file = File::create(&new)?;
+        file.write_all(&serde_json::to_vec_pretty(&format)?)?;
+        file.sync_all()?;
+        fs::rename(&new, path.join("FORMAT"))?;
+        File::open(path)?.sync_all()?;
+        // The directory itself may be new.
+        if let Some(parent) = path.canonicalize()?.parent() {
+            File::open(parent)?.sync_all()?;
+        }
+        Ok(())
+    }
 }
 
 fn no_access(path: &Path, error: &io::Error) -> Error {

@@ -11,6 +11,9 @@ use twox_hash::XxHash3_64;
 /// Folder of the files.
 pub const FOLDER: &str = "journal";
 
+/// A file that says of a copy that there is no journal to go on from: else one that is missing would be a loss.
+pub const NO_JOURNAL: &str = "journal/none";
+
 /// Where the first record of a file begins.
 pub const FIRST_RECORD: u64 = BLOCK as u64;
 

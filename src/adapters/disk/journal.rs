@@ -2,7 +2,7 @@
 
 use crate::adapters::disk::buffer::AlignedBuffer;
 use crate::adapters::disk::device::{BLOCK, Disk};
-use crate::adapters::disk::file::{FOLDER, number_of, path_of};
+use crate::adapters::disk::file::{FOLDER, NO_JOURNAL, number_of, path_of};
 use crate::adapters::disk::journal_files::JournalFiles;
 use crate::adapters::disk::log::Log;
 use crate::adapters::disk::reader::{Base, End, Reader};
@@ -64,7 +64,8 @@ struct Shared {
 impl DiskJournal {
     /// Makes the journal of a store.
     pub fn new(disk: Arc<dyn Disk>, id: StoreId, options: JournalOptions) -> Self {
-        let shared = Shared { disk, id, options, log: OnceLock::new(), files: OnceLock::new(), staging: Mutex::default() };
+        let shared =
+            Shared { disk, id, options, log: OnceLock::new(), files: OnceLock::new(), staging: Mutex::default() };
         Self { shared: Arc::new(shared), threads: Arc::default() }
     }
 }
@@ -179,6 +180,10 @@ impl Entries {
         let files = Arc::new(JournalFiles::new(reader.files()));
         let writer = Writer::begin(disk.clone(), spare.clone(), id.store, before, files.clone())?;
         let _ = self.shared.files.set(files);
+        if disk.len(NO_JOURNAL).is_ok() {
+            disk.remove(NO_JOURNAL)?;
+            disk.sync_folder(FOLDER)?;
+        }
         if let Some(empty) = reader.empty() {
             disk.remove(&path_of(empty))?;
             disk.sync_folder(FOLDER)?;

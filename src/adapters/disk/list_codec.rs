@@ -64,12 +64,8 @@ pub fn list_to_bytes(table: &StoredTable) -> Result<Vec<u8>> {
     let mut parts: Vec<StoredPart> = batches.iter().map(|batch| batch.part).collect();
     parts.sort_unstable_by_key(|part| part.id);
     parts.dedup();
-    let part = |part: StoredPart| PartHead {
-        id: part.id,
-        batches: part.batches,
-        bytes: part.bytes,
-        digest: part.digest,
-    };
+    let part =
+        |part: StoredPart| PartHead { id: part.id, batches: part.batches, bytes: part.bytes, digest: part.digest };
     let head = ListHead {
         table: TableHead::of(definition),
         next_row_id: *next_row_id,
@@ -295,8 +291,7 @@ mod tests {
         let mut table = table();
         let long = "z".repeat(10_000);
         let bounds: ArrayRef = Arc::new(StringArray::from(vec!["a", long.as_str()]));
-        table.batches[1].facts =
-            [facts(None), ColumnFacts { bounds: Some(bounds), ..facts(None) }, facts(None)].into();
+        table.batches[1].facts = [facts(None), ColumnFacts { bounds: Some(bounds), ..facts(None) }, facts(None)].into();
         let read = list_of_bytes(list_to_bytes(&table).unwrap().into()).unwrap();
         assert!(read.batches[1].facts[1].bounds.is_none() && read.batches[0].facts[1].bounds.is_some());
     }

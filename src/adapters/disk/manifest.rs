@@ -1,9 +1,9 @@
 //! Manifests: which lists make up a checkpoint. Numbered, never changed, the newest counts.
 
+use crate::adapters::disk::buffer::AlignedBuffer;
 use crate::adapters::disk::device::{BLOCK, Disk};
 use crate::adapters::disk::part_reader::{damaged, read_failed};
 use crate::adapters::disk::part_writer::disk_failed;
-use crate::adapters::disk::buffer::AlignedBuffer;
 use crate::ports::{Error, Result};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};

@@ -102,10 +102,7 @@ pub struct ColumnHead {
 /// # Errors
 ///
 /// `Internal` where it has other columns.
-pub fn column_heads<'a>(
-    batch: &RecordBatch<'_>,
-    types: impl Iterator<Item = &'a DataType>,
-) -> Result<Vec<ColumnHead>> {
+pub fn column_heads<'a>(batch: &RecordBatch<'_>, types: impl Iterator<Item = &'a DataType>) -> Result<Vec<ColumnHead>> {
     let mut nodes = batch.nodes().into_iter().flatten().copied();
     let mut buffers = batch.buffers().into_iter().flatten().copied();
     let mut counts = batch.variadicBufferCounts().into_iter().flatten();

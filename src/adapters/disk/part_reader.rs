@@ -50,7 +50,8 @@ impl PartReader {
             if wanted <= end_bytes {
                 break end;
             }
-            end_bytes = Some(wanted).filter(|wanted| *wanted <= bytes).ok_or_else(|| damaged("its end is not its own"))?;
+            end_bytes =
+                Some(wanted).filter(|wanted| *wanted <= bytes).ok_or_else(|| damaged("its end is not its own"))?;
         };
         if digest_of(&end) != Some(digest) {
             return Err(damaged("its footer is not the one that was written"));
@@ -115,8 +116,7 @@ impl PartReader {
         let batch = flatbuffers::root::<RecordBatch<'_>>(&message);
         let batch = batch.map_err(|error| self.damaged(&error.to_string()))?;
         let schema = Arc::new(Schema::new(vec![field.clone()]));
-        let dictionaries =
-            if has_dictionary(field.data_type()) { self.dictionaries(disk)? } else { HashMap::new() };
+        let dictionaries = if has_dictionary(field.data_type()) { self.dictionaries(disk)? } else { HashMap::new() };
         let read = read_record_batch(&body, batch, schema, &dictionaries, None, &MetadataVersion::V5);
         Ok(read.map_err(|error| self.undecodable(&error))?.column(0).clone())
     }
@@ -153,7 +153,8 @@ impl PartReader {
             _ => read_failed(&self.path, &error),
         })?;
         if XxHash3_64::oneshot(bytes.as_slice()) != extent.hash {
-            return Err(self.damaged(&format!("the {} bytes at {} are not those that were written", extent.bytes, extent.offset)));
+            return Err(self
+                .damaged(&format!("the {} bytes at {} are not those that were written", extent.bytes, extent.offset)));
         }
         Ok(bytes.into())
     }
@@ -190,7 +191,11 @@ fn has_dictionary(data_type: &DataType) -> bool {
     use DataType::*;
     match data_type {
         Dictionary(..) => true,
-        List(child) | LargeList(child) | Map(child, _) | ListView(child) | LargeListView(child)
+        List(child)
+        | LargeList(child)
+        | Map(child, _)
+        | ListView(child)
+        | LargeListView(child)
         | FixedSizeList(child, _) => has_dictionary(child.data_type()),
         Struct(fields) => fields.iter().any(|field| has_dictionary(field.data_type())),
         RunEndEncoded(_, values) => has_dictionary(values.data_type()),

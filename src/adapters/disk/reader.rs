@@ -8,7 +8,7 @@
 
 use crate::adapters::disk::device::{BLOCK, Disk};
 use crate::adapters::disk::entry_codec::read_effects;
-use crate::adapters::disk::file::{FIRST_RECORD, FOLDER, FileHeader, number_of, path_of};
+use crate::adapters::disk::file::{FIRST_RECORD, FOLDER, FileHeader, NO_JOURNAL, number_of, path_of};
 use crate::adapters::disk::journal_files::JournalFile;
 use crate::adapters::disk::record::{HEADER_BYTES, Header, Kind};
 use crate::ports::{Durability, Entry, Error, Lsn, Result};
@@ -111,7 +111,7 @@ impl Reader {
         let turns = used.keys().next_back().map_or(0, |turn| turn + 1);
         let end = End { number: 0, offset: 0, lsn: base.lsn, time_us: i64::MIN, highest, turns, torn_bytes: 0 };
         let files = chain(&used, base)?;
-        if base.is_checkpoint && files.is_empty() {
+        if base.is_checkpoint && files.is_empty() && disk.len(NO_JOURNAL).is_err() {
             return Err(damaged(FOLDER, 0, "there is a checkpoint, and no journal after it"));
         }
         let listed = |(header, end): &(FileHeader, Option<u64>)| {

@@ -11,8 +11,9 @@ use crate::adapters::disk::manifest::{
 };
 use crate::adapters::disk::part_reader::{PartReader, damaged, read_failed};
 use crate::adapters::disk::part_writer::{disk_failed, of_one_part, write_part};
-use crate::ports::{Checkpoint, Error, ErrorKind, Lsn, Result, Store, StoredPart, StoredTable};
+use crate::ports::{Checkpoint, ErrorKind, Lsn, Result, Store, StoreFile, StoredPart, StoredTable};
 use arrow::array::{ArrayRef, RecordBatch};
+use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,16 +31,16 @@ const RESERVE: (&str, usize) = ("reserve", 1 << 20);
 /// Keeps parts and checkpoints in a directory.
 #[derive(Debug)]
 pub struct DiskStore {
-    disk: Arc<dyn Disk>,
+    pub(super) disk: Arc<dyn Disk>,
     id: StoreId,
     state: Mutex<State>,
     readers: Mutex<Readers>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+pub(super) struct State {
     /// The kept checkpoints, the oldest first.
-    kept: VecDeque<Kept>,
+    pub(super) kept: VecDeque<Kept>,
     /// The highest number of a manifest, of a list and of a part.
     versions: u64,
     lists: u64,
@@ -52,10 +53,10 @@ struct State {
 
 /// What a kept checkpoint names.
 #[derive(Debug)]
-struct Kept {
-    version: u64,
-    lists: BTreeMap<u64, ListRef>,
-    parts: HashSet<u64>,
+pub(super) struct Kept {
+    pub version: u64,
+    pub lists: BTreeMap<u64, ListRef>,
+    pub parts: HashSet<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -70,7 +71,7 @@ impl DiskStore {
         Self { disk, id, state: Mutex::default(), readers: Mutex::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -195,7 +196,7 @@ impl DiskStore {
         }
     }
 
-    fn reader(&self, part: &StoredPart) -> Result<Arc<PartReader>> {
+    pub(super) fn reader(&self, part: &StoredPart) -> Result<Arc<PartReader>> {
         let known = self.readers.lock().unwrap_or_else(PoisonError::into_inner).by_part.get(&part.id).cloned();
         if let Some(known) = known {
             return Ok(known);
@@ -236,7 +237,7 @@ impl Readers {
     }
 }
 
-fn parts_of(tables: &[StoredTable]) -> impl Iterator<Item = &StoredPart> {
+pub(super) fn parts_of(tables: &[StoredTable]) -> impl Iterator<Item = &StoredPart> {
     tables.iter().flat_map(|table| &table.batches).map(|batch| &batch.part)
 }
 
@@ -284,7 +285,8 @@ impl Store for DiskStore {
             return Err(refused);
         }
         // What no checkpoint names is what a crash interrupted, or somebody's last hope: it goes with the next checkpoint.
-        let named: HashSet<u64> = newest.iter().flat_map(|newest| parts_of(&newest.tables)).map(|part| part.id).collect();
+        let named: HashSet<u64> =
+            newest.iter().flat_map(|newest| parts_of(&newest.tables)).map(|part| part.id).collect();
         state.released = parts.into_iter().filter(|part| !named.contains(part)).collect();
         *self.lock() = state;
         Ok(newest)
@@ -336,6 +338,20 @@ impl Store for DiskStore {
         Ok(())
     }
 
+    fn files(&self) -> Result<Vec<StoreFile>> {
+        self.files_of_newest()
+    }
+
+    fn read_file(&self, path: &str, offset: u64, bytes: u64) -> Result<Bytes> {
+        let mut read = vec![0; usize::try_from(bytes).unwrap_or(usize::MAX)];
+        self.disk.read_at(path, &mut read, offset).map_err(|error| read_failed(path, &error))?;
+        Ok(read.into())
+    }
+
+    fn path(&self, part: &StoredPart) -> String {
+        part_path(part.id)
+    }
+
     fn release(&self, part: &StoredPart) {
         self.lock().released.insert(part.id);
     }
@@ -349,22 +365,5 @@ impl Store for DiskStore {
     fn released_bytes(&self) -> u64 {
         let state = self.lock();
         state.released.iter().filter_map(|part| state.part_bytes.get(part)).sum()
-    }
-}
-
-impl DiskStore {
-    /// Checks every byte that the newest checkpoint needs; calls `each` with every file and what is wrong with it.
-    ///
-    /// # Errors
-    ///
-    /// Those of reading the checkpoint itself.
-    pub fn verify(&self, mut each: impl FnMut(&str, Option<Error>)) -> Result<()> {
-        let Some(checkpoint) = self.newest()? else { return Ok(()) };
-        let mut seen = HashSet::new();
-        for part in parts_of(&checkpoint.tables).filter(|part| seen.insert(part.id)) {
-            let read = self.reader(part).and_then(|reader| reader.verify(self.disk.as_ref()));
-            each(&part_path(part.id), read.err());
-        }
-        Ok(())
     }
 }

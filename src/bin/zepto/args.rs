@@ -36,6 +36,31 @@ pub enum Command {
     Ping,
     /// Show the health of the server
     Health,
+    /// Write all files of a running server to a directory, which a server can open
+    Backup {
+        /// A new directory, or an empty one
+        directory: PathBuf,
+    },
+    /// Make a data directory of a backup, with a name of its own
+    Restore {
+        /// The backup
+        from: PathBuf,
+        /// A new directory, or an empty one
+        to: PathBuf,
+    },
+    /// Read every byte of a data directory that no server has, and name what is damaged
+    Verify {
+        /// The directory
+        directory: PathBuf,
+    },
+    /// Cut a damaged journal where it is damaged, in a data directory that no server has
+    Recover {
+        /// Lose what is behind the damage
+        #[arg(long)]
+        truncate: bool,
+        /// The directory
+        directory: PathBuf,
+    },
     /// List the tables
     Tables {
         /// How to write the list

@@ -5,6 +5,7 @@
 //! Exit codes: 0; 1 for an error of the server, or of a file; 2 for wrong usage.
 
 mod args;
+mod directory;
 mod export;
 mod files;
 mod import;
@@ -43,6 +44,10 @@ fn report_error(error: &Error) -> ExitCode {
 async fn run(args: Args) -> Result<()> {
     let remote = Remote::new(&args.url)?;
     match args.command {
+        Command::Backup { directory } => directory::run_backup(&remote, &directory).await,
+        Command::Restore { from, to } => directory::run_restore(&from, &to),
+        Command::Verify { directory } => directory::run_verify(&directory),
+        Command::Recover { truncate, directory } => directory::run_recover(&directory, truncate),
         Command::Sql { statement, format } => sql(&remote, statement, format).await,
         Command::Import(import) => import::run(&remote, import).await,
         Command::Export(export) => export::run(&remote, export).await,

@@ -42,6 +42,16 @@ impl Progress {
     }
 }
 
+impl Progress {
+    /// Ends a transfer of files, and prints a line about it on standard error.
+    pub fn finish_bytes(self, what: &str) {
+        self.bar.finish_and_clear();
+        let seconds = self.began.elapsed().as_secs_f64();
+        let megabytes = self.bytes as f64 / 1e6;
+        let _ = writeln!(std::io::stderr(), "{what}, {megabytes:.1} MB in {seconds:.2} s");
+    }
+}
+
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }

@@ -19,11 +19,10 @@ use crate::domain::catalog::commits::Commits;
 use crate::domain::catalog::pins::Pins;
 use crate::domain::catalog::replay::{Replayed, replay};
 use crate::domain::storage::{Allocations, Table, TableId};
-use crate::ports::{
-    Checkpoint, Clock, Durability, Journal, Limits, Lsn, Result, SnapshotId, Store, WriterState,
-};
+use crate::ports::{Checkpoint, Clock, Durability, Journal, Limits, Lsn, Result, SnapshotId, Store, WriterState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 use tokio::sync::watch;
 
 /// The present state of all tables, and the pinned ones.
@@ -33,7 +32,20 @@ pub struct Catalog {
     pins: Pins,
     allocations: Allocations,
     next_table_id: AtomicU64,
-    began_with: Option<Lsn>,
+    recovery: Recovery,
+}
+
+/// What a catalogue began with.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Recovery {
+    /// The commit of the checkpoint.
+    pub checkpoint: Option<Lsn>,
+    /// How many commits of the journal came after it.
+    pub commits: u64,
+    /// The last commit.
+    pub lsn: Lsn,
+    /// How long reading them took.
+    pub took_ms: u64,
 }
 
 /// What a catalogue stands on.
@@ -55,10 +67,12 @@ impl Catalog {
     /// The store's and the journal's. What was stored under a limit comes back whatever the limit is.
     pub fn open(limits: &Limits, allocations: Allocations, foundation: Foundation) -> Result<Self> {
         let Foundation { journal, store, clock } = foundation;
+        let begun = Instant::now();
         let replayed = replay(journal.as_ref(), store.as_ref(), &allocations)?;
-        let Replayed { next_table_id, began_with, .. } = replayed;
+        let Replayed { next_table_id, began_with, commits, .. } = replayed;
+        let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok(Self {
-            began_with,
+            recovery: Recovery { checkpoint: began_with, commits, lsn: Lsn(replayed.state.version()), took_ms },
             commits: Commits::new(replayed, journal, clock, limits),
             pins: Pins::new(limits),
             allocations,
@@ -78,9 +92,9 @@ impl Catalog {
         Some(Checkpoint { lsn: Lsn(state.version()), time_us: self.commits.time_us(), next_table_id, tables })
     }
 
-    /// Returns the commit of the checkpoint that this catalogue began with.
-    pub fn began_with(&self) -> Option<Lsn> {
-        self.began_with
+    /// Returns what this catalogue began with.
+    pub fn recovery(&self) -> Recovery {
+        self.recovery
     }
 
     /// Returns an id for a table that is about to be made.

@@ -19,18 +19,14 @@ use std::sync::Arc;
 ///
 /// The store's and the journal's, and `Internal` for an effect that does not fit what came before
 /// it.
-pub fn replay(
-    journal: &dyn Journal,
-    store: Option<&Arc<dyn Store>>,
-    allocations: &Allocations,
-) -> Result<Replayed> {
+pub fn replay(journal: &dyn Journal, store: Option<&Arc<dyn Store>>, allocations: &Allocations) -> Result<Replayed> {
     let newest = match store {
         Some(store) => store.newest()?.map(|checkpoint| (checkpoint, store)),
         None => None,
     };
     let recorded = journal.recorded(newest.as_ref().map(|(checkpoint, _)| checkpoint.lsn))?;
     let state = Snapshot::empty(recorded.before.0);
-    let replayed = Replayed { state, next_table_id: 1, time_us: i64::MIN, began_with: None };
+    let replayed = Replayed { state, next_table_id: 1, time_us: i64::MIN, commits: 0, began_with: None };
     let unlimited = allocations.without_limit();
     let mut replay = Replay { replayed, names: HashMap::new(), apart: HashSet::new(), allocations: &unlimited };
     if let Some((checkpoint, store)) = newest {
@@ -51,6 +47,8 @@ pub struct Replayed {
     pub next_table_id: u64,
     /// When the last commit was made.
     pub time_us: i64,
+    /// How many commits the journal had.
+    pub commits: u64,
     /// The commit of the checkpoint that it begins with.
     pub began_with: Option<Lsn>,
 }
@@ -69,7 +67,7 @@ impl Replay<'_> {
     fn begin(&mut self, checkpoint: Checkpoint, store: &Arc<dyn Store>) -> Result<()> {
         let Checkpoint { lsn, time_us, next_table_id, tables } = checkpoint;
         self.replayed =
-            Replayed { state: Snapshot::empty(lsn.0), next_table_id, time_us, began_with: Some(lsn) };
+            Replayed { state: Snapshot::empty(lsn.0), next_table_id, time_us, commits: 0, began_with: Some(lsn) };
         for stored in &tables {
             let table = Table::of_stored(stored, store, self.allocations)?;
             self.names.insert(table.id().0, table.name().clone());
@@ -82,6 +80,7 @@ impl Replay<'_> {
         let lsn = entry.lsn;
         self.replayed.state = std::mem::take(&mut self.replayed.state).numbered(lsn.0);
         self.replayed.time_us = entry.time_us;
+        self.replayed.commits += 1;
         for effect in entry.effects {
             self.effect(effect).map_err(|error| {
                 Error::new(error.kind(), format!("commit {lsn} cannot be read again: {}", error.message()))

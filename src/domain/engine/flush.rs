@@ -10,7 +10,7 @@
 use crate::domain::catalog::Snapshot;
 use crate::domain::engine::{Inner, time_limit};
 use crate::domain::storage::{Columns, PartInUse, Place, Segment};
-use crate::ports::{Error, Journal, Limits, Lsn, Result, Store};
+use crate::ports::{Error, Journal, Limits, Lsn, Result, Store, StoreFile};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -75,6 +75,11 @@ impl Flusher {
         }
     }
 
+    /// Returns where it writes to.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
     fn last(&self) -> MutexGuard<'_, LastFlush> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -136,10 +141,35 @@ impl Inner {
     pub(in crate::domain::engine) async fn flush(self: &Arc<Self>) -> Result<()> {
         let Some(flusher) = &self.flusher else { return Ok(()) };
         let _one = flusher.flushing.lock().await;
+        self.flush_alone(flusher).await.map(|_| ())
+    }
+
+    /// Flushes, and returns the store, the files of its newest checkpoint, and the state that keeps them.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` where tables are kept in memory alone, and the store's.
+    pub(in crate::domain::engine) async fn begin_backup(
+        self: &Arc<Self>,
+    ) -> Result<(Arc<dyn Store>, Vec<StoreFile>, Arc<Snapshot>)> {
+        let Some(flusher) = &self.flusher else {
+            return Err(Error::unsupported("tables are kept in memory alone here, and there are no files to back up"));
+        };
+        let _one = flusher.flushing.lock().await;
+        let snapshot = self.flush_alone(flusher).await?;
+        let store = flusher.store.clone();
+        let listing = store.clone();
+        let files = tokio::task::spawn_blocking(move || listing.files()).await;
+        let files = files.map_err(|error| Error::internal("a backup was interrupted").with_source(error))??;
+        Ok((store, files, snapshot))
+    }
+
+    /// Flushes, while nobody else does; returns the state that the newest checkpoint has.
+    async fn flush_alone(self: &Arc<Self>, flusher: &Arc<Flusher>) -> Result<Arc<Snapshot>> {
         let snapshot = self.catalog.current();
         let before = flusher.last().lsn;
         if before == Some(snapshot.version()) && flusher.store.released_bytes() == 0 {
-            return Ok(());
+            return Ok(snapshot);
         }
         let (work, state) = (flusher.clone(), snapshot.clone());
         blocking(move || work.write(&state)).await?;
@@ -155,7 +185,7 @@ impl Inner {
         let journal_bytes = flusher.journal.state().bytes;
         *flusher.last() = LastFlush { lsn: Some(snapshot.version()), at: Instant::now(), journal_bytes };
         flusher.freed.notify_waiters();
-        Ok(())
+        Ok(snapshot)
     }
 
     /// Has segments leave memory that are on the disk, those first that nobody asked for the longest; false where there are none.

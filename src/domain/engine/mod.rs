@@ -9,6 +9,7 @@ mod flush;
 mod ingest;
 mod parameters;
 mod statements;
+mod system_tables;
 mod table_lock;
 mod table_rules;
 
@@ -98,7 +99,7 @@ impl Engine {
         let clock = foundation.clock.clone();
         let (store, journal) = (foundation.store.clone(), foundation.journal.clone());
         let catalog = Catalog::open(limits, allocations.clone(), foundation)?;
-        let flusher = |store| Arc::new(Flusher::new(store, journal, limits, catalog.began_with()));
+        let flusher = |store| Arc::new(Flusher::new(store, journal, limits, catalog.recovery().checkpoint));
         let inner = Arc::new(Inner {
             flusher: store.map(flusher),
             catalog,

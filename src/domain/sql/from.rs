@@ -9,6 +9,7 @@ use crate::domain::sql::resolve::{Output, Resolver};
 use crate::domain::sql::rows_query::TARGET;
 use crate::domain::sql::scope::{Prefer, Relation, Scope};
 use crate::domain::sql::statement::table_ident;
+use crate::domain::sql::system_tables::join_system_name;
 use crate::domain::storage::Table;
 use crate::ports::{Error, ErrorKind, Result};
 use sqlparser::ast::{Join, JoinConstraint, JoinOperator, ObjectName, ObjectNamePart, TableFactor, TableWithJoins};
@@ -126,6 +127,7 @@ impl Resolver<'_> {
 
     /// Finds a table or common table expression, renames it to its exact name, and returns that with its columns and the table.
     fn table(&mut self, name: &mut ObjectName) -> Result<(String, Output, Option<Arc<Table>>)> {
+        join_system_name(name);
         let single = name.0.len() == 1;
         let not_found = || Error::new(ErrorKind::NotFound, format!("table {name} not found"));
         let ident = table_ident(name).ok_or_else(not_found)?;

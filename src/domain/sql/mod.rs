@@ -15,6 +15,7 @@ mod resolve;
 mod rows_query;
 mod scope;
 mod statement;
+mod system_tables;
 mod time_columns;
 mod timeseries;
 mod tokens;
@@ -30,5 +31,6 @@ pub use statement::{
     AlterTable, Alteration, CreateTable, Delete, DropTables, Insert, Name, NewColumns, Parsed, ReadStatement,
     Statement, Truncate, Update,
 };
+pub use system_tables::system_tables_of;
 pub use types::{arrow_type, sql_name};
 pub use values::{only_values_row, placeholder, placeholders_to_columns, values_rows};

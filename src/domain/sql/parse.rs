@@ -14,7 +14,7 @@ use crate::domain::sql::tokens::{Tokens, tokenize};
 use crate::ports::{Error, Limits, Result, StatementKind};
 use sqlparser::ast::{self, DescribeAlias, ObjectType};
 use sqlparser::parser::{Parser, ParserError};
-use sqlparser::tokenizer::Token;
+use sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 
 /// Parses `sql` as one statement.
 ///
@@ -24,6 +24,9 @@ use sqlparser::tokenizer::Token;
 /// would ignore.
 pub fn parse(sql: &str, limits: &Limits) -> Result<Parsed> {
     let Tokens { tokens, params } = tokenize(sql, limits)?;
+    if is_backup(&tokens) {
+        return Ok(Parsed { statement: Statement::Backup, params });
+    }
     let tokens = rewrite_joins(rewrite_aj(rewrite_time_clause(tokens))?)?;
     // More than `tokenize` lets through: when the parser meets its own limit it backtracks and tries again, many times.
     let depth_max = limits.sql_operators_max.saturating_add(limits.sql_depth_max.saturating_mul(16));
@@ -52,6 +55,15 @@ pub fn parse(sql: &str, limits: &Limits) -> Result<Parsed> {
         }
         (_, more) => Err(Error::invalid(format!("there are {} statements; send one at a time", more + 1))),
     }
+}
+
+/// Returns whether a statement is the one word that is a statement of its own here.
+fn is_backup(tokens: &[TokenWithSpan]) -> bool {
+    let is_blank = |token: &Token| matches!(token, Token::Whitespace(_) | Token::SemiColon | Token::EOF);
+    let mut words = tokens.iter().map(|token| &token.token).filter(|token| !is_blank(token));
+    let first = words.next();
+    let is_word = |word: &Word| word.quote_style.is_none() && word.value.eq_ignore_ascii_case("backup");
+    matches!(first, Some(Token::Word(word)) if is_word(word)) && words.next().is_none()
 }
 
 /// Takes a parsed statement apart, or refuses it.

@@ -16,6 +16,8 @@ pub type ReadStatement = ast::Statement;
 pub enum Statement {
     /// A query, or an EXPLAIN of one.
     Read(Box<ReadStatement>),
+    /// `BACKUP`
+    Backup,
     /// `SHOW TABLES`
     ShowTables,
     /// `SHOW FUNCTIONS`
@@ -181,7 +183,9 @@ impl Statement {
     /// Returns the kind of the statement.
     pub fn kind(&self) -> StatementKind {
         match self {
-            Self::Read(_) | Self::ShowTables | Self::ShowFunctions | Self::Describe(_) => StatementKind::Read,
+            Self::Read(_) | Self::Backup | Self::ShowTables | Self::ShowFunctions | Self::Describe(_) => {
+                StatementKind::Read
+            }
             Self::Insert(_) | Self::Delete(_) | Self::Update(_) | Self::Truncate(_) => StatementKind::Change,
             Self::CreateTable(_) | Self::DropTables(_) | Self::AlterTable(_) => StatementKind::Definition,
             Self::Refused { kind, .. } => *kind,

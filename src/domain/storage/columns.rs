@@ -30,7 +30,7 @@ pub struct Columns {
     schema: SchemaRef,
     rows: usize,
     /// For each column what holds it in memory, and its place in there.
-    held: RwLock<Vec<Option<(Arc<Held>, usize)>>>,
+    held: RwLock<Vec<Slot>>,
     place: OnceLock<Place>,
     facts: Vec<KnownFacts>,
     /// Of each column, where there are some.
@@ -41,6 +41,9 @@ pub struct Columns {
     added_bytes: u64,
     allocations: Allocations,
 }
+
+/// What holds a column in memory, and its place in there.
+type Slot = Option<(Arc<Held>, usize)>;
 
 /// Columns in memory that came together.
 #[derive(Debug)]
@@ -116,7 +119,7 @@ impl Columns {
     fn new(
         schema: SchemaRef,
         rows: usize,
-        held: Vec<Option<(Arc<Held>, usize)>>,
+        held: Vec<Slot>,
         mut facts: Vec<KnownFacts>,
         allocations: &Allocations,
     ) -> Self {
@@ -235,7 +238,8 @@ impl Columns {
     /// Those of the store, and `LimitExceeded` where there is no memory for them.
     pub fn load(&self, wanted: &[usize]) -> Result<LoadedColumns> {
         self.used.store(now(), Ordering::Relaxed);
-        let mut loaded = LoadedColumns { columns: vec![None; self.schema.fields().len()], held: Vec::new(), _memory: None };
+        let mut loaded =
+            LoadedColumns { columns: vec![None; self.schema.fields().len()], held: Vec::new(), _memory: None };
         let mut missing = Vec::new();
         {
             let slots = self.held.read().unwrap_or_else(PoisonError::into_inner);
@@ -258,8 +262,10 @@ impl Columns {
     }
 
     fn read(&self, missing: &[usize], loaded: &mut LoadedColumns) -> Result<()> {
-        let place = self.place.get().ok_or_else(|| Error::internal("a segment is neither in memory nor on the disk"))?;
-        let sources: Vec<u32> = missing.iter().filter_map(|index| place.sources.get(*index).copied().flatten()).collect();
+        let place =
+            self.place.get().ok_or_else(|| Error::internal("a segment is neither in memory nor on the disk"))?;
+        let sources: Vec<u32> =
+            missing.iter().filter_map(|index| place.sources.get(*index).copied().flatten()).collect();
         let mut read = match sources.is_empty() {
             true => Vec::new(),
             false => place.part.read(place.batch, &sources)?,

@@ -436,3 +436,20 @@ pub async fn a_table_says_which_column_is_its_time(sut: Sut) {
         assert!(error.message().contains(text), "{definition}: {}", error.message());
     }
 }
+
+pub async fn system_tables_are_read_like_others(sut: Sut) {
+    sut.put("t", vec![numbers(0, 100)]).await.unwrap();
+    let named = one(&sut.read("SELECT name FROM SYSTEM.Tables WHERE rows = 100 ORDER BY name").await.unwrap());
+    assert_eq!(named.column(0).as_string::<i32>().value(0), "t");
+    let description = sut.query.describe(Query::read("SELECT name, rows FROM system.tables")).await.unwrap();
+    assert_eq!(description.schema.field(1).data_type(), &DataType::Int64);
+    assert_eq!(sut.rows("SELECT * FROM system.writers").await, 0);
+    sut.rows("SELECT t.name, f.path FROM system.tables t JOIN system.files f ON f.\"table\" = t.name").await;
+    sut.rows("SELECT * FROM system.recovery").await;
+    // They are made for each statement, and are no tables of anybody.
+    sut.put("t", vec![numbers(100, 1)]).await.unwrap();
+    assert_eq!(sut.rows("SELECT * FROM system.tables WHERE rows = 101").await, 1);
+    assert_eq!(sut.query.tables(Caller::default()).await.unwrap().len(), 1);
+    let unknown = sut.read("SELECT * FROM system.nothing").await.unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::NotFound);
+}

@@ -33,7 +33,7 @@ macro_rules! cases {
             rows_come_back_in_ingestion_order snapshots_stay_as_they_were view_types_do_not_leak
             an_error_after_the_first_batch_is_an_error exact_counts_are_exact a_deadline_is_kept
             all_parts_together_are_the_answer a_statement_asked_again_sees_what_changed
-            a_table_says_which_column_is_its_time);
+            a_table_says_which_column_is_its_time system_tables_are_read_like_others);
         expand!($path, changes: tables_come_and_go rows_are_inserted rows_are_deleted_where_true
             rows_are_updated columns_come_go_and_change_names definitions_answer_nothing
             subqueries_in_changes_see_one_state);

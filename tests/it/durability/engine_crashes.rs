@@ -68,7 +68,7 @@ impl Run {
     }
 
     async fn append(&self, table: &str, rows: i64) -> Result<()> {
-        let batch = numbers(self.next, self.next + rows);
+        let batch = numbers(self.next, rows);
         let writer = zepto_flight::ports::WriterCommit {
             writer: "w".into(),
             epoch: 0,
@@ -160,7 +160,7 @@ fn runtime() -> Runtime {
 fn tables_on_the_disk_survive_crashes() {
     let (runtime, begun) = (runtime(), Instant::now());
     let mut crashes = 0;
-    for seed in 0..20 {
+    for seed in 0..40 {
         crashes += history(seed, 10, None, &runtime).unwrap_or_else(|why| panic!("{why}"));
     }
     println!("{crashes} crashes in {:?}", begun.elapsed());

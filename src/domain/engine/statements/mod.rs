@@ -4,6 +4,7 @@
 
 mod alter_table;
 mod answers;
+mod backup;
 mod create_table;
 mod delete;
 mod drop_tables;
@@ -63,6 +64,7 @@ pub trait Operation: Send {
 pub fn operation(statement: Statement) -> Result<Box<dyn Operation>> {
     Ok(match statement {
         Statement::Read(statement) => Box::new(select::Select(*statement)),
+        Statement::Backup => Box::new(backup::Backup),
         Statement::ShowTables => Box::new(show::ShowTables),
         Statement::ShowFunctions => Box::new(show::ShowFunctions),
         Statement::Describe(table) => Box::new(show::DescribeTable(table)),

@@ -18,6 +18,14 @@ pub struct Select(pub ReadStatement);
 #[async_trait]
 impl Operation for Select {
     async fn describe(self: Box<Self>, engine: &Arc<Inner>, request: Request) -> Result<Description> {
+        let system = engine.with_system_tables(&self.0, &request.snapshot)?;
+        if let (Some(snapshot), false) = (&system, request.is_unbound()) {
+            let parameters = Parameters::Bound(request.query.params.clone());
+            let plan = PlanRequest { statement: self.0, target: None, parameters };
+            let prepared = engine.prepare_once(plan, snapshot, &request.query).await?;
+            return engine.describe_prepared(&prepared, snapshot.clone(), &request.query).await;
+        }
+        let request = Request { snapshot: system.unwrap_or(request.snapshot), ..request };
         if request.is_unbound() {
             let hints = vec![None; request.parameters.len()];
             let (params, prepared) = engine.prepare_unbound(self.0, None, hints, &request).await?;
@@ -29,6 +37,13 @@ impl Operation for Select {
     }
 
     async fn execute(self: Box<Self>, engine: &Arc<Inner>, request: Request) -> Result<BatchStream> {
+        if let Some(snapshot) = engine.with_system_tables(&self.0, &request.snapshot)? {
+            let limits = engine.query_limits(&request.query);
+            let parameters = Parameters::Bound(request.query.params.clone());
+            let plan = PlanRequest { statement: self.0, target: None, parameters };
+            let prepared = engine.prepare_once(plan, &snapshot, &request.query).await?;
+            return engine.run_prepared(&prepared, snapshot, &request.query, limits).await;
+        }
         let limits = engine.query_limits(&request.query);
         let prepared = engine.prepare(self.0, &request).await?;
         engine.run_prepared(&prepared, request.snapshot, &request.query, limits).await
@@ -67,6 +82,7 @@ impl Inner {
         query: &Query,
     ) -> Result<BatchStream> {
         let limits = self.query_limits(query);
+        let snapshot = self.with_system_tables(&statement, &snapshot)?.unwrap_or(snapshot);
         let plan = PlanRequest { statement, target: None, parameters: Parameters::Bound(query.params.clone()) };
         let prepared = self.prepare_once(plan, &snapshot, query).await?;
         self.run_prepared(&prepared, snapshot, query, limits).await

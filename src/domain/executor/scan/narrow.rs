@@ -99,9 +99,7 @@ impl ScanExec {
         let mut last = |piece: &Piece| {
             let segment = &piece.segment;
             let is_whole = segment.mask().is_none() && piece.rows == segment.physical_rows() && piece.picked.is_none();
-            let is_in_order = times.is_none_or(|times| {
-                segment.null_count(times) == 0 && segment.is_in_order(times)
-            });
+            let is_in_order = times.is_none_or(|times| segment.null_count(times) == 0 && segment.is_in_order(times));
             let codes = segment.codes(key, &symbols).filter(|_| is_whole && is_in_order);
             let Some(codes) = codes else { return Some(piece.clone()) };
             let Some(rows) = codes.last_rows() else { return Some(piece.clone()) };
